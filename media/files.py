@@ -1,0 +1,117 @@
+"""Which file a client's `file` means, and whether it may be read: the only place where a reference becomes a path.
+
+Called twice for each file: at the door, so that a misspelt path is answered at once and not after an hour in a queue,
+and in the worker right before it opens the file, since the file may have changed in between.
+
+    client's string ─▶ bind() ─▶ FileRef ─▶ (ledger, queue, pipe) ─▶ local() ─▶ path
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import FileForbidden, FileNotFound, InvalidInput
+from pipeline.messages import FILE_ID, FileRef
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Folders:
+    """Where files lie; every path absolute with its links resolved.
+
+    roots: what a client may read by path. hidden: what nobody reads by path. made: what the server writes for its
+    owners (readable only by them). data: the ledger, uploads, blobs, models.
+    """
+
+    roots: tuple[Path, ...]
+    data: Path
+    hidden: tuple[Path, ...]
+    made: tuple[Path, ...]
+
+    @property
+    def uploads(self) -> Path:
+        return self.data / "uploads"
+
+    @property
+    def blobs(self) -> Path:
+        return self.data / "blobs"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def work(self) -> Path:
+        return self.data / "work"
+
+
+def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> FileRef:
+    """The reference to a client's path.
+
+    text: absolute, or relative to any media root (the first that holds it).
+    owns: whether the client's owner owns a file that the server made.
+    Raises: InvalidInput, FileForbidden (outside the roots, whether or not it exists), FileNotFound.
+    """
+    if not text or "\0" in text or len(os.fsencode(text)) > 4096:
+        raise InvalidInput("'file' must be a path of 1 to 4096 bytes without NUL.", field="file")
+    inside = [path for root in folders.roots if _allowed(path := _resolve(root / text), folders)]
+    if not inside:
+        raise FileForbidden(
+            "This path is not under the server's media folders; its operator sets them in MEDIA_ROOTS. "
+            "Upload the file instead, or send a path under one of them.",
+            field="file",
+        )
+    path = next((path for path in inside if os.path.lexists(path)), inside[0])
+    if any(path.is_relative_to(folder) for folder in folders.made) and not owns(path):
+        raise FileNotFound(f"There is no file {text!r} on the server.", field="file")
+    _check_regular(path, text)
+    return FileRef("path", str(path), Path(text).name)
+
+
+def local(ref: FileRef, folders: Folders) -> Path:
+    """The path of a reference, checked again.
+
+    Raises: FileForbidden, FileNotFound, InvalidInput, as `bind_path` does.
+    """
+    if ref.kind == "upload":
+        path = folders.uploads / ref.value
+        if not FILE_ID.fullmatch(ref.value) or not path.is_file():
+            raise FileNotFound("This upload is no longer on the server; upload the file again.", field="file")
+        return path
+    path = _resolve(Path(ref.value))
+    if ref.kind == "path" and not _allowed(path, folders):
+        raise FileForbidden("This path now leads out of the folders that MEDIA_ROOTS allows.", field="file")
+    _check_regular(path, ref.name)
+    return path
+
+
+def _resolve(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as exc:  # a component longer than the file system allows
+        raise FileNotFound(f"There is no file {path.name[:80]!r} on the server.", field="file") from exc
+
+
+def _allowed(path: Path, folders: Folders) -> bool:
+    return any(path.is_relative_to(root) for root in folders.roots) and not any(
+        path.is_relative_to(folder) for folder in folders.hidden
+    )
+
+
+def _check_regular(path: Path, named: str) -> None:
+    """named: the path as the client wrote it, the only form that an answer may repeat."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise FileNotFound(f"There is no file {named!r} on the server.", field="file") from exc
+    except PermissionError as exc:
+        raise FileForbidden(f"The server's user may not read {named!r}.", field="file") from exc
+    except OSError as exc:
+        raise FileNotFound(f"The file {named[:200]!r} cannot be reached on the server.", field="file") from exc
+    if stat.S_ISDIR(mode):
+        raise InvalidInput(f"{named!r} is a folder; send the path of one file.", field="file")
+    if not stat.S_ISREG(mode):
+        raise InvalidInput(f"{named!r} is not a regular file; send audio or video as a file.", field="file")

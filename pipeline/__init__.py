@@ -1,0 +1,1 @@
+"""The brain: plans, jobs and their order. Imports no model library and no web framework."""

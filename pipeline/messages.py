@@ -1,0 +1,140 @@
+"""What travels between the rooms: requests, tasks, events, file references. Frozen, and JSON on every wire.
+
+    client ──Request──▶ ResultQueue ──Task──▶ WorkQueue ──▶ worker process
+                             ▲                                   │
+                             └──────────────Event────────────────┘
+
+Nothing here is ever pickled: a worker reads strangers' media, so what it sends back is parsed, not executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import PydanticCustomError, core_schema
+
+Item = tuple[int, ...]
+"""Which element of a fan-out: () for none, (3,) for the fourth of a list, (3, 0) when nested."""
+
+Kind = Literal["progress", "partial", "checkpoint", "done", "failed", "lost"]
+
+MAX_EVENT_BYTES = 64 * 1024
+"""What an event carries itself; a larger result is written beside the ledger and travels as a `Blob`."""
+
+FILE_ID = re.compile(r"file_[0-9a-f]{32}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file that a task may read; `media.files` alone turns it into a path.
+
+    kind: ``path`` (resolved, under the media roots), ``upload`` (a file_id) or ``made`` (written by a worker).
+    """
+
+    kind: Literal["path", "upload", "made"]
+    value: str
+    name: str = ""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Inside the server ``{"$file": {…}}``; a client's string or bytes only where a binder stands in the context.
+
+        So a client can never write a reference itself: with a binder, anything but a string or bytes is refused.
+        """
+
+        def validate(value: Any, info: ValidationInfo) -> FileRef:
+            bind: Callable[[str | bytes], FileRef] | None = (info.context or {}).get("bind")
+            if bind is not None:
+                if isinstance(value, (str, bytes)):
+                    return bind(value)
+                raise PydanticCustomError("file", "should be a path, a file_id or binary content")
+            if isinstance(value, FileRef):
+                return value
+            if isinstance(value, dict) and value.keys() == {"$file"}:
+                return cls(**value["$file"])
+            raise PydanticCustomError("file", "should be a file reference")
+
+        return core_schema.with_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda ref: {"$file": {"kind": ref.kind, "value": ref.value, "name": ref.name}}
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "description": "A path under the media roots, a file_id, or binary content."}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One ask. `id` is the client's own, returned untouched; `key` its idempotency key."""
+
+    id: Any
+    client: str
+    owner: str
+    type: str
+    params: dict[str, Any]
+    key: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One call of one worker. `attempt` is the fence: only events that carry the latest one count.
+
+    checkpoint, finished: what an earlier attempt left: its last checkpoint and the data of its partials by index.
+    alone: run while the process holds nothing else, since this task may be what killed it.
+    """
+
+    job: str
+    stage: str
+    item: Item
+    worker: str
+    params: dict[str, Any]
+    client: str
+    attempt: int = 1
+    priority: int = 0
+    alone: bool = False
+    checkpoint: Any = None
+    finished: tuple[Any, ...] = ()
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self)
+
+    @classmethod
+    def decode(cls, raw: dict[str, Any]) -> Self:
+        return cls(**{**raw, "item": tuple(raw["item"]), "finished": tuple(raw["finished"])})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to a task. The last one of an attempt is `done`, `failed` or `lost` (its process went away).
+
+    data: progress ``{"fraction", "eta"}`` · partial, checkpoint, done: the worker's own · failed: `errors.as_failure` ·
+    lost: ``{"counted": bool, "reason": str}``, counted when the task may have been the cause.
+    """
+
+    job: str
+    stage: str
+    item: Item
+    kind: Kind
+    attempt: int
+    data: Any = None
+    index: int | None = None
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    @classmethod
+    def decode(cls, raw: dict[str, Any]) -> Self:
+        return cls(**{**raw, "item": tuple(raw["item"])})
+
+    @classmethod
+    def of(cls, task: Task, kind: Kind, data: Any = None, index: int | None = None) -> Self:
+        return cls(task.job, task.stage, task.item, kind, task.attempt, data, index)

@@ -1,0 +1,128 @@
+"""What a worker is: one model in one process, serving many tasks a step at a time.
+
+A worker is one file in this folder. It says what a task may ask (`Params`), what its operator may set (`Settings`), and
+implements three methods; the host (`workers.host`) does the rest:
+
+    load()            once in the process, before the first task; heavy imports belong here
+    run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's
+    forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
+
+The host takes units round-robin between the open tasks, so a short file is not stuck behind a long one and tasks of
+different clients share batches. Between two yields a task may emit partials and checkpoints; when its process dies, a
+new attempt finds the last checkpoint and the finished partials in `ctx` and goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from media.files import Folders
+from pipeline.messages import FileRef
+
+Run = Generator[Any, Any, Any]
+"""Yields units, is sent results, returns the task's result (JSON-serialisable)."""
+
+
+class Params(BaseModel):
+    """What a client may ask of one worker. Strict: `"5"` is not a number. Unknown keys become warnings."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class WorkerSettings(BaseModel):
+    """What an operator may set for one worker, by the variables `<NAME>_<FIELD>` or a field's alias.
+
+    Each worker narrows or extends this with a subclass in its own file.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
+    threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
+    replicas: int = Field(1, ge=1, le=64, description="processes that serve this model side by side")
+    preload: bool = Field(False, description="load the model when the server starts, not at the first request")
+    idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
+    step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
+
+
+class Context:
+    """A running task's line to the server. `partial` and `checkpoint` are durable, `progress` is a hint."""
+
+    checkpoint_data: Any
+    """The last checkpoint of an earlier attempt, or None."""
+    finished: Sequence[Any]
+    """The data of the partials that earlier attempts emitted, by index."""
+    cancelled: bool = False
+
+    def local(self, ref: FileRef) -> Path:
+        """A path to read. Raises: FileNotFound, FileForbidden, InvalidInput."""
+        raise NotImplementedError
+
+    @property
+    def workdir(self) -> Path:
+        """A folder for this attempt's temporary files, removed when it ends."""
+        raise NotImplementedError
+
+    def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None:
+        """fraction: 0 to 1, None while unknown; eta: seconds until done. Coalesced, so call it as often as you like."""
+        raise NotImplementedError
+
+    def partial(self, index: int, data: Any) -> None:
+        """A finished piece of the result, JSON of at most 64 KiB; the same index again replaces the earlier one."""
+        raise NotImplementedError
+
+    def checkpoint(self, data: Any) -> None:
+        """From here a later attempt goes on: JSON of at most 64 KiB, given back as `checkpoint_data`."""
+        raise NotImplementedError
+
+
+class Worker:
+    """One model. Subclasses set the class attributes and implement `run`, and `load` and `forward` where needed."""
+
+    name: ClassVar[str]
+    """The worker's name, also of its one-stage plan's stage and of its settings' variables (upper case)."""
+    message_type: ClassVar[str]
+    """The `type` of the messages that ask for this worker alone."""
+    answer: ClassVar[dict[str, Any]] = {}
+    """The documented answer of that type, with references to the stage: ``{"transcribe_audio": "$whisper"}``."""
+    Params: ClassVar[type[Params]]
+    Settings: ClassVar[type[WorkerSettings]] = WorkerSettings
+    example: ClassVar[dict[str, Any]]
+    """Parameters of a request that works wherever the model does; run by the tests."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules whose import is slow and safe to share: loaded once in the fork server."""
+    open_tasks: ClassVar[int] = 8
+    """How many tasks the host holds open at once."""
+    batch: int = 1
+    """How many units `forward` takes at once."""
+
+    def __init__(self, settings: Any, folders: Folders) -> None:
+        self.settings = settings
+        self.folders = folders
+
+    def load(self) -> dict[str, Any]:
+        """Load the model. Returns facts for /health: ``{"device": "cpu", "model": …}``. Raises: ModelUnavailable."""
+        return {}
+
+    def run(self, params: Any, ctx: Context) -> Run:
+        raise NotImplementedError
+
+    def key(self, unit: Any) -> Hashable:
+        """Units of equal key may share a batch."""
+        return None
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        """One batch. A result that is an exception is raised in its own task only."""
+        raise NotImplementedError
+
+    def info(self) -> dict[str, Any]:
+        """Facts that change while running, for /health: ``{"vram_used_gb": 1.5}``."""
+        return {}
+
+    @classmethod
+    def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None]) -> None:
+        """Fetch what `load` will need, so that a server starts without the network. Raises: ModelUnavailable."""
