@@ -1,0 +1,242 @@
+"""The sound of any file as float32 mono at 16 kHz, streamed: a ten-hour file is never whole in memory.
+
+    open file ─▶ demuxer (whitelist) ─▶ packets ─▶ frames ─▶ resampler ─▶ blocks of at most 10 s
+                                          damaged ones skipped ┘   └ silence where the timestamps leave a gap
+
+Sample n of all blocks is heard at n / 16000 s on the clock that players show, which starts with the container: sound
+that starts late is preceded by silence, and silence stands for packets that were lost.
+
+FFmpeg is given an open file and no protocol, so nothing that a stranger wrote into a file can make it open another;
+playlists (HLS, DASH, concat) are no formats here at all, whatever the file's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.stream import Discard, Disposition
+
+from pipeline.errors import FileNotFound, NoAudio, UnsupportedMedia
+
+Audio = npt.NDArray[np.float32]
+"""float32, shape (n_samples,), mono, 16 kHz, in [-1, 1]."""
+
+SAMPLE_RATE = 16_000
+BLOCK_SAMPLES = 10 * SAMPLE_RATE
+
+_CONTAINERS = (
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
+    "dhav nsv ivf"
+)
+_SOUND_ALONE = (
+    "wav w64 mp3 flac aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb aiff caf au ape wv tta tak mpc mpc8 "
+    "gsm voc xwma sox dsf oma qcp nistsphere ircam shn"
+)
+FORMATS = tuple(f"{_CONTAINERS} {_SOUND_ALONE}".split())
+"""FFmpeg's names of the demuxers that may run: none opens a second file, none reads a picture or a playlist."""
+
+_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(FORMATS)}
+
+_RATES = range(4_000, 768_000 + 1)
+_MAX_CHANNELS = 64
+"""More than any recorder writes. A resampler's tables grow with the rate: a made-up header could ask for gigabytes."""
+
+_GAP_SAMPLES = SAMPLE_RATE // 10
+"""A timestamp further ahead than this is a gap; below it is the container's rounding."""
+_LONGEST_GAP_SECONDS = 3600.0
+"""Believed where the container does not say how long it is."""
+_LONGEST_DURATION_SECONDS = 7 * 24 * 3600.0
+"""A container that claims more is not believed."""
+_DAMAGED_READS = 100
+"""So many reads in a row may fail before the rest of a file is given up."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say."""
+
+    duration: float | None
+    has_audio: bool
+    has_video: bool
+
+
+def probe(path: Path) -> Probe:
+    """Look into a file without decoding it. Raises: UnsupportedMedia, FileNotFound."""
+    with _open(path) as container:
+        pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
+        return Probe(_duration(container), bool(container.streams.audio), bool(pictures))
+
+
+def decode(path: Path) -> Iterator[Audio]:
+    """The file's sound in blocks of BLOCK_SAMPLES, the last one shorter; see the module for what sample n means.
+
+    The stream is the one that players choose. Raises: UnsupportedMedia, NoAudio, FileNotFound.
+    """
+    with _open(path) as container:
+        stream = _audio_stream(container)
+        heard = False
+        for block in _blocks(_aligned(container, stream)):
+            heard = True
+            yield block
+        if not heard:
+            raise UnsupportedMedia(
+                "The sound in this file cannot be decoded: it is damaged or cut short. "
+                "Convert it to mp3 or wav and send it again.",
+                field="file",
+            )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
+    with file:
+        if not file.read(1):
+            raise UnsupportedMedia("This file is empty; send one with sound in it.", field="file")
+        file.seek(0)
+        try:
+            container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError) as exc:
+            raise UnsupportedMedia(
+                "This is not audio or video that the server can read, or it is cut short: send a whole file in a "
+                "common format, such as mp3, wav, m4a, ogg, flac, mp4, mkv or webm.",
+                field="file",
+            ) from exc
+        with container:
+            yield container
+
+
+def _audio_stream(container: Any) -> Any:
+    if not container.streams.audio:
+        if container.streams.video:
+            raise NoAudio("This file has no sound; send one with an audio track.", field="file")
+        raise UnsupportedMedia("There is neither sound nor picture in this file; send audio or video.", field="file")
+    try:
+        stream = container.streams.best("audio") or container.streams.audio[0]
+    except (av.FFmpegError, IndexError) as exc:
+        raise _undecodable("unknown") from exc
+    if stream.codec_context is None:
+        raise _undecodable("unknown")
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all  # the demuxer need not read pictures from disk
+    return stream
+
+
+def _undecodable(codec: str) -> UnsupportedMedia:
+    return UnsupportedMedia(
+        f"The sound in this file is in a format ({codec}) that the server cannot decode; "
+        "convert it to mp3 or wav and send it again.",
+        field="file",
+    )
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame that can be decoded; what cannot is left out."""
+    failed = 0
+    packets = container.demux(stream)
+    while failed < _DAMAGED_READS:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except MemoryError:
+            raise
+        except av.FFmpegError:  # this read failed; the next may not
+            failed += 1
+            packets = container.demux(stream)
+            continue
+        failed = 0
+        try:
+            yield from packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:  # a damaged packet: its place is left to `_aligned`
+            continue
+
+
+def _aligned(container: Any, stream: Any) -> Iterator[npt.NDArray[np.int16]]:
+    """Mono 16 kHz samples in pieces of any size, silence in the gaps."""
+    origin = (container.start_time or 0) / av.time_base
+    duration = _duration(container)
+    emitted = 0
+    resampler: Any = None
+    shape: tuple[str, str, int] | None = None
+    for frame in _frames(container, stream):
+        if frame.sample_rate not in _RATES or not 1 <= len(frame.layout.channels) <= _MAX_CHANNELS:
+            raise _undecodable(f"{frame.sample_rate} Hz, {len(frame.layout.channels)} channels")
+        due = emitted if frame.time is None else round((frame.time - origin) * SAMPLE_RATE)
+        late = due - emitted > _GAP_SAMPLES and _believable(due, emitted, duration)
+        if late or shape != _shape(frame):
+            for piece in _flush(resampler):
+                emitted += len(piece)
+                yield piece
+            resampler, shape = av.AudioResampler("s16", "mono", SAMPLE_RATE), _shape(frame)
+        while late and emitted < due:
+            silence = np.zeros(min(BLOCK_SAMPLES, due - emitted), np.int16)
+            emitted += len(silence)
+            yield silence
+        frame.pts = None  # the clock is kept here
+        for resampled in resampler.resample(frame):
+            emitted += resampled.samples
+            yield resampled.to_ndarray().reshape(-1)
+    yield from _flush(resampler)
+
+
+def _flush(resampler: Any) -> Iterator[npt.NDArray[np.int16]]:
+    if resampler is not None:
+        for frame in resampler.resample(None):
+            yield frame.to_ndarray().reshape(-1)
+
+
+def _blocks(pieces: Iterator[npt.NDArray[np.int16]]) -> Iterator[Audio]:
+    held: list[npt.NDArray[np.int16]] = []
+    samples = 0
+    for piece in pieces:
+        held.append(piece)
+        samples += len(piece)
+        if samples >= BLOCK_SAMPLES:
+            joined = np.concatenate(held)
+            whole = samples - samples % BLOCK_SAMPLES
+            for start in range(0, whole, BLOCK_SAMPLES):
+                yield _as_float(joined[start : start + BLOCK_SAMPLES])
+            held, samples = [joined[whole:]], samples - whole
+    if samples:
+        yield _as_float(np.concatenate(held))
+
+
+def _as_float(samples: npt.NDArray[np.int16]) -> Audio:
+    return samples.astype(np.float32) / np.float32(1 << 15)
+
+
+def _shape(frame: Any) -> tuple[str, str, int]:
+    """What a resampler is built for; it may change in mid-stream."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _believable(due: int, emitted: int, duration: float | None) -> bool:
+    """Whether a jump of the timestamps is a gap in the sound, and not a damaged or made-up number."""
+    if duration is None:
+        return due - emitted <= _LONGEST_GAP_SECONDS * SAMPLE_RATE
+    return due <= (duration + 1) * SAMPLE_RATE
+
+
+def _duration(container: Any) -> float | None:
+    seconds = (container.duration or 0) / av.time_base
+    return seconds if 0 < seconds <= _LONGEST_DURATION_SECONDS else None
+
+
+def _is_cover(stream: Any) -> bool:
+    """An album's picture in an audio file."""
+    return bool(stream.disposition & Disposition.attached_pic)
