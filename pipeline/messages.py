@@ -21,10 +21,13 @@ from pydantic_core import PydanticCustomError, core_schema
 Item = tuple[int, ...]
 """Which element of a fan-out: () for none, (3,) for the fourth of a list, (3, 0) when nested."""
 
-Kind = Literal["progress", "partial", "checkpoint", "done", "failed", "lost"]
+Kind = Literal["started", "progress", "partial", "checkpoint", "done", "failed", "lost"]
 
 MAX_EVENT_BYTES = 64 * 1024
-"""What an event carries itself; a larger result is written beside the ledger and travels as a `Blob`."""
+"""What an event carries itself; a larger result is written beside the ledger and travels as a blob."""
+
+BLOB = "$blob"
+"""Key of a blob's reference, which stands in the place of its JSON: ``{"$blob": name, "bytes": size}``."""
 
 FILE_ID = re.compile(r"file_[0-9a-f]{32}")
 
@@ -116,8 +119,9 @@ class Task:
 class Event:
     """What happened to a task. The last one of an attempt is `done`, `failed` or `lost` (its process went away).
 
-    data: progress ``{"fraction", "eta"}`` · partial, checkpoint, done: the worker's own · failed: `errors.as_failure` ·
-    lost: ``{"counted": bool, "reason": str}``, counted when the task may have been the cause.
+    data, by kind: started: the process that holds it · progress: ``{"fraction", "eta"}`` · partial, checkpoint, done:
+    the worker's own · failed: `errors.as_failure` · lost: ``{"counted": bool, "reason": str}``, counted when the task
+    may have been the cause.
     """
 
     job: str

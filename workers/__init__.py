@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
 
 from workers.base import Worker
+
+
+def add_folders(folders: Iterable[Path]) -> None:
+    """Let workers stand in further folders too, as if their files lay in this one."""
+    for folder in folders:
+        if str(folder.resolve()) not in __path__:
+            __path__.append(str(folder.resolve()))
 
 
 def discover() -> dict[str, type[Worker]]:

@@ -1,0 +1,153 @@
+"""The Socket.IO door: `message` in, acknowledgement, and everything that happens to a client's jobs out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+import structlog
+from aiohttp import web
+from socketio import exceptions
+
+from gateway.auth import Tokens
+from gateway.connection import Connection
+from gateway.wire import SocketServer
+from media.files import Folders
+from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
+from pipeline.intake import check_size
+from pipeline.job import Out
+from pipeline.result_queue import ResultQueue
+
+log = structlog.get_logger()
+
+MAX_RESUMED = 1000
+
+
+class SocketDoor:
+    """Serves Socket.IO on an aiohttp application."""
+
+    def __init__(self, road: ResultQueue, tokens: Tokens, folders: Folders, origins: tuple[str, ...]) -> None:
+        self._road = road
+        self._tokens = tokens
+        self._folders = folders
+        self._server = SocketServer(self._on_event, self._on_connected, list(origins))
+        self._server.on("connect", self._on_connect)
+        self._server.on("disconnect", self._on_disconnect)
+        self._connections: dict[str, Connection] = {}
+        self._of_client: defaultdict[str, set[Connection]] = defaultdict(set)
+        self._controls = {"cancel": self._cancel, "resume": self._resume, "jobs": self._jobs}
+        road.listen(self._tell)
+
+    def attach(self, app: web.Application) -> None:
+        self._server.attach(app)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def close(self) -> None:
+        """Let every connection have what was already said, then close them."""
+        await asyncio.gather(*(connection.flush() for connection in self._connections.values()))
+        for sid in tuple(self._connections):
+            await self._server.disconnect(sid)
+        await self._server.shutdown()
+
+    # Connections.
+
+    async def _on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+        token = auth.get("token") if isinstance(auth, dict) else None
+        try:
+            who, token = self._tokens.issue() if token is None else (self._tokens.read(token), token)
+        except ServiceError as exc:
+            raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc
+        send = partial(self._server.emit, to=sid)
+        connection = Connection(who, token, send, partial(self._server.outbound, sid), self._road, self._folders)
+        self._connections[sid] = connection
+        self._of_client[who.client].add(connection)
+
+    async def _on_connected(self, sid: str) -> None:
+        connection = self._connections.get(sid)
+        if connection is not None:
+            session = {"client": connection.who.client, "token": connection.token}
+            await self._server.emit("session", session, to=sid)
+
+    async def _on_disconnect(self, sid: str, reason: str) -> None:
+        connection = self._connections.pop(sid, None)
+        if connection is None:
+            return
+        connection.close()
+        same = self._of_client[connection.who.client]
+        same.discard(connection)
+        if not same:
+            del self._of_client[connection.who.client]
+
+    def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
+        for connection in self._of_client.get(client, ()):
+            connection.push(job_id, outs)
+
+    # Messages.
+
+    async def _on_event(self, sid: str, event: str, args: list[Any], acked: bool) -> Any:
+        """The acknowledgement. A refusal without one goes out as `message`; never both."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return None
+        message: Any = args[0] if len(args) == 1 else None
+        try:
+            if event != "message":
+                raise InvalidInput(f"This server knows the event 'message' only, not {str(event)[:80]!r}.")
+            check_size(message)
+            kind = message.get("type") if isinstance(message, dict) else None
+            control = self._controls.get(kind) if isinstance(kind, str) else None
+            if control is not None:
+                reply = {**_address(message), "status": "success", **await control(message, connection)}
+                await self._server.emit("message", reply, to=sid)
+                return reply
+            job_id = await self._road.submit(message, connection.who)
+            return {"status": "accepted", "job_id": job_id, "id": message.get("id")}
+        except Exception as exc:
+            if not isinstance(exc, ServiceError):
+                log.exception("message_failed", client=connection.who.client)
+            refusal = {**_address(message), "job_id": None, "status": "error", **as_failure(exc)}
+        if not acked:
+            await self._server.emit("message", refusal, to=sid)
+        return refusal
+
+    async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who.client)}
+
+    async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        return {"jobs": await self._road.jobs(connection.who.client)}
+
+    async def _resume(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        wanted = message.get("jobs")
+        if not isinstance(wanted, dict) or not all(_is_seq(seq) for seq in wanted.values()):
+            raise InvalidInput("'jobs' must map job ids to the last seq that you have.", field="jobs")
+        if len(wanted) > MAX_RESUMED:
+            raise InvalidInput(f"One resume may name {MAX_RESUMED} jobs; send the rest in another.", field="jobs")
+        resumed, unknown, reset = {}, [], False
+        for job_id, last in wanted.items():
+            try:
+                row = await self._road.job(job_id, connection.who.client)
+            except JobNotFound:
+                unknown.append(job_id)
+                continue
+            reset |= last > row.seq
+            resumed[job_id] = 0 if last > row.seq else last
+        asyncio.get_running_loop().call_soon(connection.replay, resumed)  # after the answer
+        answer: dict[str, Any] = {"resumed": list(resumed), "unknown": unknown}
+        return {**answer, "reset": True} if reset else answer
+
+
+def _address(message: Any) -> dict[str, Any]:
+    return (
+        {"type": message.get("type"), "id": message.get("id")}
+        if isinstance(message, dict)
+        else {"type": None, "id": None}
+    )
+
+
+def _is_seq(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,202 @@
+"""SQLite with one writer thread and group commit: everything that waits is one transaction and one fsync.
+
+    write(statements, done) ─▶ queue ─▶ writer thread: BEGIN … all that waits … COMMIT ─▶ done(None), on the loop
+
+A change that breaks a rule (a duplicate key, a stale version) is told so alone; the changes beside it are committed.
+A full disk refuses what may be refused and keeps the rest, in order, until there is room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import structlog
+
+from pipeline.errors import DiskFull
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+RETRY_FULL_DISK_SECONDS = 1.0
+
+
+class Conflict(Exception):
+    """The row was changed by somebody else, or the key exists already."""
+
+
+class Statement(NamedTuple):
+    """One change. one_row: it must change exactly one row, or its write is a `Conflict`."""
+
+    sql: str
+    args: tuple[object, ...] = ()
+    one_row: bool = False
+
+
+Done = Callable[[Exception | None], None]
+
+
+class _Write(NamedTuple):
+    statements: Sequence[Statement]
+    done: Done
+    refusable: bool
+
+
+class Database:
+    """path: the database file; made, and brought to the newest migration, when opened.
+
+    migrations: SQL scripts, appended and never edited; `PRAGMA user_version` counts those that ran.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer = self._connect()
+        self._migrate(migrations)
+        self._local = threading.local()
+        self._readers = ThreadPoolExecutor(2, "ledger-read")
+        self.commits = 0
+        self._thread = threading.Thread(target=self._run, name="ledger-write", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-8000")
+        return connection
+
+    def _migrate(self, migrations: Sequence[str]) -> None:
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version > len(migrations):
+            raise RuntimeError(f"{self._path} was written by a newer Optivus; update, or set another DATA_DIR.")
+        for number, script in enumerate(migrations[version:], version + 1):
+            self._writer.executescript(f"BEGIN; {script}; PRAGMA user_version={number}; COMMIT;")
+
+    def write(self, statements: Sequence[Statement], done: Done, refusable: bool = False) -> None:
+        """Commit all of `statements` or none, in order with other writes; then call `done` on the event loop.
+
+        done: None when it reached the disk; else `Conflict`, or, only if `refusable`, `DiskFull`.
+        """
+        self._writes.put(_Write(statements, done, refusable))
+
+    async def commit(self, statements: Sequence[Statement], refusable: bool = True) -> None:
+        """Return when the statements have reached the disk. Raises: Conflict, DiskFull."""
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.write(statements, done, refusable)
+        await future
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `query`, run beside the event loop on a connection of its own."""
+        return await self._loop.run_in_executor(self._readers, self.read_here, query)
+
+    def read_here(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """The same in the calling thread, which must not be the event loop's."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return query(connection)
+
+    async def close(self) -> None:
+        """Commit what waits, then close."""
+        self._writes.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._readers.shutdown()
+        self._writer.close()
+
+    # The writer thread.
+
+    def _run(self) -> None:
+        held: list[_Write] = []  # by a full disk
+        while True:
+            group, closing = self._gather(waiting=bool(held))
+            held = self._commit_group(held + group)
+            if closing:
+                return
+
+    def _gather(self, waiting: bool) -> tuple[list[_Write], bool]:
+        """Everything that waits now; waits itself only when there is nothing."""
+        group: list[_Write] = []
+        try:
+            write = self._writes.get(timeout=RETRY_FULL_DISK_SECONDS if waiting else None)
+            while write is not None:
+                group.append(write)
+                write = self._writes.get_nowait()
+        except queue.Empty:
+            return group, False
+        return group, True
+
+    def _commit_group(self, group: list[_Write]) -> list[_Write]:
+        """Commit together what can be; returns the writes that a full disk holds back."""
+        if not group:
+            return []
+        error = self._try(group)
+        outcomes: list[tuple[Done, Exception | None]] = []
+        held: list[_Write] = []
+        if error is None:
+            outcomes = [(write.done, None) for write in group]
+        else:
+            for write in group if len(group) > 1 else ():
+                self._settle(write, self._try([write]) if not held else error, outcomes, held)
+            if len(group) == 1:
+                self._settle(group[0], error, outcomes, held)
+        if outcomes:
+            self._loop.call_soon_threadsafe(_tell, outcomes)
+        return held
+
+    def _settle(
+        self, write: _Write, error: Exception | None, outcomes: list[tuple[Done, Exception | None]], held: list[_Write]
+    ) -> None:
+        if isinstance(error, DiskFull) and not write.refusable:
+            held.append(write)
+        else:
+            outcomes.append((write.done, error))
+
+    def _try(self, writes: list[_Write]) -> Exception | None:
+        execute = self._writer.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            for write in writes:
+                for sql, args, one_row in write.statements:
+                    if execute(sql, args).rowcount != 1 and one_row:
+                        raise Conflict(sql)
+            execute("COMMIT")
+        except (sqlite3.Error, Conflict) as exc:
+            if self._writer.in_transaction:
+                execute("ROLLBACK")
+            return _translate(exc)
+        self.commits += 1
+        return None
+
+
+def _tell(outcomes: list[tuple[Done, Exception | None]]) -> None:
+    for done, error in outcomes:
+        try:
+            done(error)
+        except Exception:  # one waiter's failure must not keep the others from their answer
+            log.exception("after_commit_failed")
+
+
+def _translate(exc: Exception) -> Exception:
+    if isinstance(exc, sqlite3.IntegrityError):
+        return Conflict(str(exc))
+    if isinstance(exc, sqlite3.OperationalError) and ("full" in str(exc) or "disk I/O" in str(exc)):
+        return DiskFull("The server's disk is full; free space under DATA_DIR and send the request again.")
+    return exc

@@ -1,0 +1,138 @@
+"""From a message as a client wrote it to a `Request` that a plan accepts: the same for every door."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from media.files import Folders, bind_path
+from pipeline.database import Database
+from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType
+from pipeline.ledger import FileRow, file_added, file_row, owner_of_path
+from pipeline.messages import FILE_ID, FileRef, Request
+from pipeline.plans import Plan, choose
+
+MAX_CONTENT_BYTES = 4 * 1024 * 1024
+"""What one message may carry itself, text and binary together."""
+
+
+class Identity(NamedTuple):
+    """Who asks. client: where answers go, and whose jobs they are; owner: whose files they are."""
+
+    client: str
+    owner: str
+
+
+class Intake:
+    """Reads messages. Files are looked at (never opened) in a thread, since a network disk may hang."""
+
+    def __init__(self, plans: Mapping[str, Plan], folders: Folders, ledger: Database) -> None:
+        self._plans = plans
+        self._folders = folders
+        self._ledger = ledger
+
+    async def read(self, message: Any, who: Identity) -> tuple[Request, Plan]:
+        """The request and its plan.
+
+        Raises: InvalidInput, UnknownType, TooLarge, and what the files of the message give.
+        """
+        raw, plan = self._plan(message)
+        binder = _Binder(self._folders, self._ledger, who)
+        if any(isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in FILE_KEYS):
+            params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
+            for row in binder.uploads:
+                await self._ledger.commit(file_added(row))
+        else:
+            params, warnings = plan.parse(raw, binder)
+        key = raw.get("idempotency_key")
+        if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
+            raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
+        return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
+
+    def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
+        if not isinstance(message, dict):
+            raise InvalidInput('A message must be a JSON object such as {"type": "whisp", "file": "talk.mp3"}.')
+        if "type" not in message:
+            raise InvalidInput(f"A message needs a 'type': one of {self._types()}.", field="type")
+        plan = choose(self._plans, message)
+        if plan is None:
+            raise UnknownType(
+                f"This server has no type {str(message['type'])[:80]!r}; it has {self._types()}.", field="type"
+            )
+        return message, plan
+
+    def _types(self) -> str:
+        return ", ".join(sorted(name for name in self._plans if "." not in name))
+
+
+FILE_KEYS = frozenset({"file", "data", "files", "references", "reference_audio"})
+"""Parameters that may name files, here or within."""
+
+
+class _Binder:
+    """Turns what a client wrote for a file into a `FileRef`; keeps binary content as an upload of its owner."""
+
+    def __init__(self, folders: Folders, ledger: Database, who: Identity) -> None:
+        self._folders = folders
+        self._ledger = ledger
+        self._who = who
+        self.uploads: list[FileRow] = []
+
+    def __call__(self, value: str | bytes) -> FileRef:
+        if isinstance(value, bytes):
+            return self._keep(value)
+        if FILE_ID.fullmatch(value):
+            row = self._ledger.read_here(lambda db: file_row(db, value))
+            if row is None or row.owner != self._who.owner:
+                raise FileNotFound(f"There is no upload {value!r}; upload the file again.", field="file")
+            return FileRef("upload", value, row.name)
+        return bind_path(value, self._folders, self._owns)
+
+    def _owns(self, path: Path) -> bool:
+        return self._ledger.read_here(lambda db: owner_of_path(db, str(path))) == self._who.owner
+
+    def _keep(self, content: bytes) -> FileRef:
+        if not content:
+            raise InvalidInput("The binary content of 'file' is empty.", field="file")
+        file_id, path = new_upload(self._folders)
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.uploads.append(FileRow(file_id, self._who.owner, str(path), "content", len(content), time.time()))
+        return FileRef("upload", file_id, "content")
+
+
+def new_upload(folders: Folders) -> tuple[str, Path]:
+    """A new file_id and the path, not yet there, that belongs to it."""
+    file_id = f"file_{secrets.token_hex(16)}"
+    folders.uploads.mkdir(parents=True, exist_ok=True)
+    return file_id, folders.uploads / file_id
+
+
+def check_size(message: Any) -> None:
+    """Raises: TooLarge when the message's own text and bytes are more than it may carry."""
+    if _size(message, MAX_CONTENT_BYTES) > MAX_CONTENT_BYTES:
+        limit = MAX_CONTENT_BYTES // 2**20
+        raise TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
+
+
+def _size(value: Any, enough: int) -> int:
+    """Bytes of text and binary in a JSON value; stops counting soon after `enough`."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, (dict, list)):
+        total = 8 * len(value)
+        for part in value.values() if isinstance(value, dict) else value:
+            total += _size(part, enough - total)
+            if total > enough:
+                break
+        if isinstance(value, dict):
+            total += sum(map(len, value))
+        return total
+    return 8

@@ -1,0 +1,268 @@
+"""The workers of this machine: for each a WorkQueue and one supervised process, or several by setting.
+
+Rules:
+- A process starts when there is work for it (or at once, by setting) and leaves when it has been idle for long.
+- A process that dies costs the tasks it held one attempt; they run again alone, so that the guilty one is found. One
+  that the server killed for another reason than hanging gives its tasks back uncounted.
+- A model that cannot be had fails what waits for it, and the next request tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from media.files import Folders
+from pipeline.errors import ModelUnavailable, as_failure
+from pipeline.messages import Event, Task
+from pipeline.process import Incarnation
+from pipeline.transport import Transport
+from pipeline.work_queue import WorkQueue
+from workers.base import Worker, WorkerSettings
+from workers.engine import clear_workdir
+from workers.host import Launch, serve
+
+log = structlog.get_logger()
+
+LOAD_DEATHS = 3
+"""A process that died so often while loading its model is not started again for the tasks that wait."""
+
+Crew = Mapping[str, tuple[type[Worker], WorkerSettings]]
+
+
+class Pool:
+    """The processes of one worker, and the queue they are fed from."""
+
+    def __init__(
+        self, worker: type[Worker], settings: WorkerSettings, launch: Launch, context: Any, tell: Callable[..., None]
+    ) -> None:
+        self.queue = WorkQueue()
+        self.processes: list[Incarnation] = []
+        self.restarts = 0
+        self.draining = False
+        self.last_failure: dict[str, Any] | None = None
+        self._worker = worker
+        self._settings = settings
+        self._launch = launch
+        self._context = context
+        self._tell = tell
+        self._load_deaths = 0
+        self._starts: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._idle_check: asyncio.TimerHandle | None = None
+
+    def submit(self, task: Task) -> None:
+        self.queue.put(task)
+        self.feed()
+
+    def cancel(self, job: str) -> None:
+        self.queue.remove(job)
+        for process in self.processes:
+            process.cancel(job)
+        self.feed()
+
+    def feed(self) -> None:
+        """Hand waiting tasks to processes with room; start another process when there is none."""
+        if self.draining:
+            return
+        for process in self.processes:
+            while process.state == "ready" and self._fits(process):
+                task = self.queue.take()
+                process.send_task(task)
+                self._tell(Event.of(task, "started", f"{self._launch.name}:{process.pid}"))
+        starting = any(process.state == "starting" for process in self.processes)
+        if self.queue and not starting and self._alive() < self._settings.replicas:
+            self.start()
+
+    def start(self) -> None:
+        process = Incarnation(self, self._context, serve, self._launch, self._settings.step_seconds)
+        self.processes.append(process)
+        task = self._loop.create_task(self._started(process))
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    async def _started(self, process: Incarnation) -> None:
+        try:
+            await process.start()
+        except OSError as exc:  # no process, no memory or no file descriptor left
+            log.exception("worker_not_started", worker=self._launch.name)
+            self.processes.remove(process)
+            name = self._launch.name
+            self._fail_waiting(as_failure(ModelUnavailable(f"No process for {name} could be started: {exc.strerror}.")))
+
+    def running(self) -> int:
+        return sum(len(process.held) for process in self.processes)
+
+    def status(self) -> dict[str, Any]:
+        states = [process.state for process in self.processes]
+        state = next((state for state in ("ready", "starting", "leaving") if state in states), None)
+        return {
+            "state": state or ("unavailable" if self.last_failure else "idle"),
+            "queued": len(self.queue),
+            "running": self.running(),
+            "restarts": self.restarts,
+            "processes": [dict(process.info) for process in self.processes if process.state == "ready"],
+            **({"error": self.last_failure["message"]} if self.last_failure else {}),
+        }
+
+    # What the processes tell.
+
+    def on_ready(self, process: Incarnation) -> None:
+        log.info("worker_ready", worker=self._launch.name, **process.info)
+        self._load_deaths = 0
+        self.last_failure = None
+        self.feed()
+        self._arm_idle_check()
+
+    def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None:
+        log.warning("model_unavailable", worker=self._launch.name, reason=failure["message"])
+        self.last_failure = failure
+        if not any(other.state == "ready" for other in self.processes):
+            self._fail_waiting(failure)
+
+    def on_events(self, process: Incarnation, events: list[Event]) -> None:
+        self._tell(*events)
+        self.feed()
+
+    def on_gone(self, process: Incarnation) -> None:
+        self.processes.remove(process)
+        reason = process.killed_for or "died"
+        expected = not process.held and process.killed_for is None and process.info
+        if process.info and not expected:
+            self.restarts += 1
+            log.warning("worker_gone", worker=self._launch.name, reason=reason, held=len(process.held))
+        counted = process.killed_for in (None, "hung", "stopped")
+        for task in process.held.values():
+            self._loop.run_in_executor(None, clear_workdir, task, self._launch.folders)
+            self._tell(Event.of(task, "lost", {"counted": counted, "reason": reason}))
+        if not process.info and not process.unavailable and process.killed_for is None:
+            self._died_loading()
+        self._tell()
+        self.feed()
+
+    def _died_loading(self) -> None:
+        self._load_deaths += 1
+        log.error("worker_died_loading", worker=self._launch.name, times=self._load_deaths)
+        if self._load_deaths >= LOAD_DEATHS:
+            self._load_deaths = 0
+            name = self._launch.name
+            self._fail_waiting(
+                as_failure(
+                    ModelUnavailable(
+                        f"The process of {name} died {LOAD_DEATHS} times while it loaded its model, most likely for "
+                        f"want of memory; choose a smaller model or another device for {name}."
+                    )
+                )
+            )
+
+    def _fail_waiting(self, failure: dict[str, Any]) -> None:
+        for task in self.queue.clear():
+            self._tell(Event.of(task, "failed", failure))
+
+    def _fits(self, process: Incarnation) -> bool:
+        task = self.queue.peek()
+        if task is None or len(process.held) >= self._worker.open_tasks:
+            return False
+        return not process.held or not (task.alone or any(held.alone for held in process.held.values()))
+
+    def _alive(self) -> int:
+        return sum(process.state in ("starting", "ready") for process in self.processes)
+
+    # Idle processes leave.
+
+    def _arm_idle_check(self) -> None:
+        seconds = self._settings.idle_unload_minutes * 60
+        if seconds and self._idle_check is None:
+            self._idle_check = self._loop.call_later(seconds, self._let_idle_go, seconds)
+
+    def _let_idle_go(self, seconds: float) -> None:
+        self._idle_check = None
+        ready = [process for process in self.processes if process.state == "ready"]
+        now = self._loop.time()
+        for process in ready:
+            if not process.held and now - process.idle_since >= seconds - 0.001:
+                log.info("worker_idle", worker=self._launch.name, pid=process.pid)
+                process.leave()
+        waits = [process.idle_since + seconds - now for process in ready if process.state == "ready"]
+        if waits:
+            self._idle_check = self._loop.call_later(max(min(waits), 0.05), self._let_idle_go, seconds)
+
+
+class LocalTransport(Transport):
+    """Processes on this machine. Make it, and `warm` the fork server, before anything else is imported or opened."""
+
+    def __init__(self, crew: Crew, folders: Folders, workers_path: tuple[Path, ...] = (), log_level: str = "info"):
+        super().__init__()
+        self._crew = crew
+        context = start_context(crew)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = sum(settings.replicas for _, settings in crew.values()) or 1
+        self._pools: dict[str, Pool] = {}
+        for name, (worker, settings) in crew.items():
+            threads = settings.threads or max(1, cores // processes)
+            plain = settings.model_dump()
+            launch = Launch(worker.__module__, name, plain, folders, threads, workers_path, log_level)
+            self._pools[name] = Pool(worker, settings, launch, context, self._tell)
+        self._quiet = asyncio.Event()
+
+    async def start(self) -> None:
+        for name, (_, settings) in self._crew.items():
+            for _ in range(settings.replicas if settings.preload else 0):
+                self._pools[name].start()
+
+    def submit(self, task: Task) -> None:
+        self._pools[task.worker].submit(task)
+
+    def cancel(self, job: str) -> None:
+        for pool in self._pools.values():
+            pool.cancel(job)
+
+    async def drain(self, seconds: float) -> None:
+        for pool in self._pools.values():
+            pool.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                while any(pool.running() for pool in self._pools.values()):
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            log.info("drain_timed_out", handed_back=sum(pool.running() for pool in self._pools.values()))
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            pool.draining = True
+            for process in pool.processes:
+                if process.state == "ready" and not process.held:
+                    process.leave()
+                else:
+                    process.kill("server stops")
+        async with asyncio.timeout(10):
+            while any(pool.processes for pool in self._pools.values()):
+                self._quiet.clear()
+                await self._quiet.wait()
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        return {name: pool.status() for name, pool in self._pools.items()}
+
+    def _tell(self, *events: Event) -> None:
+        self._quiet.set()
+        self._happened(*events)
+
+
+def start_context(crew: Crew) -> Any:
+    """The start method: a fork server that has imported, and only imported, what workers need; spawn elsewhere."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    modules = {module for worker, _ in crew.values() for module in worker.imports}
+    context.set_forkserver_preload(["__main__", "workers.host", *sorted(modules)])
+    forkserver.ensure_running()
+    return context

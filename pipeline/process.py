@@ -1,0 +1,217 @@
+"""One incarnation of a worker process: a fresh pipe, the tasks it holds, and the watch over it.
+
+    starting ──ready──▶ ready ──leave──▶ leaving ─┐
+        └──unavailable─▶ leaving ─────────────────┴─▶ gone (the stream ended)
+
+A shared queue would be simpler, but a consumer killed while it waits there leaves the lock held and hangs every other;
+a pipe of one's own ends with the process, and its end is the news of its death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing.context
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import structlog
+
+from pipeline.frames import Unpacker, pack
+from pipeline.messages import Event, Item, Task
+
+log = structlog.get_logger()
+
+SILENCE_SECONDS = 1.5
+"""Without a beat for so long a process is looked at; its beats are 0.5 s apart."""
+HUNG_STEPS = 3
+"""A step of so many times its declared length is hung."""
+CANCEL_SECONDS = 5.0
+TERMINATE_SECONDS = 2.0
+LEAVE_SECONDS = 5.0
+
+TaskKey = tuple[str, str, Item]
+
+
+def task_key(message: Task | Event) -> TaskKey:
+    return message.job, message.stage, message.item
+
+
+class Owner(Protocol):
+    """What an incarnation tells the pool that started it."""
+
+    def on_ready(self, process: Incarnation) -> None: ...
+    def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None: ...
+    def on_events(self, process: Incarnation, events: list[Event]) -> None: ...
+    def on_gone(self, process: Incarnation) -> None: ...
+
+
+class Incarnation(asyncio.Protocol):
+    """A running process, from its start until its pipe has ended.
+
+    target, launch: what the process runs, and its argument.
+    step_seconds: the worker's longest honest step.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        context: multiprocessing.context.BaseContext,
+        target: Callable[..., None],
+        launch: Any,
+        step_seconds: float,
+    ) -> None:
+        self.state: Literal["starting", "ready", "leaving", "gone"] = "starting"
+        self.held: dict[TaskKey, Task] = {}
+        self.info: dict[str, Any] = {}
+        self.killed_for: str | None = None
+        """Why the server itself killed it: then its tasks are not to blame, unless it hung."""
+        self.unavailable = False
+        """Whether it said that its model cannot be had."""
+        self.idle_since = 0.0
+        self._owner = owner
+        self._context = context
+        self._target = target
+        self._launch = launch
+        self._step_seconds = step_seconds
+        self._loop = asyncio.get_running_loop()
+        self._process: Any = None
+        self._transport: asyncio.Transport | None = None
+        self._unpacker = Unpacker()
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start the process. Off the event loop, since the fork server may still be importing."""
+        ours, theirs = self._context.Pipe(duplex=True)
+        # mypy: each context has its own Process class
+        self._process = self._context.Process(target=self._target, args=(self._launch, theirs), daemon=True)  # type: ignore[attr-defined]
+        await self._loop.run_in_executor(None, self._process.start)
+        theirs.close()  # else the end of the stream would never be seen
+        sock = socket.socket(fileno=os.dup(ours.fileno()))
+        ours.close()
+        sock.setblocking(False)
+        await self._loop.create_unix_connection(lambda: self, sock=sock)
+        if self.killed_for:
+            self._process.kill()
+
+    # What the pool asks for.
+
+    def send_task(self, task: Task) -> None:
+        if not self.held:
+            self._heard = self._loop.time()
+            self._watch = self._loop.call_later(SILENCE_SECONDS, self._check)
+        self.held[task_key(task)] = task
+        self._send({"do": task})
+
+    def cancel(self, job: str) -> None:
+        """Ask for a job's tasks back, then insist: a model that does not listen is terminated, then killed."""
+        if any(task.job == job for task in self.held.values()):
+            self._send({"cancel": job})
+            self._later(CANCEL_SECONDS, self._insist, job)
+
+    def leave(self) -> None:
+        """Let the process end by itself; it holds nothing."""
+        self.state = "leaving"
+        self._send({"leave": True})
+        self._later(LEAVE_SECONDS, self.kill, "left too slowly")
+
+    def kill(self, reason: str, hard: bool = True) -> None:
+        self.killed_for = self.killed_for or reason
+        log.warning("worker_killed", pid=self.pid, reason=reason)
+        if self.pid is None:
+            return  # `start` sees `killed_for`
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            if hard:
+                self._process.kill()
+            else:
+                self._process.terminate()
+
+    # The pipe.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        for message in self._unpacker.feed(data):
+            if "events" in message:
+                self._take([Event.decode(raw) for raw in message["events"]])
+            elif "beat" in message:
+                if message["beat"]["step"] > HUNG_STEPS * self._step_seconds:
+                    self.kill("hung")
+            elif "ready" in message:
+                self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
+                self._owner.on_ready(self)
+            elif "unavailable" in message:
+                self.state, self.unavailable = "leaving", True
+                self._owner.on_unavailable(self, message["unavailable"])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = "gone"
+        for timer in (*self._timers, *([self._watch] if self._watch else [])):
+            timer.cancel()
+        self._process.kill()  # the stream may end before the process does
+        self._loop.add_reader(self._process.sentinel, self._reap)
+        self._owner.on_gone(self)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._process.sentinel)
+        self._process.join()
+        self._process.close()
+        self._process = None
+
+    def _send(self, message: Any) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(pack(message))
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            if event.kind in ("done", "failed", "lost"):
+                self.held.pop(task_key(event), None)
+        if not self.held:
+            self.idle_since = self._loop.time()
+            if self._watch:
+                self._watch.cancel()
+                self._watch = None
+        self._owner.on_events(self, events)
+
+    # The watch.
+
+    def _check(self) -> None:
+        """A silent process may be stopped, which nothing but its state shows, or hold its interpreter's lock."""
+        silent = self._loop.time() - self._heard
+        self._watch = self._loop.call_later(SILENCE_SECONDS, self._check)
+        if silent >= SILENCE_SECONDS and _stopped(self.pid):
+            self.kill("stopped")
+        elif silent > HUNG_STEPS * self._step_seconds:
+            self.kill("hung")
+
+    def _insist(self, job: str) -> None:
+        if any(task.job == job for task in self.held.values()):
+            self.kill("cancelled", hard=False)
+            self._later(TERMINATE_SECONDS, self.kill, "cancelled")
+
+    def _later(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            action(*args)
+
+        timer = self._loop.call_later(seconds, run)
+        self._timers.add(timer)
+
+
+def _stopped(pid: int | None) -> bool:
+    """Whether the system says that a process is stopped; False where it cannot be asked."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False

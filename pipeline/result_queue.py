@@ -1,0 +1,380 @@
+"""The ResultQueue: takes every worker's events, lets `job` decide, writes the ledger, and only then acts.
+
+    submit ─▶ begin() ──┐                                ┌─▶ transport.submit(next tasks)
+                        ├─▶ Step ─▶ ledger (committed) ──┤
+    events ─▶ advance() ┘                                └─▶ listeners (what the clients are told)
+
+Everything that a client hears, but for progress hints, has reached the disk before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import heapq
+import secrets
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import structlog
+
+from pipeline import ledger as rows
+from pipeline.database import Conflict, Statement
+from pipeline.errors import (
+    DeadlineExceeded,
+    Draining,
+    Internal,
+    JobNotFound,
+    QueueFull,
+    as_failure,
+)
+from pipeline.intake import Identity, Intake
+from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
+from pipeline.ledger import EventRow, JobRow, Ledger
+from pipeline.messages import Event, Task
+from pipeline.plans import Plan
+from pipeline.transport import Transport
+
+log = structlog.get_logger()
+
+Listener = Callable[[str, str, tuple[Out, ...]], None]
+"""Called on the event loop with client, job id and what to tell the client."""
+
+
+RETRY_AFTER_SECONDS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """open_jobs, open_jobs_per_client: unfinished jobs; deadline_seconds: from acceptance to the final answer."""
+
+    open_jobs: int = 1000
+    open_jobs_per_client: int = 100
+    deadline_seconds: float = 24 * 3600.0
+
+
+@dataclasses.dataclass(slots=True)
+class Counts:
+    """For metrics: finished jobs by (type, state), their seconds by type, and refused submissions."""
+
+    finished: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    seconds: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
+    accepted: Counter[str] = dataclasses.field(default_factory=Counter)
+    refused: int = 0
+
+
+class ResultQueue:
+    """Every open job of this server. All methods belong to the event loop."""
+
+    def __init__(
+        self, ledger: Ledger, transport: Transport, plans: Mapping[str, Plan], intake: Intake, limits: Limits
+    ) -> None:
+        self.counts = Counts()
+        self.draining = False
+        self._ledger = ledger
+        self._transport = transport
+        self._plans = plans
+        self._intake = intake
+        self._limits = limits
+        self._open: dict[str, Job] = {}
+        self._fractions: dict[str, float] = {}
+        self._places: Counter[str] = Counter()
+        self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
+        self._listeners: list[Listener] = []
+        self._deadlines: list[tuple[float, str]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._taker: asyncio.Task[None] | None = None
+        self._retries: set[asyncio.Task[None]] = set()
+
+    # Life.
+
+    async def start(self) -> None:
+        """Go on with every unfinished job, then take events."""
+        jobs, orphans = await self._ledger.read(lambda db: rows.unfinished(db, self._plans))
+        if orphans:
+            gone = as_failure(Internal("This server no longer has the pipeline of this job; send it again."))
+            body = {"status": "error", **gone}
+            await self._ledger.commit(list(rows.orphans_ended(orphans, body, time.time())), refusable=False)
+        for job in jobs:
+            self._places[job.request.client] += 1
+            self._enter(job)
+            self._write(job.version, restart(job))
+        if jobs:
+            log.info("jobs_resumed", jobs=len(jobs))
+        self._taker = asyncio.create_task(self._take_events())
+        self._taker.add_done_callback(_report)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""
+        self.draining = True
+        await self._transport.drain(seconds)
+
+    async def close(self) -> None:
+        """Stop the workers and hand to the ledger what they still said."""
+        await self._transport.close()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._taker is not None:
+            self._taker.remove_done_callback(_report)
+            self._taker.cancel()
+            await asyncio.gather(self._taker, return_exceptions=True)
+        self._take(self._transport.left())
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with everything that clients are told; returns how to stop that."""
+        self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
+
+    # What the doors ask for.
+
+    async def submit(self, message: Any, who: Identity) -> str:
+        """Accept a message; returns the job's id once it has reached the disk.
+
+        Raises: every `ServiceError` that a message can be refused with.
+        """
+        try:
+            return await self._submit(message, who)
+        except Exception:
+            self.counts.refused += 1
+            raise
+
+    async def _submit(self, message: Any, who: Identity) -> str:
+        if self.draining:
+            raise Draining("The server is shutting down; send this again in a minute.")
+        key = message.get("idempotency_key") if isinstance(message, dict) else None
+        if not isinstance(key, str):
+            return await self._accept(message, who)
+        if (who.client, key) not in self._keys:
+            known = await self._ledger.read(lambda db: rows.job_by_key(db, who.client, key))
+            if known is not None:
+                return known
+        return await self._accept_once(message, who, (who.client, key))
+
+    async def _accept_once(self, message: Any, who: Identity, key: tuple[str, str]) -> str:
+        """Accept a message with an idempotency key; those that come meanwhile get the same answer."""
+        if key not in self._keys:
+            self._keys[key] = asyncio.ensure_future(self._accept(message, who))
+            self._keys[key].add_done_callback(lambda _: self._keys.pop(key, None))
+        try:
+            return await asyncio.shield(self._keys[key])
+        except Conflict:  # it was accepted between our look into the ledger and our turn
+            known = await self._ledger.read(lambda db: rows.job_by_key(db, *key))
+            assert known is not None, "a duplicate key belongs to a job"
+            return known
+
+    async def _accept(self, message: Any, who: Identity) -> str:
+        self._reserve(who.client)  # counted before anything is awaited, so that a burst cannot pass the limit
+        try:
+            request, plan = await self._intake.read(message, who)
+            now = time.time()
+            job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
+            step = begin(job)
+            await self._ledger.commit(rows.accepted(step, now))
+        except BaseException:
+            self._release(who.client)
+            raise
+        self._enter(step.job)
+        self.counts.accepted[request.type] += 1
+        asyncio.get_running_loop().call_soon(self._act, step)  # after the door has said "accepted"
+        return job.id
+
+    def _reserve(self, client: str) -> None:
+        limits = self._limits
+        if self._places.total() >= limits.open_jobs:
+            raise QueueFull(
+                f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        if self._places[client] >= limits.open_jobs_per_client:
+            raise QueueFull(
+                f"You have {limits.open_jobs_per_client} unfinished jobs; wait for some of them.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        self._places[client] += 1
+
+    def _release(self, client: str) -> None:
+        self._places[client] -= 1
+        if not self._places[client]:
+            del self._places[client]
+
+    async def cancel(self, job_id: Any, client: str) -> bool:
+        """End a job as cancelled; False when it had ended. Raises: JobNotFound."""
+        await self.job(job_id, client)
+        job = self._open.get(job_id)
+        if job is None or job.state.ended:
+            return False
+        self._change(job, finish(job, State.CANCELLED))
+        return True
+
+    async def job(self, job_id: Any, client: str) -> JobRow:
+        """A client's own job. Raises: JobNotFound, the same for another's as for one that never was."""
+        row = await self._ledger.read(lambda db: rows.job_row(db, job_id)) if isinstance(job_id, str) else None
+        if row is None or row.client != client:
+            raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
+        return row
+
+    async def told(self, job_id: str, seq: int, limit: int = 256) -> list[EventRow]:
+        """What the job's client was told after `seq`; the caller has made sure that it asks for its own."""
+        return await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, limit))
+
+    async def jobs(self, client: str) -> list[dict[str, Any]]:
+        """A client's jobs within retention, newest first."""
+        found = await self._ledger.read(lambda db: rows.jobs_of(db, client))
+        return [self.describe(row) for row in found]
+
+    def describe(self, row: JobRow) -> dict[str, Any]:
+        """A job as clients see it in listings. Times: seconds since 1970."""
+        state = self._open[row.id].state if row.id in self._open else State(row.state)
+        waiting = state is State.PENDING
+        return {
+            "job_id": row.id,
+            "id": rows.client_id(row),
+            "type": row.type,
+            "state": state,
+            "created_at": row.created_at,
+            "finished_at": row.finished_at,
+            "fraction": 1.0 if state is State.COMPLETED else self._fractions.get(row.id),
+            "queue_position": self._position(row.id) if waiting else None,
+        }
+
+    def _position(self, job_id: str) -> int:
+        pending = [job.id for job in self._open.values() if job.state is State.PENDING]
+        return pending.index(job_id) + 1 if job_id in pending else 1
+
+    @property
+    def open_jobs(self) -> int:
+        return len(self._open)
+
+    # Events become steps, steps become changes, and only then effects.
+
+    async def _take_events(self) -> None:
+        async for events in self._transport.events():
+            self._take(events)
+
+    def _take(self, events: list[Event]) -> None:
+        steps: dict[str, list[Step]] = defaultdict(list)
+        for event in events:
+            job = self._open.get(event.job)
+            if job is None:
+                continue
+            step = advance(job, event)
+            if step.job is not job:
+                self._open[job.id] = step.job
+                steps[job.id].append(step)
+            elif step.outs:
+                self._hint(step)
+        for several in steps.values():
+            first = several[0].job.version - 1
+            self._write(first, several[0] if len(several) == 1 else _merged(several))
+
+    def _change(self, before: Job, step: Step) -> None:
+        if step.job is not before:
+            self._open[before.id] = step.job
+            self._write(before.version, step)
+
+    def _write(self, version: int, step: Step) -> None:
+        self._open[step.job.id] = step.job
+        statements: list[Statement] = rows.advanced(step, version, time.time())
+        self._ledger.write(statements, partial(self._written, step))
+
+    def _written(self, step: Step, error: Exception | None) -> None:
+        if error is None:
+            self._act(step)
+        elif isinstance(error, Conflict):
+            log.error("step_lost_to_another_writer", job=step.job.id, version=step.job.version)
+        else:
+            raise error
+
+    def _act(self, step: Step) -> None:
+        """The effects of a step that has reached the disk."""
+        job = step.job
+        for task in step.tasks:
+            if task.attempt == 1:
+                self._transport.submit(task)
+            else:
+                self._later(self._submit_again(task))
+        self._tell(job, tuple(out for out in step.outs if out.seq is not None))
+        if job.state.ended and job.id in self._open:
+            self._leave(job)
+            if any(not run.settled for run in job.runs.values()):
+                self._transport.cancel(job.id)
+            self.counts.finished[job.request.type, job.state.value] += 1
+            self.counts.seconds[job.request.type] += time.time() - job.created_at
+
+    async def _submit_again(self, task: Task) -> None:
+        """A later attempt gets what the earlier ones finished."""
+        place = (task.job, task.stage, task.item)
+        finished = await self._ledger.read(lambda db: rows.finished_partials(db, *place))
+        current = self._open.get(task.job)
+        if current is not None and not current.state.ended:
+            self._transport.submit(dataclasses.replace(task, finished=tuple(finished)))
+
+    def _hint(self, step: Step) -> None:
+        fraction = step.outs[0].body.get("fraction")
+        if fraction is not None and len(step.job.runs) == 1:
+            self._fractions[step.job.id] = fraction
+        self._tell(step.job, step.outs)
+
+    def _tell(self, job: Job, outs: tuple[Out, ...]) -> None:
+        if outs:
+            for listener in tuple(self._listeners):
+                listener(job.request.client, job.id, outs)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._retries.add(task)
+        task.add_done_callback(self._retries.discard)
+        task.add_done_callback(_report)
+
+    # Open jobs and their deadlines.
+
+    def _enter(self, job: Job) -> None:
+        self._open[job.id] = job
+        heapq.heappush(self._deadlines, (job.deadline, job.id))
+        if self._deadlines[0][1] == job.id:
+            self._set_alarm()
+
+    def _leave(self, job: Job) -> None:
+        self._open.pop(job.id, None)
+        self._fractions.pop(job.id, None)
+        self._release(job.request.client)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        while self._deadlines and self._deadlines[0][1] not in self._open:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            wait = max(0.0, self._deadlines[0][0] - time.time())
+            self._alarm = asyncio.get_running_loop().call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        now = time.time()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            job = self._open.get(heapq.heappop(self._deadlines)[1])
+            if job is not None:
+                hours = (job.deadline - job.created_at) / 3600
+                late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
+                self._change(job, finish(job, State.FAILED, as_failure(late)))
+        self._set_alarm()
+
+
+def _merged(steps: list[Step]) -> Step:
+    """Several steps of one job as one change: later runs stand for earlier ones, all outs stay, in order."""
+    changed = {key: None for step in steps for key in step.changed}
+    job = steps[-1].job
+    tasks = tuple(
+        task
+        for step in steps
+        for task in step.tasks
+        if not job.state.ended and job.runs[task.stage, task.item].attempt == task.attempt
+    )
+    return Step(job, tasks, tuple(out for step in steps for out in step.outs), tuple(changed))
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("road_broken", exc_info=task.exception())

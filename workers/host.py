@@ -1,0 +1,176 @@
+"""The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
+
+    server ──{"do": task}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
+    server ◀─{"ready"}, {"unavailable"}, {"events"}, {"beat"}─┘
+
+While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
+process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+import config
+import workers
+from media.files import Folders
+from pipeline.errors import ModelUnavailable, ServiceError, as_failure
+from pipeline.frames import Unpacker, pack
+from pipeline.messages import Event, Task
+from workers.base import Worker
+from workers.engine import Engine, clear_workdir
+
+log = structlog.get_logger()
+
+BEAT_SECONDS = 0.5
+ENDS = frozenset({"done", "failed", "lost"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Launch:
+    """What a new process needs to become a worker: names and plain values only."""
+
+    module: str
+    name: str
+    settings: dict[str, Any]
+    folders: Folders
+    threads: int
+    workers_path: tuple[Path, ...]
+    log_level: str
+
+    def make(self) -> Worker:
+        workers.add_folders(self.workers_path)
+        module = importlib.import_module(self.module)
+        cls = next(cls for cls in vars(module).values() if getattr(cls, "name", None) == self.name)
+        settings = cls.Settings.model_validate({**self.settings, "threads": self.threads})
+        worker: Worker = cls(settings, self.folders)
+        return worker
+
+
+def serve(launch: Launch, connection: Connection) -> None:
+    """The process's whole life; the target of `multiprocessing.Process`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
+    _die_with_parent()
+    config.configure_logging(launch.log_level)
+    link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
+    connection.close()
+    link.start()
+    try:
+        worker = launch.make()
+        link.send({"ready": {**worker.load(), "pid": os.getpid()}})
+    except Exception as exc:
+        if not isinstance(exc, ServiceError):
+            log.exception("load_failed", worker=launch.name)
+            exc = ModelUnavailable(f"The model of {launch.name} could not be loaded; the server's log has the reason.")
+        link.send({"unavailable": as_failure(exc)})
+        return
+    _work(worker, link)
+
+
+def _work(worker: Worker, link: _Link) -> None:
+    engine = Engine(worker, link.emit)
+    link.engine = engine
+    while True:
+        for message in link.take(wait=not engine.busy):
+            if "do" in message:
+                engine.add(Task.decode(message["do"]))
+            elif "cancel" in message:
+                engine.cancel(message["cancel"])
+            elif "leave" in message:
+                return
+        if engine.busy:
+            engine.step()
+        link.flush()
+
+
+class _Link(threading.Thread):
+    """Reads what the server says, beats, and sends events."""
+
+    def __init__(self, sock: socket.socket, folders: Folders) -> None:
+        super().__init__(name="link", daemon=True)
+        self.engine: Engine | None = None
+        self._sock = sock
+        self._sock.setblocking(True)
+        self._folders = folders
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._held: dict[tuple[Any, ...], Task] = {}
+        self._outbox: list[Event] = []
+
+    def run(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._sock, selectors.EVENT_READ)
+        unpacker = Unpacker()
+        next_beat = 0.0
+        while True:
+            if not selector.select(max(0.0, next_beat - time.monotonic()) if self._held else None):
+                self._beat()
+                next_beat = time.monotonic() + BEAT_SECONDS
+                continue
+            data = self._sock.recv(1 << 18)
+            if not data:
+                self._abandon()
+            for message in unpacker.feed(data):
+                if "do" in message:
+                    task = Task.decode(message["do"])
+                    self._held[task.job, task.stage, task.item] = task
+                self._inbox.put(message)
+
+    def take(self, wait: bool) -> Iterable[Any]:
+        """Every message that is there; waits for one only when asked to."""
+        if wait:
+            yield self._inbox.get()
+        while not self._inbox.empty():
+            yield self._inbox.get()
+
+    def emit(self, event: Event) -> None:
+        """Ends wait for the end of the step, so that many short tasks share a frame; all else goes at once."""
+        self._outbox.append(event)
+        if event.kind in ENDS:
+            self._held.pop((event.job, event.stage, event.item), None)
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._outbox:
+            events, self._outbox = self._outbox, []
+            self.send({"events": events})
+
+    def send(self, message: Any) -> None:
+        try:
+            with self._lock:
+                self._sock.sendall(pack(message))
+        except OSError:
+            self._abandon()
+
+    def _beat(self) -> None:
+        started = self.engine.step_started if self.engine else None
+        self.send({"beat": {"step": time.monotonic() - started if started else 0.0}})
+
+    def _abandon(self) -> None:
+        """The server is gone: leave no temporary file and no process behind, whatever the main thread is doing."""
+        for task in list(self._held.values()):
+            clear_workdir(task, self._folders)
+        os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the fork server dies. The stream's end does the same a little later everywhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
