@@ -76,21 +76,21 @@ def find(wanted: Wanted, folders: Folders, say: Say = None) -> Found:
         return _in_folder(local, wanted)
     if found := _cached(wanted, folders):
         return found
-    reason = "the model hub could not be asked"
+    failure = ModelUnavailable("the model hub was not asked")
     for repository in wanted.repositories:
         try:
             return _download(repository, wanted.layouts, folders, say)
         except ModelUnavailable as exc:
-            reason = exc.message
+            failure = exc
             if exc.details.get("unreachable"):
                 break
     if wanted.spare:
         spare, target = wanted.spare, folders.models / wanted.spare.name
         return Found(build(target, lambda folder: spare.fill(folder, say), say), spare.layout)
     raise ModelUnavailable(
-        f"The model {_shown(wanted)} is neither a folder nor in the caches of this server, and {reason}. "
+        f"The model {_shown(wanted)} is neither a folder nor in the caches of this server, and {failure.message}. "
         f"Correct {wanted.setting}, or run `optivus models pull` where the hub can be reached."
-    )
+    ) from failure
 
 
 def build(target: Path, fill: Callable[[Path], None], say: Say = None) -> Path:

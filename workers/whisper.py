@@ -121,7 +121,8 @@ class Whisper(Worker):
         except (RuntimeError, ValueError) as exc:
             raise _unloadable(exc) from exc
         get_vad_model()
-        shown = path.name if Path(self.settings.model).expanduser().is_dir() else self.settings.model
+        local = Path(self.settings.model).expanduser()
+        shown = local.name if local.is_dir() else self.settings.model
         return {"device": f"cuda:{index}" if device == "cuda" else device, "model": shown}
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:

@@ -83,7 +83,7 @@ def _convert(found: Found, folders: Folders, say: Say) -> Path:
 
     def fill(folder: Path) -> None:
         try:
-            _write_ctranslate2(found.path, folder)
+            write_ctranslate2(found.path, folder)
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as exc:
             if isinstance(exc, OSError) and exc.errno is not None:
                 raise
@@ -105,10 +105,12 @@ def _identity(found: Found) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write_ctranslate2(source: Path, folder: Path) -> None:
+def write_ctranslate2(source: Path, folder: Path) -> None:
     """float16 weights, which CTranslate2 turns into any compute type as it loads them."""
     import transformers
     from ctranslate2.converters import TransformersConverter
+
+    transformers.utils.logging.disable_progress_bar()
 
     class Converter(TransformersConverter):  # type: ignore[misc]
         def load_model(self, model_class: Any, path: str, **options: Any) -> Any:
