@@ -1,0 +1,270 @@
+"""The asynchronous client.
+
+    async with AsyncClient("http://127.0.0.1:5000") as client:
+        job = await client.submit("whisp", file=await client.upload("talk.mp3"))
+        async for event in job.events():
+            print(event)
+        answer = await job.result()
+
+The server keeps a job's events in its ledger until long after the job; this client remembers only the `seq` up to which
+it has them. Whatever may have been missed (after a reconnect, on a gap, when an acknowledgement came late) is asked for
+with one `resume`, and what comes twice is dropped by its `seq`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .connection import ConnectionLost
+from .errors import OptivusError, ServerUnreachable
+from .events import JobInfo, event_of, job_info
+from .job import AsyncJob
+from .link import Link, backoff
+from .web import Report, Web
+
+DEFAULT_URL = "http://127.0.0.1:5000"
+PATIENCE = 300.0
+MAX_RESUMED = 1000
+"""What the server takes in one `resume`."""
+
+
+class AsyncClient:
+    """A client of one server; an async context manager.
+
+    url: the server's address, ``http://host:port``.
+    token: of an earlier client, to be the same one again and find its jobs.
+    patience: seconds to go on trying when the connection is lost, None for ever; then waiting calls raise
+        ServerUnreachable.
+    notify: called with False when the connection is lost and True when it is back.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        patience: float | None = PATIENCE,
+        notify: Callable[[bool], None] = lambda connected: None,
+    ) -> None:
+        self.url = _origin(url)
+        self._patience = patience
+        self._link = Link(
+            self.url,
+            token,
+            receive=self._receive,
+            connected=self._resume_all,
+            failed=self._fail_all,
+            notify=notify,
+            patience=patience,
+        )
+        self._web = Web(self.url, lambda: self.token)
+        self._jobs: dict[str, AsyncJob] = {}  # the open ones
+        self._behind: set[str] = set()  # those of them that a replay is under way for
+        self._submitting = 0
+        self._strays: set[str] = set()  # jobs whose events came while an acknowledgement was awaited
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def token(self) -> str | None:
+        """This client's name to the server: keep it to be the same client later, and keep it secret."""
+        return self._link.token
+
+    async def connect(self) -> None:
+        """Raises: ServerUnreachable; OptivusError when the server refuses (UNAUTHORIZED)."""
+        await self._link.open()
+
+    async def close(self) -> None:
+        """Leave. Jobs go on; their answers wait for this client's token."""
+        for task in self._tasks:
+            task.cancel()
+        await self._link.close()
+        await self._web.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def submit(self, type: str, *, id: Any = None, idempotency_key: str | None = None, **params: Any) -> AsyncJob:
+        """Ask for a job and wait until the server has accepted it for good.
+
+        type and params: as the protocol names them, e.g. ``submit("whisp", file="talk.mp3", language="en")``; `file` is
+        a path on the server, a file_id of `upload`, or at most 4 MiB of bytes.
+        id: anything JSON, returned in every answer. idempotency_key: the same key is the same job, also from a later
+        process with this client's token; by default a random one, so that a lost acknowledgement never makes two jobs.
+        Raises: OptivusError, ServerUnreachable.
+        """
+        message = {
+            name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in params.items()
+        }
+        message |= {"type": type, "idempotency_key": idempotency_key or uuid.uuid4().hex}
+        if id is not None:
+            message["id"] = id
+        connections = self._link.connections
+        self._submitting += 1
+        try:
+            job_id = str((await self._link.ask(message))["job_id"])
+            missed = job_id in self._strays
+        finally:
+            self._submitting -= 1
+            if not self._submitting:
+                self._strays.clear()
+        # The job may be older than this acknowledgement: one of an earlier call, or of a sending whose answer was lost.
+        if missed or idempotency_key is not None or connections != self._link.connections:
+            return await self.job(job_id)
+        return self._follow(job_id, 0)
+
+    async def job(self, job_id: str, last_seq: int = 0) -> AsyncJob:
+        """Take up a job of this client again, e.g. of an earlier process: its events after `last_seq`, and `Final`.
+
+        Raises: OptivusError (JOB_NOT_FOUND), ServerUnreachable.
+        """
+        if job_id in self._jobs:
+            return self._jobs[job_id]
+        job = self._follow(job_id, last_seq)
+        asked = {job_id: job.last_seq}
+        self._resumed(asked, await self._link.ask(_resume(asked)))
+        if job.failure is not None:
+            raise job.failure
+        return job
+
+    async def jobs(self) -> list[JobInfo]:
+        """This client's jobs, as far as the server still keeps them."""
+        return [job_info(row) for row in (await self._link.ask({"type": "jobs"}))["jobs"]]
+
+    async def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
+        """Send a local file to the server, streamed. Returns its file_id.
+
+        progress: called with the bytes sent so far and the bytes in all.
+        Raises: OSError when it cannot be read; OptivusError (TOO_LARGE, DISK_FULL …); ServerUnreachable.
+        """
+        return await self._web.upload(path, progress)
+
+    async def transcribe(self, file: str | os.PathLike[str], **params: Any) -> dict[str, Any]:
+        """Transcribe a local file, which is uploaded first, or one that the server has. Returns the whole answer.
+
+        file: a local path; a string that names no local file is sent as it is: a path on the server or a file_id.
+        params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad.
+        Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
+        """
+        if isinstance(file, os.PathLike) or await asyncio.to_thread(Path(file).is_file):
+            file = await self.upload(file)
+        job = await self.submit("whisp", file=file, **params)
+        return await job.result()
+
+    # What arrives.
+
+    def _receive(self, name: str, data: dict[str, Any]) -> None:
+        job = self._jobs.get(data.get("job_id", ""))
+        if job is None:
+            if self._submitting and "job_id" in data:
+                self._strays.add(data["job_id"])
+        elif name == "progress":
+            job.add(event_of(name, data))
+        elif "seq" in data:
+            place = job.place(data["seq"])
+            if place == "next":
+                self._take(job, name, data)
+            elif place == "later" and job.id not in self._behind:
+                self._start(self._resume({job.id: job.last_seq}))
+
+    def _take(self, job: AsyncJob, name: str, data: dict[str, Any]) -> None:
+        if data.get("truncated"):
+            job.last_seq = data["seq"]
+            self._start(self._complete(job, data))
+            return
+        job.add(event_of(name, data))
+        if job.final is not None:
+            self._jobs.pop(job.id, None)
+
+    async def _complete(self, job: AsyncJob, answer: dict[str, Any]) -> None:
+        """Fetch the whole of an answer that was too large for a message."""
+        try:
+            async with asyncio.timeout(self._patience):
+                whole = await self._fetched(answer["result_url"])
+        except TimeoutError:
+            job.fail(ServerUnreachable(f"The answer could not be fetched from {self.url}{answer['result_url']}."))
+        except OptivusError as exc:
+            job.fail(exc)
+        else:
+            job.add(event_of("message", whole))
+        self._jobs.pop(job.id, None)
+
+    async def _fetched(self, url: str) -> dict[str, Any]:
+        for delay in backoff():
+            try:
+                return dict((await self._web.get(url))["answer"])
+            except ServerUnreachable:
+                await asyncio.sleep(delay)
+        raise AssertionError("backoff() never ends")
+
+    # What was missed.
+
+    def _follow(self, job_id: str, last_seq: int) -> AsyncJob:
+        return self._jobs.setdefault(job_id, AsyncJob(job_id, last_seq, self._cancel))
+
+    def _resume_all(self) -> None:
+        behind = {job.id: job.last_seq for job in self._jobs.values()}
+        names = list(behind)
+        for first in range(0, len(names), MAX_RESUMED):
+            self._start(self._resume({name: behind[name] for name in names[first : first + MAX_RESUMED]}))
+
+    async def _resume(self, jobs: dict[str, int]) -> None:
+        self._behind |= jobs.keys()
+        try:
+            self._resumed(jobs, await self._link.ask_once(_resume(jobs)))
+        except ConnectionLost:
+            return  # the next connection resumes every open job
+        except OptivusError as exc:
+            for job_id in jobs.keys() & self._jobs.keys():
+                self._jobs.pop(job_id).fail(exc)
+        finally:
+            self._behind -= jobs.keys()
+
+    def _resumed(self, asked: dict[str, int], answer: dict[str, Any]) -> None:
+        for job_id in self._jobs.keys() & set(answer.get("unknown", ())):
+            gone = OptivusError(f"The server does not know the job {job_id}.", "JOB_NOT_FOUND")
+            self._jobs.pop(job_id).fail(gone)
+        if answer.get("reset"):
+            self._reset([self._jobs[job_id] for job_id in asked if job_id in self._jobs])
+
+    def _reset(self, jobs: list[AsyncJob]) -> None:
+        """The ledger of the server (restored from a copy, perhaps) ends before what one of these jobs has told."""
+        if len(jobs) == 1:  # it is this one; what of its replay came before this answer was dropped, so ask again
+            jobs[0].replay()
+        for job in jobs:
+            self._start(self._resume({job.id: job.last_seq}))
+
+    async def _cancel(self, job_id: str) -> bool:
+        return bool((await self._link.ask({"type": "cancel", "job_id": job_id})).get("cancelled"))
+
+    def _fail_all(self, failure: OptivusError) -> None:
+        for job in self._jobs.values():
+            job.fail(failure)
+        self._jobs.clear()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _resume(jobs: dict[str, int]) -> dict[str, Any]:
+    return {"type": "resume", "jobs": jobs}
+
+
+def _origin(url: str) -> str:
+    """``scheme://host:port``: Socket.IO and HTTP live at the root, whatever page the address was copied from."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,112 @@
+"""The command `optivus`.
+
+    optivus transcribe FILE…     upload, transcribe, print; many files one after another
+    optivus models pull          on the server's machine: fetch the models' weights before the first request
+
+Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C.
+The transcript alone goes to standard output; bars and sentences go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .aio import DEFAULT_URL
+from .transcribe import Options, Output, say, transcribe
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status; wrong use ends in SystemExit(2), as argparse does."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output left (`optivus … | head`). Nothing can be said to it, nor at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="optivus", description="Work with an Optivus media server.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"optivus {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    files = commands.add_parser("transcribe", help="audio and video files to text", allow_abbrev=False)
+    files.add_argument("files", nargs="+", metavar="FILE", help="an audio or video file of this machine")
+    files.add_argument("--server", default=DEFAULT_URL, metavar="URL", help="the server's address (%(default)s)")
+    files.add_argument("--language", metavar="L", help="the spoken language, e.g. en or ja; detected when not given")
+    files.add_argument("--translate", action="store_true", help="into English")
+    files.add_argument("--words", action="store_true", help="with --json: the time of every word")
+    files.add_argument("--json", action="store_true", help="the whole answers with their times, one JSON line per file")
+    files.add_argument("-o", "--output", type=_writable, metavar="OUT", help="write to this file instead of the screen")
+    files.set_defaults(run=_transcribe)
+
+    models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
+    pull = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "pull", help="fetch what the configured models need; nothing is done when it is there", allow_abbrev=False
+    )
+    pull.set_defaults(run=_pull)
+    return parser
+
+
+def _transcribe(args: argparse.Namespace) -> int:
+    options = Options(language=args.language, translate=args.translate, words=args.words)
+    done = asyncio.run(transcribe(args.server, args.files, options, Output(args.output, args.json)))
+    return 0 if done else FAILED
+
+
+def _pull(args: argparse.Namespace) -> int:
+    """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
+    try:
+        from config import Settings, SettingsError, configure_logging, load_workers
+        from pipeline.errors import ServiceError
+    except ImportError as exc:
+        say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
+        return MISUSED
+    try:
+        settings = Settings.load()
+        crews = load_workers(settings)
+    except SettingsError as exc:
+        say(str(exc))
+        return MISUSED
+    configure_logging("error")  # what a person should know is said
+    status = 0
+    for crew in crews.values():
+        try:
+            crew.worker.pull(crew.settings, settings.folders, say)
+        except ServiceError as exc:
+            say(exc.message)
+            status = FAILED
+    return status
+
+
+def _writable(name: str) -> Path:
+    """Checked before the work, which may take hours, and not after it."""
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{name} cannot be written; name a file in a folder that exists")
+    return path
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("optivus")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""One job as its client sees it: the events so far, in order, and whoever waits for the next.
+
+An event is taken when its `seq` is the one after the last; an earlier one is a repetition and dropped; a later one
+means that something was missed, and is left for the replay that the client then asks for. So what `events()` gives has
+neither hole nor duplicate, whatever the connections did meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
+
+from .errors import OptivusError, error_of
+from .events import Event, Final, Progress
+
+
+class AsyncJob:
+    """A job on the server. Made by `AsyncClient.submit` and `AsyncClient.job`.
+
+    id: the server's name for it; with the client's token it can be found again from another process.
+    last_seq: the `seq` of the last event that has arrived.
+    """
+
+    def __init__(self, job_id: str, last_seq: int, cancel: Callable[[str], Awaitable[bool]]) -> None:
+        self.id = job_id
+        # One event that is known already is asked for too: it may be the final one, after which nothing would come.
+        self.last_seq = max(0, last_seq - 1)
+        self._known = last_seq
+        self.final: Final | None = None
+        self.failure: OptivusError | None = None
+        self._cancel = cancel
+        self._kept: list[Event] = []
+        self._progress: Progress | None = None
+        self._changed = asyncio.Event()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Every event from the first that this client received to `Final`, the last, whatever its status.
+
+        `Progress` is given when there is nothing else to give, and only the newest. May be called more than once.
+        Raises: OptivusError (JOB_NOT_FOUND when the server no longer knows the job), ServerUnreachable.
+        """
+        given = 0
+        progress = None
+        while True:
+            while given < len(self._kept):
+                event = self._kept[given]
+                given += 1
+                yield event
+                if isinstance(event, Final):
+                    return
+            if self._progress is not progress and self._progress is not None:
+                progress = self._progress
+                yield progress
+            elif self.failure is not None:
+                raise self.failure
+            else:
+                await self._changed.wait()
+
+    async def result(self) -> dict[str, Any]:
+        """The job's answer, when it is there.
+
+        Raises: Cancelled; OptivusError with the answer's code, message and details; ServerUnreachable.
+        """
+        while self.final is None:
+            if self.failure is not None:
+                raise self.failure
+            await self._changed.wait()
+        if self.final.status != "success":
+            raise error_of(self.final.answer)
+        return self.final.answer
+
+    async def cancel(self) -> bool:
+        """Stop the job; False when it had already ended. `result()` then raises `Cancelled`."""
+        return await self._cancel(self.id)
+
+    # The rest is for the client that owns the job.
+
+    def place(self, seq: int) -> Literal["next", "old", "later"]:
+        """Where an event stands in the job's sequence."""
+        if seq <= self.last_seq:
+            return "old"
+        return "next" if seq == self.last_seq + 1 else "later"
+
+    def add(self, event: Event) -> None:
+        """The next event, or a newer progress."""
+        if isinstance(event, Progress):
+            self._progress = event
+        else:
+            self.last_seq = event.seq
+            if event.seq > self._known or isinstance(event, Final):
+                self._kept.append(event)
+        if isinstance(event, Final):
+            self.final = event
+        self._wake()
+
+    def replay(self) -> None:
+        """The server's ledger is behind what this client has seen: it tells the job again from its first event."""
+        self.last_seq = self._known = 0
+
+    def fail(self, failure: OptivusError) -> None:
+        """Nothing more will be heard of the job."""
+        if self.final is None:
+            self.failure = failure
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

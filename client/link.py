@@ -1,0 +1,154 @@
+"""A lasting line to the server, made of as many connections as it takes.
+
+    open ─▶ connected ─lost─▶ reconnecting ─▶ connected …
+                                   └─ longer than `patience` ─▶ failed, for good
+
+Every connection after the first presents the token of the first, so the server takes it for the same client. A message
+whose acknowledgement was lost is sent again on the next connection: `submit` is safe by its idempotency key, the
+control messages by their nature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .connection import Connection, ConnectionLost, Receive
+from .errors import OptivusError, ServerUnreachable, error_of
+
+FIRST_DELAY = 0.05
+LONGEST_DELAY = 5.0
+SENDS = 5
+"""A message that loses its connection so often in a row is itself the reason, most likely by its size."""
+
+
+def backoff() -> Iterator[float]:
+    """Seconds to wait before each further try: doubling, and spread so that many clients do not come back at once."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
+class Link:
+    """`connections` counts the connections so far; `token` names the client to the server."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        receive: Receive,
+        connected: Callable[[], None],
+        failed: Callable[[OptivusError], None],
+        notify: Callable[[bool], None],
+        patience: float | None,
+    ) -> None:
+        self.url = url
+        self.token = token
+        self.connections = 0
+        self._receive = receive
+        self._connected = connected
+        self._failed = failed
+        self._notify = notify
+        self._patience = patience
+        self._connection: Connection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()  # cleared while reconnecting
+        self._settled.set()
+        self._failure: OptivusError | None = None
+
+    async def open(self) -> None:
+        """The first connection, tried once. Raises: ServerUnreachable, OptivusError."""
+        self._adopt(await Connection.open(self.url, self.token, self._receive))
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Leave; whoever still waits for the server is told so."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+        self._fail(OptivusError("The client was closed.", "CLIENT_CLOSED"))
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message's acknowledgement, over as many connections as that takes.
+
+        Raises: OptivusError when the server refuses; ServerUnreachable.
+        """
+        for _ in range(SENDS):
+            connection = await self._current()
+            try:
+                answer = await connection.ask(message)
+            except ConnectionLost:
+                if connection is self._connection:
+                    self._settled.clear()
+                continue
+            if answer.get("status") == "error":
+                raise error_of(answer)
+            return answer
+        raise ServerUnreachable(
+            f"The server at {self.url} closed the connection {SENDS} times on this message; upload large content first."
+        )
+
+    async def ask_once(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Like `ask`, but on the connection that is up now. Raises also: ConnectionLost."""
+        answer = await (await self._current()).ask(message)
+        if answer.get("status") == "error":
+            raise error_of(answer)
+        return answer
+
+    async def _current(self) -> Connection:
+        await self._settled.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self._connection is None:
+            raise OptivusError("The client is not connected; use it in a `with` statement.", "CLIENT_CLOSED")
+        return self._connection
+
+    async def _keep(self) -> None:
+        while self._connection is not None:
+            await asyncio.shield(self._connection.lost)
+            self._settled.clear()
+            self._notify(False)
+            try:
+                async with asyncio.timeout(self._patience):
+                    connection = await self._reconnected()
+            except TimeoutError:
+                self._fail(
+                    ServerUnreachable(
+                        f"The connection to {self.url} was lost and not regained within {self._patience:g} s; jobs go "
+                        "on there, connect again with this client's token to read their answers."
+                    )
+                )
+                return
+            except OptivusError as exc:
+                self._fail(exc)
+                return
+            self._notify(True)
+            self._adopt(connection)
+
+    async def _reconnected(self) -> Connection:
+        for delay in backoff():
+            await asyncio.sleep(delay)
+            try:
+                return await Connection.open(self.url, self.token, self._receive)
+            except OptivusError as exc:  # a refusal too: a server that starts or drains refuses for a while
+                if exc.code == "UNAUTHORIZED":  # it has lost its secret, and with it this client's jobs
+                    raise
+        raise AssertionError("backoff() never ends")
+
+    def _adopt(self, connection: Connection) -> None:
+        self._connection = connection
+        self.token = str(connection.session.result()["token"])
+        self.connections += 1
+        self._settled.set()
+        self._connected()
+
+    def _fail(self, failure: OptivusError) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._settled.set()
+            self._failed(failure)

@@ -1,0 +1,151 @@
+"""The synchronous client: `AsyncClient` on an event loop in a thread of its own, with the same names.
+
+    with Client("http://127.0.0.1:5000") as client:
+        job = client.submit("whisp", file=client.upload("talk.mp3"))
+        for event in job.events():
+            print(event)
+        answer = job.result()
+
+Every call waits in the caller's thread, so Ctrl-C interrupts it there; what it waited for is cancelled in the loop. A
+client may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .aio import DEFAULT_URL, PATIENCE, AsyncClient
+from .events import Event, JobInfo
+from .job import AsyncJob
+from .web import Report
+
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="optivus", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for `work`, done in the loop; what ends the waiting (Ctrl-C) cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Job:
+    """A job on the server. Made by `Client.submit` and `Client.job`; `id` names it to the server."""
+
+    def __init__(self, job: AsyncJob, loop: Loop) -> None:
+        self._job = job
+        self._loop = loop
+        self.id = job.id
+
+    @property
+    def last_seq(self) -> int:
+        """The `seq` of the last event that has arrived."""
+        return self._job.last_seq
+
+    def events(self) -> Iterator[Event]:
+        """Every event as it comes, up to `Final`; as `AsyncJob.events`."""
+        events = aiter(self._job.events())
+
+        async def following() -> Event | None:
+            return await anext(events, None)
+
+        while (event := self._loop.run(following())) is not None:
+            yield event
+
+    def result(self) -> dict[str, Any]:
+        """The job's answer, when it is there. Raises: Cancelled, OptivusError, ServerUnreachable."""
+        return self._loop.run(self._job.result())
+
+    def cancel(self) -> bool:
+        """Stop the job; False when it had already ended."""
+        return self._loop.run(self._job.cancel())
+
+
+class Client:
+    """A client of one server; a context manager. Parameters and errors as in `AsyncClient`."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        patience: float | None = PATIENCE,
+        notify: Callable[[bool], None] = lambda connected: None,
+    ) -> None:
+        self._loop = Loop()
+        self._client = self._loop.run(_made(url, token, patience, notify))
+
+    @property
+    def url(self) -> str:
+        return self._client.url
+
+    @property
+    def token(self) -> str | None:
+        """This client's name to the server: keep it to be the same client later, and keep it secret."""
+        return self._client.token
+
+    def connect(self) -> None:
+        """Raises: ServerUnreachable; OptivusError when the server refuses (UNAUTHORIZED)."""
+        self._loop.run(self._client.connect())
+
+    def close(self) -> None:
+        """Leave. Jobs go on; their answers wait for this client's token."""
+        self._loop.run(self._client.close())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def submit(self, type: str, *, id: Any = None, idempotency_key: str | None = None, **params: Any) -> Job:
+        """Ask for a job and wait until the server has accepted it for good; as `AsyncClient.submit`."""
+        asked = self._client.submit(type, id=id, idempotency_key=idempotency_key, **params)
+        return Job(self._loop.run(asked), self._loop)
+
+    def job(self, job_id: str, last_seq: int = 0) -> Job:
+        """Take up a job of this client again, e.g. of an earlier process; its events after `last_seq` come again."""
+        return Job(self._loop.run(self._client.job(job_id, last_seq)), self._loop)
+
+    def jobs(self) -> list[JobInfo]:
+        """This client's jobs, as far as the server still keeps them."""
+        return self._loop.run(self._client.jobs())
+
+    def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
+        """Send a local file, streamed; returns its file_id. progress: bytes so far and in all, in another thread."""
+        return self._loop.run(self._client.upload(path, progress))
+
+    def transcribe(self, file: str | os.PathLike[str], **params: Any) -> dict[str, Any]:
+        """Transcribe a local file, uploaded first, or one that the server has; returns the whole answer."""
+        return self._loop.run(self._client.transcribe(file, **params))
+
+
+async def _made(url: str, token: str | None, patience: float | None, notify: Callable[[bool], None]) -> AsyncClient:
+    return AsyncClient(url, token, patience=patience, notify=notify)

@@ -1,0 +1,42 @@
+"""A Whisper that says what its file tells it to, when the test lets it: the model is played, all the rest is real.
+
+The file: ``{"texts": ["one", …], "gate": "/path/of/a/fifo"}``. With a gate every chunk costs one byte written into it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workers import whisper
+
+
+class Scripted(whisper.Whisper):
+    name = "whisper"
+    imports = ()
+
+    def __init__(self, settings: Any, folders: Any) -> None:
+        super().__init__(settings, folders)
+        self.batch = 1
+
+    def load(self) -> dict[str, Any]:
+        return {"device": "cpu"}
+
+    def run(self, params: Any, ctx: Any) -> Any:
+        script = json.loads(ctx.local(params.file).read_text())
+        texts = script["texts"]
+        chunks = [{"start": float(at), "end": at + 1.0, "text": f" {text}"} for at, text in enumerate(texts)]
+        for index in range(ctx.checkpoint_data or 0, len(chunks)):
+            yield script.get("gate")
+            ctx.progress((index + 1) / len(chunks), eta=float(len(chunks) - index - 1))
+            ctx.partial(index, chunks[index])
+            ctx.checkpoint(index + 1)
+        return {"text": "".join(f" {text}" for text in texts), "chunks": chunks, "language": params.language or "en"}
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        for gate in units:
+            if gate:
+                with Path(gate).open("rb", buffering=0) as fifo:
+                    fifo.read(1)
+        return units
