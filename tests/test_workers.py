@@ -1,0 +1,47 @@
+"""Adding a worker is adding a file; every worker that ships runs its own example."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import workers
+from client import Client
+from tests.checkpoints import make_ctranslate2
+from tests.servers import Server
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The shipped workers, and one more whose only trace is a file in a folder."""
+    folder = tmp_path_factory.mktemp("server")
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "toy.py").write_text((ROOT / "tests/toys/toy.py").read_text())
+    roots = os.pathsep.join([str(ROOT), str(folder)])
+    weights = os.environ.get("OPTIVUS_TEST_MODELS")
+    model = str(Path(weights) / "whisper-tiny" if weights else make_ctranslate2(folder / "whisper"))
+    with Server(folder, WORKERS_PATH=str(mine), MEDIA_ROOTS=roots, AI_WHISPER_MODEL=model) as server:
+        yield server
+
+
+def test_a_new_worker_is_one_file_and_is_served_like_any_other(server: Server) -> None:
+    with Client(server.url) as client:
+        assert client.submit("toy", words=["hello"]).result()["toy"]["words"] == ["HELLO"]
+        batch = client.submit("toy", data=[{"words": ["a"]}, {"words": 5}, {"words": ["c"]}]).result()["data"]
+    assert [item.get("error_code") for item in batch] == [None, "INVALID_INPUT", None]
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_shipped_worker_answers_its_own_example(server: Server, name: str) -> None:
+    worker = SHIPPED[name]
+    with Client(server.url) as client:
+        answer = client.submit(worker.message_type, **worker.example).result()
+    assert worker.answer.keys() <= answer.keys()
+    assert answer["status"] == "success"
