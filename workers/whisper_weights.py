@@ -84,9 +84,9 @@ def _convert(found: Found, folders: Folders, say: Say) -> Path:
     def fill(folder: Path) -> None:
         try:
             write_ctranslate2(found.path, folder)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as exc:
-            if isinstance(exc, OSError) and exc.errno is not None:
-                raise
+        except Exception as exc:
+            if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno is not None):
+                raise  # the machine's fault, not the checkpoint's
             raise ModelUnavailable(
                 f"The checkpoint that {SETTING} names could not be converted: it is damaged, incomplete or not a "
                 f"Whisper model. Set {SETTING} to another one."

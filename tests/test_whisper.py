@@ -1,0 +1,266 @@
+"""`whisp`'s worker: as exact as the model itself, in time, and never twice the same work.
+
+With real weights where OPTIVUS_TEST_MODELS names them, and with a tiny model that says one known sentence everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faster_whisper.tokenizer import _LANGUAGE_CODES
+from pydantic import ValidationError
+
+from media.audio import SAMPLE_RATE, Audio, decode
+from pipeline.errors import InvalidInput, ModelUnavailable, NoAudio, OutOfMemory, ServiceError
+from pipeline.messages import FileRef
+from tests.accuracy import character_error_rate, start_errors, word_error_rate
+from tests.checkpoints import SENTENCE, make_ctranslate2
+from tests.drive import Recorder, Stopped, drive, folders
+from tests.recordings import EXAMPLE, write
+from workers.transcript import Heard
+from workers.whisper import LANGUAGES, Unit, Whisper, WhisperParams, WhisperSettings
+
+MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
+SPEECH = MODELS.parent / "media" / "speech"
+CLIPS = json.loads((SPEECH / "transcripts.json").read_text()) if (SPEECH / "transcripts.json").is_file() else []
+real_weights = pytest.mark.skipif(not (MODELS / "whisper-base").is_dir(), reason="OPTIVUS_TEST_MODELS has no Whisper")
+
+
+def loaded(model: Path, data: Path, **settings: Any) -> Whisper:
+    worker = Whisper(WhisperSettings(model=str(model), **{"threads": 1, **settings}), folders(data))
+    worker.load()
+    return worker
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
+    folder = tmp_path_factory.mktemp("models")
+    return loaded(make_ctranslate2(folder / "tiny"), folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
+    return loaded(MODELS / "whisper-base", tmp_path_factory.mktemp("data"), threads=2)
+
+
+@pytest.fixture(scope="module")
+def meeting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """134 s: the example nine times, with pauses between."""
+    speech = np.concatenate(list(decode(EXAMPLE)))
+    pauses = [np.zeros(int(seconds * SAMPLE_RATE), np.float32) for seconds in (4, 0.5, 9, 1, 3, 5, 0.5, 8, 4)]
+    samples = np.concatenate([part for pause in pauses for part in (speech, pause)])
+    return write(tmp_path_factory.mktemp("media") / "meeting.flac", samples, "flac", SAMPLE_RATE)
+
+
+def check_times(result: dict[str, Any]) -> None:
+    """0 ≤ start ≤ end ≤ duration, starts non-decreasing, all plain floats; words within their chunk."""
+    last = 0.0
+    for chunk in result["chunks"]:
+        assert type(chunk["start"]) is float
+        assert last <= chunk["start"] <= chunk["end"] <= result["duration"]
+        last = within = chunk["start"]
+        for word in chunk.get("words", ()):
+            assert within <= word["start"] <= word["end"] <= chunk["end"]
+            assert 0 <= word["probability"] <= 1
+            within = word["start"]
+
+
+# Accuracy, with real weights
+
+
+@pytest.fixture(scope="module")
+def heard(base: Whisper, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The worker's result for each clip, with words."""
+    folder = tmp_path_factory.mktemp("work")
+    params = [{"file": SPEECH / clip["file"], "word_timestamps": True} for clip in CLIPS]
+    return {param["file"].name: drive(base, param, Recorder(folder))[0] for param in params}
+
+
+@real_weights
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip["file"])
+def test_transcripts_are_no_worse_than_the_models_own(
+    base: Whisper, heard: dict[str, dict[str, Any]], clip: dict[str, Any]
+) -> None:
+    """Word error rate, character error rate for Japanese; the language is found."""
+    rate = character_error_rate if clip["language"] == "ja" else word_error_rate
+    segments, _ = base._model.transcribe(str(SPEECH / clip["file"]), word_timestamps=True)
+    directly = "".join(segment.text for segment in segments)
+    result = heard[clip["file"]]
+    assert rate(clip["text"], result["text"]) <= rate(clip["text"], directly)
+    assert result["language"] == clip["language"]
+    check_times(result)
+
+
+@real_weights
+def test_words_begin_when_they_are_said(heard: dict[str, dict[str, Any]]) -> None:
+    errors: list[float] = []
+    for clip in (clip for clip in CLIPS if "words" in clip and clip["language"] != "ja"):
+        words = [word for chunk in heard[clip["file"]]["chunks"] for word in chunk["words"]]
+        errors += start_errors(clip["words"], words)
+    assert len(errors) > 40
+    assert sum(error <= 0.3 for error in errors) / len(errors) >= 0.85
+
+
+@real_weights
+def test_translation_is_english(base: Whisper, tmp_path: Path) -> None:
+    result, _ = drive(base, {"file": SPEECH / "test_es.wav", "task": "translate"}, Recorder(tmp_path))
+    assert "sand" in result["text"].lower()
+    assert result["language"] == "es"
+
+
+@real_weights
+def test_long_recording_keeps_order_and_places(tmp_path: Path) -> None:
+    """Two clips four times in turn, with pauses: 105 s, first whole and then with its process dead in the middle."""
+    clips = [np.concatenate(list(decode(SPEECH / clip["file"]))) for clip in CLIPS[:2]] * 4
+    parts = [part for clip in clips for part in (clip, np.zeros(5 * SAMPLE_RATE, np.float32))]
+    recording = write(tmp_path / "long.flac", np.concatenate(parts), "flac", SAMPLE_RATE)
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
+    whole, units = drive(worker, {"file": recording}, Recorder(tmp_path))
+    check_times(whole)
+    assert word_error_rate(" ".join([clip["text"] for clip in CLIPS[:2]] * 4), whole["text"]) < 0.05
+    begins = np.cumsum([0, *(len(clip) / SAMPLE_RATE + 5 for clip in clips)])
+    for begin, clip in zip(begins, clips, strict=False):
+        inside = [c for c in whole["chunks"] if begin <= c["start"] and c["end"] <= begin + len(clip) / SAMPLE_RATE + 1]
+        assert len(inside) >= 1
+    first = Recorder(tmp_path)
+    with pytest.raises(Stopped):
+        drive(worker, {"file": recording}, first, steps=4)
+    again, rest = drive(worker, {"file": recording}, first.again())
+    assert again == whole
+    assert len(rest) == len(units) - 4
+
+
+# The rest needs no real weights
+
+
+def test_tiny_model_says_its_sentence_with_times(tiny: Whisper, tmp_path: Path) -> None:
+    ctx = Recorder(tmp_path)
+    result, _ = drive(tiny, {"file": EXAMPLE, "word_timestamps": True}, ctx)
+    (chunk,) = result["chunks"]
+    words = "".join(word["word"] for word in chunk.pop("words"))
+    assert (result["text"], result["language"], result["duration"]) == (SENTENCE, "en", 11.0)
+    assert (chunk["text"], words, chunk["end"]) == (SENTENCE, SENTENCE, 1.0)
+    assert "words" in ctx.partials[0]
+
+
+def test_each_chunk_is_a_partial_and_the_checkpoint_is_small(tiny: Whisper, meeting: Path, tmp_path: Path) -> None:
+    ctx = Recorder(tmp_path)
+    result, units = drive(tiny, {"file": meeting}, ctx)
+    assert [ctx.partials[index] for index in sorted(ctx.partials)] == result["chunks"]
+    assert len(result["chunks"]) == len(units) > 4
+    assert len(ctx.checkpoints) == len(units)
+    assert max(len(json.dumps(checkpoint)) for checkpoint in ctx.checkpoints) < 200
+    assert ctx.fractions == sorted(ctx.fractions, key=lambda fraction: fraction or 0)
+    assert result["text"] == " ".join([SENTENCE] * len(units))
+    check_times(result)
+
+
+@pytest.mark.parametrize("vad", [True, False])
+def test_retry_goes_on_from_every_checkpoint(tiny: Whisper, meeting: Path, tmp_path: Path, vad: bool) -> None:
+    """Also a second retry, and one whose partials had gone further than its checkpoint."""
+    params = {"file": meeting, "vad": vad}
+    whole, units = drive(tiny, params, Recorder(tmp_path))
+    ctx, done = Recorder(tmp_path), 0
+    while done < len(units) - 1:
+        with pytest.raises(Stopped):
+            drive(tiny, params, ctx, steps=1)
+        done += 1
+        ctx.partials[len(ctx.partials)] = {"start": 0.0, "end": 1.0, "text": "sent, then died before the checkpoint"}
+        ctx = ctx.again()
+    last, rest = drive(tiny, params, ctx)
+    assert last == whole
+    assert [len(unit.audio) for unit in rest] == [len(units[-1].audio)]
+
+
+def test_silence_has_no_text(tiny: Whisper, tmp_path: Path) -> None:
+    """Long silence too, in steps that let other tasks have their turn, and finished steps are not done again."""
+    path = write(tmp_path / "silence.flac", np.zeros(300 * SAMPLE_RATE, np.float32), "flac", SAMPLE_RATE)
+    ctx = Recorder(tmp_path)
+    result, units = drive(tiny, {"file": path}, ctx)
+    assert result == {"text": "", "chunks": [], "language": None, "duration": 300.0}
+    assert len(units) >= 3
+    assert all(unit.audio is None for unit in units)
+    again, rest = drive(tiny, {"file": path}, ctx.again())
+    assert again == result
+    assert len(rest) <= len(units)
+
+
+def test_given_language_is_kept_and_unknown_ones_refused(tiny: Whisper, tmp_path: Path) -> None:
+    result, units = drive(tiny, {"file": EXAMPLE, "language": "fr"}, Recorder(tmp_path))
+    assert (result["language"], units[0].language) == ("fr", "fr")
+    for wrong in ("xx", "english", "EN", "", "en-US"):
+        with pytest.raises(ValidationError):
+            drive(tiny, {"file": EXAMPLE, "language": wrong}, Recorder(tmp_path))
+    with pytest.raises(InvalidInput, match="'yue'"):  # Cantonese came with large-v3
+        drive(tiny, {"file": EXAMPLE, "language": "yue"}, Recorder(tmp_path))
+    assert set(_LANGUAGE_CODES) == LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("task", "sing"),
+        ("language", 5),
+        ("word_timestamps", "yes"),
+        ("vad", 1),
+        ("initial_prompt", "x" * 2001),
+        ("hotwords", ["a"]),
+        ("file", None),
+    ],
+)
+def test_wrong_options_are_refused(field: str, wrong: Any) -> None:
+    file = FileRef("path", str(EXAMPLE))
+    with pytest.raises(ValidationError) as refused:
+        WhisperParams.model_validate({"file": file, field: wrong})
+    assert refused.value.errors()[0]["loc"][0] == field
+
+
+def test_hints_reach_the_model(tiny: Whisper, tmp_path: Path) -> None:
+    """The tiny model counts tokens, so words before its own make it lose its place."""
+    for hint in ("hotwords", "initial_prompt"):
+        result, _ = drive(tiny, {"file": EXAMPLE, hint: "Optivus"}, Recorder(tmp_path))
+        assert result["text"] != SENTENCE
+        empty, _ = drive(tiny, {"file": EXAMPLE, hint: ""}, Recorder(tmp_path))
+        assert empty["text"] == SENTENCE
+
+
+def test_file_errors_are_typed(tiny: Whisper, tmp_path: Path) -> None:
+    with pytest.raises(NoAudio):
+        drive(tiny, {"file": write(tmp_path / "silent.mp4", None, video=1)}, Recorder(tmp_path))
+    (tmp_path / "text.mp3").write_text("no song\n" * 100)
+    with pytest.raises(ServiceError) as refused:
+        drive(tiny, {"file": tmp_path / "text.mp3"}, Recorder(tmp_path))
+    assert refused.value.code == "UNSUPPORTED_MEDIA"
+
+
+def test_a_failing_unit_fails_alone(tiny: Whisper) -> None:
+    speech: Audio = np.concatenate(list(decode(EXAMPLE)))
+    good = Unit(speech, None, WhisperParams(file=FileRef("path", str(EXAMPLE))))
+    bad = dataclasses.replace(good, language="no such language")
+    first, second, third = tiny.forward([good, bad, dataclasses.replace(good, audio=None)])
+    assert isinstance(first, Heard)
+    assert first.segments[0].text == SENTENCE
+    assert isinstance(second, Exception)
+    assert not isinstance(second, OutOfMemory)
+    assert third == Heard()
+
+
+def test_settings_that_no_device_can_serve_are_answered(tiny: Whisper, tmp_path: Path) -> None:
+    for wrong in ({"device": "abacus"}, {"device": "cuda:x"}, {"compute_type": "int3"}):
+        with pytest.raises(ModelUnavailable, match="WHISPER_DEVICE and WHISPER_COMPUTE_TYPE"):
+            loaded(Path(tiny.settings.model), tmp_path, **wrong)
+
+
+def test_settings_have_their_documented_names() -> None:
+    settings = WhisperSettings.model_validate(
+        {"AI_WHISPER_MODEL": "a/b", "AI_WHISPER_BATCH_WORKER": "7", "threads": "3"}
+    )
+    assert (settings.model, settings.batch, settings.threads) == ("a/b", 7, 3)
+    assert WhisperSettings().model == "openai/whisper-base"
+    assert Whisper(settings, folders(Path())).batch == 7
