@@ -20,10 +20,13 @@ def scripted_server(folder: Path) -> Server:
 class Script:
     """A file of which each text becomes a chunk; with a gate, when the test opens it."""
 
-    def __init__(self, folder: Path, texts: Sequence[str], *, gated: bool = False, padding: int = 0) -> None:
+    def __init__(
+        self, folder: Path, texts: Sequence[str], *, gated: bool = False, draft: str = "", padding: int = 0
+    ) -> None:
         self.path = folder / f"{uuid.uuid4().hex}.json"
         self._gate = self.path.with_suffix(".fifo") if gated else None
-        script = {"texts": list(texts), "gate": str(self._gate) if self._gate else None, "padding": "." * padding}
+        gate = str(self._gate) if gated else None
+        script = {"texts": list(texts), "gate": gate, "draft": draft, "padding": "." * padding}
         self.path.write_text(json.dumps(script))
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_terminal_shows_the_text_once_as_it_comes_under_a_bar(server: Server, tm
     assert re.search(r"25%\|█+.? +\| \d\d:\d\d, 00:03 left", terminal.shown)
 
 
+def test_corrected_line_is_right_in_a_pipe_and_told_on_a_terminal(server: Server, tmp_path: Path) -> None:
+    with Script(tmp_path, WORDS, draft="axe") as script:
+        assert optivus("transcribe", "--server", server.url, script.path).stdout == TEXT
+        terminal = Terminal("transcribe", "--server", server.url, script.path)
+        assert terminal.end() == 0
+    *live, told = terminal.lines[: -len(WORDS)]
+    assert live == ["axe", *WORDS[1:]]
+    assert told == "The server has corrected lines that were already shown; the whole text again:"
+    assert terminal.lines[-len(WORDS) :] == WORDS
+
+
 def test_ctrl_c_cancels_the_job_on_the_server(server: Server, tmp_path: Path) -> None:
     with Script(tmp_path, WORDS, gated=True) as script:
         terminal = Terminal("transcribe", "--server", server.url, script.path)
@@ -132,6 +144,8 @@ def test_ctrl_c_cancels_the_job_on_the_server(server: Server, tmp_path: Path) ->
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 130
         assert terminal.lines == ["ask", f"{script.path}: cancelled, on the server too."]
+    with urllib.request.urlopen(f"{server.url}/metrics") as metrics:
+        assert b'optivus_jobs_finished_total{state="cancelled",type="whisp"} 1.0' in metrics.read()
 
 
 def test_absent_server_is_named() -> None:

@@ -124,6 +124,15 @@ async def test_lost_event_is_asked_for_again(server: Server, script: Script) -> 
         assert words(events) == WORDS
 
 
+async def test_event_is_taken_once_and_in_its_place() -> None:
+    async def cancel(job_id: str) -> bool:
+        return False
+
+    job = AsyncJob("job_1", 0, cancel)
+    job.add(Partial(1, "whisper", (), 0, {"text": "ask"}))
+    assert [job.place(seq) for seq in (1, 2, 3)] == ["old", "next", "later"]
+
+
 async def test_killed_server_goes_on_with_the_job_after_its_restart(server: Server, script: Script) -> None:
     async with Proxy(server) as proxy, AsyncClient(proxy.url) as client:
         job = await client.submit("whisp", file=script.path)

@@ -1,6 +1,7 @@
 """A Whisper that says what its file tells it to, when the test lets it: the model is played, all the rest is real.
 
-The file: ``{"texts": ["one", …], "gate": "/path/of/a/fifo"}``. With a gate every chunk costs one byte written into it.
+The file: ``{"texts": ["one", …], "draft": "won", "gate": "/path/of/a/fifo"}``. A draft is what the first chunk is given
+as at first, as if an attempt had been lost. With a gate every chunk costs one byte written into it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class Scripted(whisper.Whisper):
         script = json.loads(ctx.local(params.file).read_text())
         texts = script["texts"]
         chunks = [{"start": float(at), "end": at + 1.0, "text": f" {text}"} for at, text in enumerate(texts)]
+        if script["draft"]:
+            ctx.partial(0, {**chunks[0], "text": script["draft"]})
         for index in range(ctx.checkpoint_data or 0, len(chunks)):
-            yield script.get("gate")
+            yield script["gate"]
             ctx.progress((index + 1) / len(chunks), eta=float(len(chunks) - index - 1))
             ctx.partial(index, chunks[index])
             ctx.checkpoint(index + 1)
