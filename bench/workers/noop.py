@@ -6,6 +6,8 @@ from typing import Any
 
 from workers.base import Context, Params, Run, Worker
 
+_NO_UNITS: tuple[Any, ...] = ()
+
 
 class NoopParams(Params):
     value: Any = None
@@ -20,5 +22,5 @@ class Noop(Worker):
     open_tasks = 256
 
     def run(self, params: NoopParams, ctx: Context) -> Run:
+        yield from _NO_UNITS
         return params.value
-        yield  # a generator without a unit

@@ -1,0 +1,70 @@
+"""README's examples, word for word, against a server with the model that they name or its stand-in."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import SENTENCE
+from tests.servers import ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://localhost:5000"
+
+
+def example(name: str) -> str:
+    found = re.search(rf"<!-- example: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no example {name}"
+    assert ADDRESS in found[1]
+    return found[1]
+
+
+def output(name: str) -> str:
+    found = re.search(rf"<!-- example: {name} -->\n```.*?```\n<!-- output -->\n```\n(.*?)```", README, re.DOTALL)
+    assert found, f"README shows no output of {name}"
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path) -> Iterator[Server]:
+    """Whisper base, of which README shows the output, or the small model of the other tests."""
+    base = Path(os.environ.get("OPTIVUS_TEST_MODELS", "")) / "whisper-base"
+    model = base if base.is_dir() else whisper_model
+    with Server(tmp_path_factory.mktemp("readme"), AI_WHISPER_MODEL=str(model), MEDIA_ROOTS=str(ROOT)) as server:
+        yield server
+
+
+def check(printed: str, model_is_base: bool) -> None:
+    if model_is_base:
+        assert printed == output("python")
+    else:
+        assert SENTENCE in printed
+        assert printed.endswith("en\n")
+
+
+def run(command: list[str], server: Server, source: str, folder: Path) -> str:
+    """What a program prints that reads `source`, with the test server's address in README's place."""
+    text = source.replace(ADDRESS, server.url)
+    return subprocess.run(
+        command, input=text, cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+@pytest.fixture
+def model_is_base() -> bool:
+    return (Path(os.environ.get("OPTIVUS_TEST_MODELS", "")) / "whisper-base").is_dir()
+
+
+def test_the_python_example_prints_what_readme_says(server: Server, tmp_path: Path, model_is_base: bool) -> None:
+    check(run([sys.executable, "-"], server, example("python"), tmp_path), model_is_base)
+
+
+def test_the_shell_example_prints_what_readme_says(server: Server, tmp_path: Path) -> None:
+    printed = run(["sh"], server, example("shell"), ROOT)
+    assert re.sub(r"file_[0-9a-f]{32}", "file_…", printed) + "\n" == output("shell")
