@@ -41,9 +41,12 @@ class WorkQueue:
         return task
 
     def remove(self, job: str) -> None:
-        """Forget the tasks of a job."""
-        self._heap = [entry for entry in self._heap if entry[3].job != job]
-        heapq.heapify(self._heap)
+        """Forget the tasks of a job; their client gets its turns back."""
+        left = [entry for entry in self._heap if entry[3].job != job]
+        if len(left) < len(self._heap):
+            heapq.heapify(left)
+            self._heap = left
+            self._turns = {task.client: turn for _, turn, _, task in sorted(left, key=lambda entry: entry[1])}
 
     def clear(self) -> list[Task]:
         """Take out everything, in order."""
