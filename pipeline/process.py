@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 SILENCE_SECONDS = 1.5
 """Without a beat for so long a process is looked at; its beats are 0.5 s apart."""
+LOOK_AGAIN_SECONDS = 0.5
 HUNG_STEPS = 3
 """A step of so many times its declared length is hung."""
 CANCEL_SECONDS = 5.0
@@ -107,8 +108,7 @@ class Incarnation(asyncio.Protocol):
 
     def send_task(self, task: Task) -> None:
         if not self.held:
-            self._heard = self._loop.time()
-            self._watch = self._loop.call_later(SILENCE_SECONDS, self._check)
+            self._start_watch()
         self.held[task_key(task)] = task
         self._send({"do": task})
 
@@ -139,6 +139,7 @@ class Incarnation(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._start_watch()
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
@@ -150,14 +151,17 @@ class Incarnation(asyncio.Protocol):
                     self.kill("hung")
             elif "ready" in message:
                 self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
+                self._stop_watch()
                 self._owner.on_ready(self)
             elif "unavailable" in message:
                 self.state, self.unavailable = "leaving", True
+                self._later(LEAVE_SECONDS, self.kill, "left too slowly")
                 self._owner.on_unavailable(self, message["unavailable"])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "gone"
-        for timer in (*self._timers, *([self._watch] if self._watch else [])):
+        self._stop_watch()
+        for timer in self._timers:
             timer.cancel()
         self._process.kill()  # the stream may end before the process does
         self._loop.add_reader(self._process.sentinel, self._reap)
@@ -179,21 +183,30 @@ class Incarnation(asyncio.Protocol):
                 self.held.pop(task_key(event), None)
         if not self.held:
             self.idle_since = self._loop.time()
-            if self._watch:
-                self._watch.cancel()
-                self._watch = None
+            self._stop_watch()
         self._owner.on_events(self, events)
 
-    # The watch.
+    # The watch: while it loads, which may take long, and while it holds tasks.
+
+    def _start_watch(self) -> None:
+        self._heard = self._loop.time()
+        self._watch = self._loop.call_later(SILENCE_SECONDS, self._check)
+
+    def _stop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def _check(self) -> None:
         """A silent process may be stopped, which nothing but its state shows, or hold its interpreter's lock."""
         silent = self._loop.time() - self._heard
-        self._watch = self._loop.call_later(SILENCE_SECONDS, self._check)
         if silent >= SILENCE_SECONDS and _stopped(self.pid):
             self.kill("stopped")
-        elif silent > HUNG_STEPS * self._step_seconds:
+        elif silent > HUNG_STEPS * self._step_seconds and self.state == "ready":
             self.kill("hung")
+        else:
+            quiet = SILENCE_SECONDS - silent
+            self._watch = self._loop.call_later(quiet if quiet > 0 else LOOK_AGAIN_SECONDS, self._check)
 
     def _insist(self, job: str) -> None:
         if any(task.job == job for task in self.held.values()):

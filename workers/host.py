@@ -4,7 +4,8 @@
     server ◀─{"ready"}, {"unavailable"}, {"events"}, {"beat"}─┘
 
 While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
-process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the process.
+process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
+process.
 """
 
 from __future__ import annotations
