@@ -33,6 +33,8 @@ log = structlog.get_logger()
 LOAD_DEATHS = 3
 """A process that died so often while loading its model is not started again for the tasks that wait."""
 
+CLOSE_SECONDS = 10.0
+
 Crew = Mapping[str, tuple[type[Worker], WorkerSettings]]
 
 
@@ -71,14 +73,27 @@ class Pool:
         """Hand waiting tasks to processes with room; start another process when there is none."""
         if self.draining:
             return
-        for process in self.processes:
-            while process.state == "ready" and self._fits(process):
-                task = self.queue.take()
-                process.send_task(task)
-                self._tell(Event.of(task, "started", f"{self._launch.name}:{process.pid}"))
-        starting = any(process.state == "starting" for process in self.processes)
-        if self.queue and not starting and self._alive() < self._settings.replicas:
+        while (process := self._for_next_task()) is not None:
+            task = self.queue.take()
+            process.send_task(task)
+            self._tell(Event.of(task, "started", f"{self._launch.name}:{process.pid}"))
+        if self._needs_another():
             self.start()
+
+    def _for_next_task(self) -> Incarnation | None:
+        """The process with the fewest tasks of those that may take the next one."""
+        task = self.queue.peek()
+        if task is None:
+            return None
+        fitting = (process for process in self.processes if process.state == "ready" and self._fits(process, task))
+        return min(fitting, key=lambda process: len(process.held), default=None)
+
+    def _needs_another(self) -> bool:
+        """Whether tasks share or await a process that is still allowed. One at a time, and none where one failed."""
+        ready = sum(process.state == "ready" for process in self.processes)
+        if ready >= self._settings.replicas or any(process.state == "starting" for process in self.processes):
+            return False
+        return len(self.queue) + self.running() > ready and not (ready and self.last_failure)
 
     def start(self) -> None:
         process = Incarnation(self, self._context, serve, self._launch, self._settings.step_seconds)
@@ -90,11 +105,14 @@ class Pool:
     async def _started(self, process: Incarnation) -> None:
         try:
             await process.start()
-        except OSError as exc:  # no process, no memory or no file descriptor left
+        except Exception as exc:  # no process, memory or file descriptor left, or the fork server was killed
             log.exception("worker_not_started", worker=self._launch.name)
+            process.kill("not connected")
             self.processes.remove(process)
-            name = self._launch.name
-            self._fail_waiting(as_failure(ModelUnavailable(f"No process for {name} could be started: {exc.strerror}.")))
+            reason = (isinstance(exc, OSError) and exc.strerror) or type(exc).__name__
+            self._none_to_be_had(
+                as_failure(ModelUnavailable(f"No process for {self._launch.name} could be started: {reason}."))
+            )
 
     def running(self) -> int:
         return sum(len(process.held) for process in self.processes)
@@ -121,10 +139,7 @@ class Pool:
         self._arm_idle_check()
 
     def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None:
-        log.warning("model_unavailable", worker=self._launch.name, reason=failure["message"])
-        self.last_failure = failure
-        if not any(other.state == "ready" for other in self.processes):
-            self._fail_waiting(failure)
+        self._none_to_be_had(failure)
 
     def on_events(self, process: Incarnation, events: list[Event]) -> None:
         self._tell(*events)
@@ -152,7 +167,7 @@ class Pool:
         if self._load_deaths >= LOAD_DEATHS:
             self._load_deaths = 0
             name = self._launch.name
-            self._fail_waiting(
+            self._none_to_be_had(
                 as_failure(
                     ModelUnavailable(
                         f"The process of {name} died {LOAD_DEATHS} times while it loaded its model, most likely for "
@@ -161,18 +176,17 @@ class Pool:
                 )
             )
 
-    def _fail_waiting(self, failure: dict[str, Any]) -> None:
-        for task in self.queue.clear():
-            self._tell(Event.of(task, "failed", failure))
+    def _none_to_be_had(self, failure: dict[str, Any]) -> None:
+        """A process could not be had: fail what waits, unless there is another to serve it."""
+        log.warning("model_unavailable", worker=self._launch.name, reason=failure["message"])
+        self.last_failure = failure
+        waiting = [] if any(other.state == "ready" for other in self.processes) else self.queue.clear()
+        self._tell(*(Event.of(task, "failed", failure) for task in waiting))
 
-    def _fits(self, process: Incarnation) -> bool:
-        task = self.queue.peek()
-        if task is None or len(process.held) >= self._worker.open_tasks:
+    def _fits(self, process: Incarnation, task: Task) -> bool:
+        if len(process.held) >= self._worker.open_tasks:
             return False
         return not process.held or not (task.alone or any(held.alone for held in process.held.values()))
-
-    def _alive(self) -> int:
-        return sum(process.state in ("starting", "ready") for process in self.processes)
 
     # Idle processes leave.
 
@@ -189,9 +203,10 @@ class Pool:
             if not process.held and now - process.idle_since >= seconds - 0.001:
                 log.info("worker_idle", worker=self._launch.name, pid=process.pid)
                 process.leave()
-        waits = [process.idle_since + seconds - now for process in ready if process.state == "ready"]
-        if waits:
-            self._idle_check = self._loop.call_later(max(min(waits), 0.05), self._let_idle_go, seconds)
+        staying = [process for process in ready if process.state == "ready"]
+        if staying:  # one that works now cannot have been idle for long before all of it has passed again
+            wait = min(seconds if process.held else process.idle_since + seconds - now for process in staying)
+            self._idle_check = self._loop.call_later(wait, self._let_idle_go, seconds)
 
 
 class LocalTransport(Transport):
@@ -242,10 +257,13 @@ class LocalTransport(Transport):
                     process.leave()
                 else:
                     process.kill("server stops")
-        async with asyncio.timeout(10):
-            while any(pool.processes for pool in self._pools.values()):
-                self._quiet.clear()
-                await self._quiet.wait()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while any(pool.processes for pool in self._pools.values()):
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:  # they end with this process
+            log.warning("workers_not_gone", processes=sum(len(pool.processes) for pool in self._pools.values()))
 
     def status(self) -> dict[str, dict[str, Any]]:
         return {name: pool.status() for name, pool in self._pools.items()}
