@@ -23,6 +23,7 @@ from gateway.auth import Tokens
 from gateway.health import Health
 from gateway.http import HttpDoor, answer_errors, same_origin
 from gateway.socketio import SocketDoor
+from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
@@ -117,7 +118,7 @@ def _stop_signal() -> asyncio.Future[None]:
 
 
 def main() -> int:
-    """Exit status: 0 after a drain, 1 when another server is there, 2 when a setting cannot be used."""
+    """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used."""
     try:
         settings = Settings.load()
         configure_logging(settings.log_level)
@@ -126,7 +127,7 @@ def main() -> int:
         held = lock(settings.folders.data)
         with held:
             uvloop.run(serve(settings, crew))
-    except SettingsError as exc:
+    except (SettingsError, Unusable) as exc:
         print(f"optivus: {exc}", file=sys.stderr)
         return 2
     except Busy as exc:

@@ -3,12 +3,14 @@
     write(statements, done) ─▶ queue ─▶ writer thread: BEGIN … all that waits … COMMIT ─▶ done(None), on the loop
 
 A change that breaks a rule (a duplicate key, a stale version) is told so alone; the changes beside it are committed.
-A full disk refuses what may be refused and keeps the rest, in order, until there is room again.
+A full disk, or a lock that another program holds, refuses what may be refused and keeps the rest, in order, until it
+can be written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -19,16 +21,23 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, Internal, ServiceError
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-RETRY_FULL_DISK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+"""Between two tries to write what a full disk or a lock holds back."""
+LOCK_SECONDS = 10.0
+"""How long a write waits for a lock that another program (a backup) holds."""
 
 
 class Conflict(Exception):
     """The row was changed by somebody else, or the key exists already."""
+
+
+class Unusable(Exception):
+    """The database file is not one that this program can work with; the message says what to do."""
 
 
 class Statement(NamedTuple):
@@ -58,8 +67,11 @@ class Database:
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._writer = self._connect()
-        self._migrate(migrations)
+        try:
+            self._writer = self._connect()
+            self._migrate(migrations)
+        except sqlite3.DatabaseError as exc:
+            raise Unusable(f"{path} cannot be used ({exc}); restore it from a copy, or set another DATA_DIR.") from exc
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(2, "ledger-read")
         self.commits = 0
@@ -67,7 +79,7 @@ class Database:
         self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=LOCK_SECONDS)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -77,19 +89,23 @@ class Database:
     def _migrate(self, migrations: Sequence[str]) -> None:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
-            raise RuntimeError(f"{self._path} was written by a newer Optivus; update, or set another DATA_DIR.")
+            raise Unusable(f"{self._path} was written by a newer Optivus; update, or set another DATA_DIR.")
         for number, script in enumerate(migrations[version:], version + 1):
             self._writer.executescript(f"BEGIN; {script}; PRAGMA user_version={number}; COMMIT;")
 
     def write(self, statements: Sequence[Statement], done: Done, refusable: bool = False) -> None:
         """Commit all of `statements` or none, in order with other writes; then call `done` on the event loop.
 
-        done: None when it reached the disk; else `Conflict`, or, only if `refusable`, `DiskFull`.
+        done: None when it reached the disk; else `Conflict`, what is wrong with the statements, or, only if
+            `refusable`, what keeps them from the disk.
         """
         self._writes.put(_Write(statements, done, refusable))
 
     async def commit(self, statements: Sequence[Statement], refusable: bool = True) -> None:
-        """Return when the statements have reached the disk. Raises: Conflict, DiskFull."""
+        """Return when the statements, and all that was written before, have reached the disk.
+
+        Raises: Conflict, and, if `refusable`, DiskFull or Internal when the disk cannot be written now.
+        """
         future: asyncio.Future[None] = self._loop.create_future()
 
         def done(error: Exception | None) -> None:
@@ -124,7 +140,7 @@ class Database:
     # The writer thread.
 
     def _run(self) -> None:
-        held: list[_Write] = []  # by a full disk
+        held: list[_Write] = []  # until the disk can be written again
         while True:
             group, closing = self._gather(waiting=bool(held))
             held = self._commit_group(held + group)
@@ -135,7 +151,7 @@ class Database:
         """Everything that waits now; waits itself only when there is nothing."""
         group: list[_Write] = []
         try:
-            write = self._writes.get(timeout=RETRY_FULL_DISK_SECONDS if waiting else None)
+            write = self._writes.get(timeout=RETRY_SECONDS if waiting else None)
             while write is not None:
                 group.append(write)
                 write = self._writes.get_nowait()
@@ -144,30 +160,23 @@ class Database:
         return group, True
 
     def _commit_group(self, group: list[_Write]) -> list[_Write]:
-        """Commit together what can be; returns the writes that a full disk holds back."""
-        if not group:
-            return []
-        error = self._try(group)
+        """Commit together what can be; returns the writes to be tried again later."""
+        error = self._try(group) if group else None
         outcomes: list[tuple[Done, Exception | None]] = []
         held: list[_Write] = []
-        if error is None:
-            outcomes = [(write.done, None) for write in group]
-        else:
-            for write in group if len(group) > 1 else ():
-                self._settle(write, self._try([write]) if not held else error, outcomes, held)
-            if len(group) == 1:
-                self._settle(group[0], error, outcomes, held)
+        blocked: ServiceError | None = None
+        for write in group:
+            result: Exception | None = blocked
+            if error is not None and blocked is None:  # one of them is wrong, or together they are too much
+                result = self._try([write]) if len(group) > 1 else error
+                blocked = result if isinstance(result, ServiceError) else None
+            if blocked is not None and not write.refusable:
+                held.append(write)
+            else:
+                outcomes.append((write.done, result))
         if outcomes:
             self._loop.call_soon_threadsafe(_tell, outcomes)
         return held
-
-    def _settle(
-        self, write: _Write, error: Exception | None, outcomes: list[tuple[Done, Exception | None]], held: list[_Write]
-    ) -> None:
-        if isinstance(error, DiskFull) and not write.refusable:
-            held.append(write)
-        else:
-            outcomes.append((write.done, error))
 
     def _try(self, writes: list[_Write]) -> Exception | None:
         execute = self._writer.execute
@@ -178,9 +187,9 @@ class Database:
                     if execute(sql, args).rowcount != 1 and one_row:
                         raise Conflict(sql)
             execute("COMMIT")
-        except (sqlite3.Error, Conflict) as exc:
-            if self._writer.in_transaction:
-                execute("ROLLBACK")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the writer lives on and its waiter is told
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.rollback()
             return _translate(exc)
         self.commits += 1
         return None
@@ -197,6 +206,9 @@ def _tell(outcomes: list[tuple[Done, Exception | None]]) -> None:
 def _translate(exc: Exception) -> Exception:
     if isinstance(exc, sqlite3.IntegrityError):
         return Conflict(str(exc))
-    if isinstance(exc, sqlite3.OperationalError) and ("full" in str(exc) or "disk I/O" in str(exc)):
-        return DiskFull("The server's disk is full; free space under DATA_DIR and send the request again.")
+    if isinstance(exc, sqlite3.OperationalError):
+        if "full" in str(exc) or "disk I/O" in str(exc):
+            return DiskFull("The server's disk is full; free space under DATA_DIR and send the request again.")
+        if "locked" in str(exc):
+            return Internal("Another program has locked the server's ledger; send the request again in a minute.")
     return exc
