@@ -10,9 +10,11 @@ Everything that a client hears, but for progress hints, has reached the disk bef
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import heapq
 import secrets
+import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ from pipeline.errors import (
     Internal,
     JobNotFound,
     QueueFull,
+    ServiceError,
     as_failure,
 )
 from pipeline.intake import Identity, Intake
@@ -101,7 +104,7 @@ class ResultQueue:
         for job in jobs:
             self._places[job.request.client] += 1
             self._enter(job)
-            self._write(job.version, restart(job))
+            self._write(job, _worked_out(job, restart))
         if jobs:
             log.info("jobs_resumed", jobs=len(jobs))
         self._taker = asyncio.create_task(self._take_events())
@@ -111,6 +114,9 @@ class ResultQueue:
         """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""
         self.draining = True
         await self._transport.drain(seconds)
+        self._take(self._transport.left())
+        with contextlib.suppress(ServiceError):
+            await self._ledger.commit([])  # what was written before has now been told
 
     async def close(self) -> None:
         """Stop the workers and hand to the ledger what they still said."""
@@ -206,7 +212,7 @@ class ResultQueue:
         job = self._open.get(job_id)
         if job is None or job.state.ended:
             return False
-        self._change(job, finish(job, State.CANCELLED))
+        self._write(job, finish(job, State.CANCELLED))
         return True
 
     async def job(self, job_id: Any, client: str) -> JobRow:
@@ -255,38 +261,53 @@ class ResultQueue:
             self._take(events)
 
     def _take(self, events: list[Event]) -> None:
+        before: dict[str, Job] = {}
         steps: dict[str, list[Step]] = defaultdict(list)
         for event in events:
             job = self._open.get(event.job)
             if job is None:
                 continue
-            step = advance(job, event)
+            step = _worked_out(job, lambda job, event=event: advance(job, event))  # type: ignore[misc]
             if step.job is not job:
                 self._open[job.id] = step.job
+                before.setdefault(job.id, job)
                 steps[job.id].append(step)
             elif step.outs:
                 self._hint(step)
-        for several in steps.values():
-            first = several[0].job.version - 1
-            self._write(first, several[0] if len(several) == 1 else _merged(several))
+        for job_id, several in steps.items():
+            self._write(before[job_id], several[0] if len(several) == 1 else _merged(several))
 
-    def _change(self, before: Job, step: Step) -> None:
-        if step.job is not before:
+    def _write(self, before: Job, step: Step) -> None:
+        """Make a step the job's state, and write it; nothing to do where nothing has changed."""
+        if step.job is before:
+            return
+        self._open[before.id] = step.job
+        try:
+            statements: list[Statement] = rows.advanced(step, before.version, time.time())
+        except Exception:
+            log.exception("step_not_writable", job=before.id)
+            step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
-            self._write(before.version, step)
-
-    def _write(self, version: int, step: Step) -> None:
-        self._open[step.job.id] = step.job
-        statements: list[Statement] = rows.advanced(step, version, time.time())
+            statements = rows.advanced(step, before.version, time.time())
         self._ledger.write(statements, partial(self._written, step))
 
     def _written(self, step: Step, error: Exception | None) -> None:
         if error is None:
             self._act(step)
-        elif isinstance(error, Conflict):
-            log.error("step_lost_to_another_writer", job=step.job.id, version=step.job.version)
         else:
-            raise error
+            log.error("step_not_written", job=step.job.id, version=step.job.version, error=repr(error))
+            self._later(self._end_from_ledger(step.job))
+
+    async def _end_from_ledger(self, job: Job) -> None:
+        """A job whose last step could not be written ends where the ledger has it; nothing of the step was told."""
+        row = await self._ledger.read(lambda db: rows.job_row(db, job.id))
+        if row is None or job.id not in self._open:
+            return
+        kept = dataclasses.replace(job, state=State(row.state), version=row.version, seq=row.seq)
+        if kept.state.ended:
+            self._leave(kept)
+        else:
+            self._write(kept, finish(kept, State.FAILED, as_failure(_broken())))
 
     def _act(self, step: Step) -> None:
         """The effects of a step that has reached the disk."""
@@ -306,8 +327,15 @@ class ResultQueue:
 
     async def _submit_again(self, task: Task) -> None:
         """A later attempt gets what the earlier ones finished."""
+        if self.draining:
+            return  # the ledger has it, for the next start
         place = (task.job, task.stage, task.item)
-        finished = await self._ledger.read(lambda db: rows.finished_partials(db, *place))
+        try:
+            finished = await self._ledger.read(lambda db: rows.finished_partials(db, *place))
+        except sqlite3.Error as exc:
+            log.exception("partials_not_read", job=task.job)
+            self._take([Event.of(task, "failed", as_failure(exc))])
+            return
         current = self._open.get(task.job)
         if current is not None and not current.state.ended:
             self._transport.submit(dataclasses.replace(task, finished=tuple(finished)))
@@ -333,7 +361,10 @@ class ResultQueue:
 
     def _enter(self, job: Job) -> None:
         self._open[job.id] = job
-        heapq.heappush(self._deadlines, (job.deadline, job.id))
+        if len(self._deadlines) > 2 * len(self._open) + 1000:  # most are of jobs that have ended
+            self._deadlines = sorted((open_job.deadline, open_job.id) for open_job in self._open.values())
+        else:
+            heapq.heappush(self._deadlines, (job.deadline, job.id))
         if self._deadlines[0][1] == job.id:
             self._set_alarm()
 
@@ -358,8 +389,21 @@ class ResultQueue:
             if job is not None:
                 hours = (job.deadline - job.created_at) / 3600
                 late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
-                self._change(job, finish(job, State.FAILED, as_failure(late)))
+                self._write(job, finish(job, State.FAILED, as_failure(late)))
         self._set_alarm()
+
+
+def _worked_out(job: Job, decide: Callable[[Job], Step]) -> Step:
+    """A job's next step. One that cannot be worked out ends this job, and must not end the road of all the others."""
+    try:
+        return decide(job)
+    except Exception:
+        log.exception("step_not_worked_out", job=job.id)
+        return finish(job, State.FAILED, as_failure(_broken()))
+
+
+def _broken() -> Internal:
+    return Internal("The server could not go on with this job; its log has the reason.")
 
 
 def _merged(steps: list[Step]) -> Step:
