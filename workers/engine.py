@@ -106,7 +106,10 @@ class Engine:
         for task in [task for task in self._open if task.task.job == job]:
             self._open.remove(task)
             task.ctx.cancelled = True
-            task.run.close()
+            try:
+                task.run.close()
+            except Exception:
+                log.exception("task_not_closed", worker=self._worker.name, job=job)
             self._end(task, "lost", {"counted": False, "reason": "cancelled"})
 
     def step(self) -> None:
