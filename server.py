@@ -20,6 +20,7 @@ from aiohttp import web
 
 from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
 from gateway.auth import Tokens
+from gateway.docs import Docs
 from gateway.health import Health
 from gateway.http import HttpDoor, answer_errors, same_origin
 from gateway.socketio import SocketDoor
@@ -75,6 +76,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     )
     sockets.attach(app)
     HttpDoor(road, ledger, tokens, folders, health, int(settings.max_upload_gb * 1e9)).attach(app)
+    Docs(plans, version()).attach(app)
 
     stopping = _stop_signal()
     await retention.start()

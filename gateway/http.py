@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.auth import OWNER, Tokens
 from gateway.health import Health
+from gateway.page import INDEX
 from media.files import Folders
 from pipeline import blobs
 from pipeline import ledger as rows
@@ -42,7 +43,8 @@ log = structlog.get_logger()
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME = 255
-PAGE = Path(__file__).with_name("page") / "index.html"
+PING_SECONDS = 15.0
+"""A proxy between us and the client may close what is silent for longer."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -85,17 +87,21 @@ class HttpDoor:
     # The server itself.
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(PAGE)
+        """The page for people."""
+        return web.FileResponse(INDEX)
 
     async def _get_health(self, request: web.Request) -> web.Response:
+        """How the server and its workers are."""
         return _json(self._health.report())
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        """Figures for Prometheus."""
         return web.Response(body=generate_latest(self._health.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     # Files.
 
     async def _upload(self, request: web.Request) -> web.Response:
+        """Keep a file, sent as field `file` of a form; answers its `file_id`."""
         self._who(request)
         part = await _file_part(request)
         file_id, path = new_upload(self._folders)
@@ -132,6 +138,7 @@ class HttpDoor:
         return row
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
+        """The content of an upload."""
         row = await self._own_file(request)
         # Somebody else's bytes on our origin: never rendered, always saved.
         headers = {
@@ -142,6 +149,7 @@ class HttpDoor:
         return web.FileResponse(row.path, headers=headers)
 
     async def _delete_file(self, request: web.Request) -> web.Response:
+        """Delete an upload."""
         row = await self._own_file(request)
         await self._ledger.commit(rows.file_removed(row.id))
         await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
@@ -150,6 +158,7 @@ class HttpDoor:
     # Jobs.
 
     async def _submit(self, request: web.Request) -> web.Response:
+        """Accept a message; answers 202 with its `job_id`, and a token if none was sent."""
         fresh = "Authorization" not in request.headers
         who = self._who(request)
         try:
@@ -167,12 +176,14 @@ class HttpDoor:
         return await self._road.job(request.match_info["job_id"], self._who(request).client)
 
     async def _job(self, request: web.Request) -> web.Response:
+        """A job's state, progress and, once it has ended, its whole answer."""
         row = await self._own_job(request)
         final = await self._ledger.read(lambda db: rows.final_event(db, row.id))
         answer = await asyncio.to_thread(blobs.inlined, orjson.loads(final), self._folders) if final else None
         return _json({**self._road.describe(row), "answer": answer})
 
     async def _cancel(self, request: web.Request) -> web.Response:
+        """Cancel a job."""
         row = await self._own_job(request)
         return _json({"cancelled": await self._road.cancel(row.id, row.client)})
 
@@ -186,11 +197,14 @@ class HttpDoor:
         await response.prepare(request)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "")
-            await response.write(head.encode() + b"data: " + orjson.dumps(body) + b"\n\n")
+            await response.write(head.encode() + b"data: " + orjson.dumps(body) + b"\n\n" if kind else b": ping\n\n")
         return response
 
     async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, dict[str, Any]]]:
-        """(kind, seq, body) of a job's events. What is kept comes from the ledger; live news only rings the bell."""
+        """(kind, seq, body) of a job's events, the kind "" when there was none for a while.
+
+        What is kept comes from the ledger; live news only rings the bell.
+        """
         news = asyncio.Event()
         hints: list[dict[str, Any]] = []
 
@@ -212,7 +226,11 @@ class HttpDoor:
                     news.set()
                 while hints:
                     yield "progress", None, hints.pop()
-                await news.wait()
+                try:
+                    async with asyncio.timeout(PING_SECONDS):
+                        await news.wait()
+                except TimeoutError:
+                    yield "", None, {}
         finally:
             stop()
 

@@ -13,6 +13,7 @@ from socketio import exceptions
 
 from gateway.auth import Tokens
 from gateway.connection import Connection
+from gateway.docs import CONTROLS
 from gateway.wire import SocketServer
 from media.files import Folders
 from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
@@ -37,7 +38,7 @@ class SocketDoor:
         self._server.on("disconnect", self._on_disconnect)
         self._connections: dict[str, Connection] = {}
         self._of_client: defaultdict[str, set[Connection]] = defaultdict(set)
-        self._controls = {"cancel": self._cancel, "resume": self._resume, "jobs": self._jobs}
+        self._controls = {name: getattr(self, f"_{name}") for name in CONTROLS}
         road.listen(self._tell)
 
     def attach(self, app: web.Application) -> None:

@@ -1,0 +1,186 @@
+"""The documents that machines read, made from the plans, the errors and the routes: OpenAPI and AsyncAPI.
+
+Nothing is written twice: a worker's parameters come from its `Params`, an error from its class, a route's sentence from
+its handler's docstring.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from gateway.page import DOCS
+from pipeline.errors import ERRORS
+from pipeline.plans import BatchPlan, Plan
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "cancel": {"job_id": {"type": "string"}},
+    "resume": {"jobs": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}},
+    "jobs": {},
+}
+"""Messages that are answered at once instead of becoming a job, with their keys."""
+_COMMON: dict[str, Any] = {
+    "id": {"description": "Anything; returned on every answer and event of the job."},
+    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 256},
+}
+_SEQ = {"type": "integer", "minimum": 1, "description": "1, 2, 3 … over partial, audio and the final answer."}
+_ITEM = {"description": "Which element of a batch: null, a number, or a list of numbers when nested."}
+_EVENTS: dict[str, dict[str, Any]] = {
+    "session": {"client": {"type": "string"}, "token": {"type": "string"}},
+    "progress": {
+        "stage": {"type": "string"},
+        "item": _ITEM,
+        "fraction": {"type": ["number", "null"]},
+        "eta": {"type": ["number", "null"]},
+    },
+    "partial": {"seq": _SEQ, "stage": {"type": "string"}, "item": _ITEM, "index": {"type": "integer"}, "data": {}},
+    "audio": {
+        "seq": _SEQ,
+        "index": {"type": "integer"},
+        "sample_rate": {"type": "integer"},
+        "audio": {"type": "string", "format": "binary"},
+    },
+}
+
+
+class Docs:
+    """Serves /docs, /openapi.json and /asyncapi.yaml of an application and its plans."""
+
+    def __init__(self, plans: Mapping[str, Plan], version: str) -> None:
+        self._plans = plans
+        self._version = version
+
+    def attach(self, app: web.Application) -> None:
+        """Describe the routes that `app` has by now."""
+        openapi = self.openapi(app)
+        asyncapi = yaml.safe_dump(self.asyncapi(), sort_keys=False, allow_unicode=True)
+
+        async def get_openapi(request: web.Request) -> web.Response:
+            return web.json_response(openapi)
+
+        async def get_asyncapi(request: web.Request) -> web.Response:
+            return web.Response(text=asyncapi, content_type="application/yaml")
+
+        async def page(request: web.Request) -> web.StreamResponse:
+            return web.FileResponse(DOCS)
+
+        app.add_routes(
+            [web.get("/docs", page), web.get("/openapi.json", get_openapi), web.get("/asyncapi.yaml", get_asyncapi)]
+        )
+
+    def openapi(self, app: web.Application) -> dict[str, Any]:
+        """OpenAPI 3.1 of the routes."""
+        paths: dict[str, dict[str, Any]] = {}
+        for route in app.router.routes():
+            path = route.resource.canonical if route.resource else ""
+            if route.method in ("GET", "POST", "DELETE") and not path.startswith("/socket.io"):
+                paths.setdefault(path, {})[route.method.lower()] = self._operation(route, path)
+        schemas, definitions = self._messages("#/components/schemas/")
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "Optivus", "version": self._version},
+            "paths": paths,
+            "components": {
+                "schemas": {**schemas, **definitions, "Error": _error()},
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+            "security": [{}, {"token": []}],
+        }
+
+    def _operation(self, route: web.AbstractRoute, path: str) -> dict[str, Any]:
+        operation: dict[str, Any] = {
+            "summary": (inspect.getdoc(route.handler) or "").split("\n\n")[0].replace("\n", " "),
+            "responses": {
+                "default": {
+                    "description": "An error",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                },
+                "2XX": {"description": "Done"},
+            },
+        }
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        if names:
+            operation["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            ]
+        if (route.method, path) == ("POST", "/jobs"):
+            refs = [{"$ref": f"#/components/schemas/{name}"} for name in self._plans]
+            operation["requestBody"] = {"content": {"application/json": {"schema": {"anyOf": refs}}}}
+        if (route.method, path) == ("POST", "/files"):
+            form = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+            operation["requestBody"] = {"content": {"multipart/form-data": {"schema": form}}}
+        return operation
+
+    def asyncapi(self) -> dict[str, Any]:
+        """AsyncAPI 3.0 of the Socket.IO events."""
+        schemas, definitions = self._messages("#/components/schemas/")
+        controls = {name: _object({"type": {"const": name}, **_COMMON, **keys}) for name, keys in CONTROLS.items()}
+        incoming = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in (*schemas, *controls)]}
+        address = {"job_id": {"type": "string"}, "id": {}}
+        events = {name: _object({**({} if name == "session" else address), **keys}) for name, keys in _EVENTS.items()}
+        answer = {
+            **address,
+            "type": {"type": "string"},
+            "seq": _SEQ,
+            "status": {"enum": ["success", "error", "cancelled"]},
+        }
+        messages = {name: {"name": name, "payload": payload} for name, payload in events.items()}
+        messages["request"] = {"name": "message", "payload": incoming}
+        messages["answer"] = {"name": "message", "payload": _object(answer)}
+        received = {name: {"$ref": f"#/channels/socket/messages/{name}"} for name in messages}
+        return {
+            "asyncapi": "3.0.0",
+            "info": {"title": "Optivus", "version": self._version},
+            "channels": {"socket": {"address": "/socket.io", "messages": messages}},
+            "operations": {
+                "ask": {
+                    "action": "receive",
+                    "channel": {"$ref": "#/channels/socket"},
+                    "messages": [received.pop("request")],
+                },
+                "tell": {
+                    "action": "send",
+                    "channel": {"$ref": "#/channels/socket"},
+                    "messages": list(received.values()),
+                },
+            },
+            "components": {"schemas": {**schemas, **controls, **definitions, "Error": _error()}},
+        }
+
+    def _messages(self, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """For each plan the schema of its message, and the definitions that these refer to."""
+        schemas: dict[str, Any] = {}
+        definitions: dict[str, Any] = {}
+        for name, plan in self._plans.items():
+            model = plan.element if isinstance(plan, BatchPlan) else plan.params
+            schema = model.model_json_schema(ref_template=prefix + "{model}")
+            definitions |= schema.pop("$defs", {})
+            kind = {"type": {"const": name.split(".")[0]}}
+            if isinstance(plan, BatchPlan):
+                schemas[name] = _object(
+                    {**kind, "data": {"type": "array", "items": schema}, **_COMMON}, ["type", "data"]
+                )
+            else:
+                keys = {**kind, **schema["properties"], **_COMMON}
+                schemas[name] = _object(keys, ["type", *schema.get("required", ())])
+        return schemas, definitions
+
+
+def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _error() -> dict[str, Any]:
+    codes = sorted(ERRORS)
+    listed = ", ".join(f"{code} {ERRORS[code].status}" for code in codes)
+    properties = {
+        "status": {"const": "error"},
+        "error_code": {"enum": codes, "description": f"With its HTTP status: {listed}."},
+        "message": {"type": "string", "description": "One sentence that says what to do."},
+        "details": {"type": "object"},
+    }
+    return _object(properties, ["status", "error_code", "message"])
