@@ -16,6 +16,8 @@ from pipeline.local import LocalTransport
 from pipeline.messages import BLOB, Event, Task
 from pipeline.transport import InlineTransport, Transport
 from pipeline.work_queue import WorkQueue
+from tests.toys.toy import Toy
+from workers.engine import Engine
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -110,6 +112,21 @@ async def test_a_cancelled_job_is_not_run(transport: Transport) -> None:
 
 async def test_status_counts_what_waits(transport: Transport) -> None:
     assert transport.status()["toy"]["queued"] == 0
+
+
+def test_the_latest_progress_is_told_when_a_step_is_long(folders: Folders) -> None:
+    told: list[Event] = []
+    toy = Toy(Toy.Settings(), folders)
+    toy.load()
+    engine = Engine(toy, told.append)
+    engine.add(task(words=["a", "b", "c", "d"]))
+    for _ in range(3):
+        engine.step()
+    [hint] = engine.late_hints()
+    assert hint.data["fraction"] == 0.75
+    assert [event.data["fraction"] for event in told if event.kind == "progress"] == [0.25]
+    engine.step()
+    assert engine.late_hints() == []
 
 
 def test_clients_take_turns() -> None:

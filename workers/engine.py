@@ -29,7 +29,7 @@ from workers.base import Context, Run, Worker
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 0.2
-"""Hints closer together than this are left out; people cannot read faster."""
+"""Hints closer together than this wait, and only the latest is told; people cannot read faster."""
 
 Emit = Callable[[Event], None]
 
@@ -37,12 +37,13 @@ Emit = Callable[[Event], None]
 class TaskContext(Context):
     """A task's line to the server, as events."""
 
-    def __init__(self, task: Task, folders: Folders, emit: Emit) -> None:
+    def __init__(self, task: Task, folders: Folders, emit: Emit, hints: dict[str, Event]) -> None:
         self.checkpoint_data = task.checkpoint
         self.finished = task.finished
         self._task = task
         self._folders = folders
         self._emit = emit
+        self._hints = hints
         self._last_progress = 0.0
 
     def local(self, ref: FileRef) -> Path:
@@ -55,10 +56,14 @@ class TaskContext(Context):
         return folder
 
     def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None:
+        hint = Event.of(self._task, "progress", {"fraction": fraction, "eta": eta, **details})
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            self._emit(Event.of(self._task, "progress", {"fraction": fraction, "eta": eta, **details}))
+            self._hints.pop(_name(self._task), None)
+            self._emit(hint)
+        else:
+            self._hints[_name(self._task)] = hint
 
     def partial(self, index: int, data: Any) -> None:
         self._emit(Event.of(self._task, "partial", _small(data), index))
@@ -84,6 +89,7 @@ class Engine:
         self._worker = worker
         self._emit = emit
         self._open: deque[_Open] = deque()
+        self._hints: dict[str, Event] = {}
         self.step_started: float | None = None
         """When the step in hand began, by the monotonic clock; None between two steps."""
 
@@ -93,13 +99,17 @@ class Engine:
 
     def add(self, task: Task) -> None:
         """Take a task and bring it to its first unit."""
-        ctx = TaskContext(task, self._worker.folders, self._emit)
+        ctx = TaskContext(task, self._worker.folders, self._emit, self._hints)
         try:
             run = self._worker.run(checked(self._worker.Params, task.params), ctx)
         except ServiceError as exc:
             self._emit(Event.of(task, "failed", as_failure(exc)))
             return
         self._go_on(_Open(task, ctx, run), lambda: next(run))
+
+    def late_hints(self) -> list[Event]:
+        """The latest progress of each task that came too soon to be told; for another thread, while a step is long."""
+        return [hint for name in list(self._hints) if (hint := self._hints.pop(name, None))]
 
     def cancel(self, job: str) -> None:
         """Stop the tasks of a job between two of their steps."""
@@ -154,6 +164,7 @@ class Engine:
 
     def _end(self, task: _Open, kind: Literal["done", "failed", "lost"], data: Any) -> None:
         clear_workdir(task.task, self._worker.folders)
+        self._hints.pop(_name(task.task), None)
         try:
             self._emit(Event.of(task.task, kind, _spilled(data, self._worker.folders)))
         except Exception as exc:
@@ -163,8 +174,12 @@ class Engine:
 
 def workdir_of(task: Task, folders: Folders) -> Path:
     """Where an attempt keeps its temporary files."""
-    place = "-".join(map(str, task.item))
-    return folders.work / f"{task.job}.{task.stage}.{place}.{task.attempt}"
+    return folders.work / _name(task)
+
+
+def _name(task: Task) -> str:
+    """One attempt's, unlike any other's."""
+    return f"{task.job}.{task.stage}.{'-'.join(map(str, task.item))}.{task.attempt}"
 
 
 def clear_workdir(task: Task, folders: Folders) -> None:

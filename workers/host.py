@@ -161,8 +161,11 @@ class _Link(threading.Thread):
             self._abandon()
 
     def _beat(self) -> None:
-        started = self.engine.step_started if self.engine else None
+        engine = self.engine
+        started = engine.step_started if engine else None
         self.send({"beat": {"step": time.monotonic() - started if started else 0.0}})
+        if engine and (hints := engine.late_hints()):
+            self.send({"events": hints})
 
     def _abandon(self) -> None:
         """The server is gone: leave no temporary file and no process behind, whatever the main thread is doing."""
