@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline import blobs
 from pipeline.database import Database, Statement
 from pipeline.job import Job, Key, Run, State, Step
-from pipeline.messages import BLOB, Item, Request
+from pipeline.messages import Item, Request
 from pipeline.plans import Plan
 
 MIGRATIONS = (
@@ -156,8 +157,9 @@ def _details(step: Step) -> Iterator[Statement]:
         run = job.runs[key]
         args = (job.id, key[0], _json(key[1]), run.state, run.attempt, run.deaths, run.holder)
         yield Statement(_PUT_TASK, (*args, _json_or_null(run.checkpoint), _json_or_null(run.result)))
-        if isinstance(run.result, dict) and BLOB in run.result:
-            yield Statement(_INSERT_BLOB, (run.result[BLOB], job.id, run.result["bytes"]))
+        if run.state == "done":
+            for name, size in blobs.references(run.result):
+                yield Statement(_INSERT_BLOB, (name, job.id, size))
     for out in step.outs:
         if out.seq is not None:
             place = (out.stage, _json(out.item), out.index)

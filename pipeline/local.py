@@ -25,7 +25,7 @@ from pipeline.process import Incarnation
 from pipeline.transport import Transport
 from pipeline.work_queue import WorkQueue
 from workers.base import Worker, WorkerSettings
-from workers.engine import clear_workdir
+from workers.context import clear_workdir
 from workers.host import Launch, serve
 
 log = structlog.get_logger()

@@ -55,7 +55,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A pipeline. `answer` is the template of the documented answer.
+    """A pipeline. `answer` is the template of the documented answer, or a reference to a result that is the answer.
 
     each: template of one element of the fan-out; the answer then has them all, in order, under `data`.
     """
@@ -63,8 +63,8 @@ class Plan:
     name: str
     params: type[BaseModel]
     stages: tuple[Stage, ...]
-    answer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    each: dict[str, Any] | None = None
+    answer: dict[str, Any] | str = dataclasses.field(default_factory=dict)
+    each: dict[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         for position, stage in enumerate(self.stages):
@@ -204,6 +204,6 @@ def load_plans(found: Mapping[str, type[Worker]], max_items: int) -> dict[str, P
 def choose(plans: Mapping[str, Plan], raw: Mapping[str, Any]) -> Plan | None:
     """The plan that a message asks for by its `type`; a `data` list asks for the batch form where there is one."""
     name = raw.get("type")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or "." in name:  # the batch forms' names are the server's own
         return None
     return (plans.get(f"{name}.data") if "data" in raw else None) or plans.get(name)

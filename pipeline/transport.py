@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -15,7 +16,8 @@ import orjson
 
 from pipeline.messages import Event, Task
 from workers.base import Worker
-from workers.engine import Engine
+from workers.context import BaseEngine
+from workers.engine import engine_of
 
 
 class Transport(ABC):
@@ -72,15 +74,16 @@ class InlineTransport(Transport):
     def __init__(self, crew: Mapping[str, Worker]) -> None:
         super().__init__()
         self._crew = crew
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, BaseEngine] = {}
         self._waiting: list[Task] = []
         self._running = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         for name, worker in self._crew.items():
             worker.load()
-            self._engines[name] = Engine(worker, self._emit)
+            self._engines[name] = engine_of(worker, self._emit)
         self._pump = asyncio.create_task(self._run())
 
     def submit(self, task: Task) -> None:
@@ -108,7 +111,12 @@ class InlineTransport(Transport):
         return {name: {"state": "ready", "queued": waiting[name]} for name in self._engines}
 
     def _emit(self, event: Event) -> None:
-        self._happened(Event.decode(orjson.loads(event.encode())))
+        """Called by the engines, some of which have a thread of their own."""
+        received = Event.decode(orjson.loads(event.encode()))
+        if threading.current_thread() is threading.main_thread():
+            self._happened(received)
+        else:
+            self._loop.call_soon_threadsafe(self._happened, received)
 
     async def _run(self) -> None:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,12 @@ def folders(tmp_path: Path) -> Folders:
 @pytest_asyncio.fixture(params=["inline", "local"])
 async def transport(request: pytest.FixtureRequest, folders: Folders) -> AsyncIterator[Transport]:
     workers.add_folders([TOYS])
-    toy = workers.discover()["toy"]
-    settings = toy.Settings()
+    toys = {name: workers.discover()[name] for name in ("toy", "waiter")}
     made: Transport
     if request.param == "inline":
-        made = InlineTransport({"toy": toy(settings, folders)})
+        made = InlineTransport({name: toy(toy.Settings(), folders) for name, toy in toys.items()})
     else:
-        made = LocalTransport({"toy": (toy, settings)}, folders, (TOYS,))
+        made = LocalTransport({name: (toy, toy.Settings()) for name, toy in toys.items()}, folders, (TOYS,))
     await made.start()
     yield made
     await made.close()
@@ -95,11 +96,12 @@ async def test_a_later_attempt_goes_on_from_the_checkpoint(transport: Transport)
     assert {event.attempt for event in events} == {2}
 
 
-async def test_a_large_result_travels_as_a_blob(transport: Transport, folders: Folders) -> None:
+async def test_a_large_field_of_a_result_travels_as_a_blob(transport: Transport, folders: Folders) -> None:
     transport.submit(task(padding=100_000))
     data = (await heard(transport, 1))[-1].data
-    assert data.keys() == {BLOB, "bytes"}
-    assert len(inlined(data, folders)["padding"]) == 100_000
+    assert data["words"] == ["A", "B"]
+    assert data["padding"].keys() == {BLOB, "bytes"}
+    assert len(inlined({"toy": data}, folders)["toy"]["padding"]) == 100_000
 
 
 async def test_a_cancelled_job_is_not_run(transport: Transport) -> None:
@@ -108,6 +110,35 @@ async def test_a_cancelled_job_is_not_run(transport: Transport) -> None:
     transport.submit(task("kept"))
     ends = [event for event in await heard(transport, 1) if event.kind in ("done", "failed")]
     assert [event.job for event in ends] == ["kept"]
+
+
+def waiting(job: str, folder: Path) -> tuple[Task, Path]:
+    """A task that ends when somebody writes into the pipe."""
+    pipe = folder / job
+    os.mkfifo(pipe)
+    return Task(job, "waiter", (), "waiter", {"fifo": str(pipe)}, client="c"), pipe
+
+
+async def test_tasks_that_wait_are_under_way_together(transport: Transport, tmp_path: Path) -> None:
+    first, first_pipe = waiting("first", tmp_path)
+    second, second_pipe = waiting("second", tmp_path)
+    transport.submit(first)
+    transport.submit(second)
+    await asyncio.to_thread(second_pipe.write_text, "b")
+    await asyncio.to_thread(first_pipe.write_text, "a")
+    ends = [(event.job, event.data) for event in await heard(transport, 2) if event.kind == "done"]
+    assert sorted(ends) == [("first", {"text": "a"}), ("second", {"text": "b"})]
+
+
+async def test_a_waiting_task_is_cancelled_once_its_thread_has_ended(transport: Transport, tmp_path: Path) -> None:
+    task, _ = waiting("gone", tmp_path)
+    transport.submit(task)
+    async for events in transport.events():
+        if any(event.kind == "progress" for event in events):
+            break
+    transport.cancel("gone")
+    end = (await heard(transport, 1))[-1]
+    assert (end.kind, end.data["counted"]) == ("lost", False)
 
 
 async def test_status_counts_what_waits(transport: Transport) -> None:

@@ -43,5 +43,6 @@ def test_a_shipped_worker_answers_its_own_example(server: Server, name: str) -> 
     worker = SHIPPED[name]
     with Client(server.url) as client:
         answer = client.submit(worker.message_type, **worker.example).result()
-    assert worker.answer.keys() <= answer.keys()
     assert answer["status"] == "success"
+    if isinstance(worker.answer, dict):
+        assert worker.answer.keys() <= answer.keys()

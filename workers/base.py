@@ -7,6 +7,8 @@ implements three methods; the host (`workers.host`) does the rest:
     run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
+A worker that waits more than it computes, as downloads do, is an `AsyncWorker`: `run_async` instead of the last two.
+
 The host takes units round-robin between the open tasks, so a short file is not stuck behind a long one and tasks of
 different clients share batches. Between two yields a task may emit partials and checkpoints; when its process dies, a
 new attempt finds the last checkpoint and the finished partials in `ctx` and goes on from there.
@@ -87,8 +89,11 @@ class Worker:
     """The worker's name, also of its one-stage plan's stage and of its settings' variables (upper case)."""
     message_type: ClassVar[str]
     """The `type` of the messages that ask for this worker alone."""
-    answer: ClassVar[dict[str, Any]] = {}
-    """The documented answer of that type, with references to the stage: ``{"transcribe_audio": "$whisper"}``."""
+    answer: ClassVar[dict[str, Any] | str] = {}
+    """The documented answer of that type, with references to the stage: ``{"transcribe_audio": "$whisper"}``.
+
+    A reference alone, such as ``"$florence"``, means that the result itself is the answer.
+    """
     Params: ClassVar[type[Params]]
     Settings: ClassVar[type[WorkerSettings]] = WorkerSettings
     example: ClassVar[dict[str, Any]]
@@ -126,3 +131,14 @@ class Worker:
     @classmethod
     def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None]) -> None:
         """Fetch what `load` will need, so that a server starts without the network. Raises: ModelUnavailable."""
+
+
+class AsyncWorker(Worker):
+    """A worker without a model: its tasks wait for others most of the time, and run side by side."""
+
+    concurrency: int = 4
+    """How many tasks are under way at once."""
+
+    async def run_async(self, params: Any, ctx: Context) -> Any:
+        """The task's result. It is cancelled by `asyncio.CancelledError`, at an `await`."""
+        raise NotImplementedError

@@ -35,7 +35,8 @@ from pipeline.errors import ModelUnavailable, ServiceError, as_failure
 from pipeline.frames import Unpacker, pack
 from pipeline.messages import Event, Task
 from workers.base import Worker
-from workers.engine import Engine, clear_workdir
+from workers.context import BaseEngine, clear_workdir
+from workers.engine import engine_of
 
 log = structlog.get_logger()
 
@@ -85,8 +86,7 @@ def serve(launch: Launch, connection: Connection) -> None:
 
 
 def _work(worker: Worker, link: _Link) -> None:
-    engine = Engine(worker, link.emit)
-    link.engine = engine
+    engine = link.engine = engine_of(worker, link.emit)
     while True:
         for message in link.take(wait=not engine.busy):
             if "do" in message:
@@ -105,7 +105,7 @@ class _Link(threading.Thread):
 
     def __init__(self, sock: socket.socket, folders: Folders) -> None:
         super().__init__(name="link", daemon=True)
-        self.engine: Engine | None = None
+        self.engine: BaseEngine | None = None
         self._sock = sock
         self._sock.setblocking(True)
         self._folders = folders
@@ -142,21 +142,27 @@ class _Link(threading.Thread):
 
     def emit(self, event: Event) -> None:
         """Ends wait for the end of the step, so that many short tasks share a frame; all else goes at once."""
-        self._outbox.append(event)
-        if event.kind in ENDS:
+        ended = event.kind in ENDS
+        if ended:
             self._held.pop((event.job, event.stage, event.item), None)
-        else:
+        with self._lock:
+            self._outbox.append(event)
+        if not ended or threading.current_thread() is not threading.main_thread():
             self.flush()
 
     def flush(self) -> None:
-        if self._outbox:
-            events, self._outbox = self._outbox, []
-            self.send({"events": events})
+        with self._lock:
+            if self._outbox:
+                events, self._outbox = self._outbox, []
+                self._send({"events": events})
 
     def send(self, message: Any) -> None:
+        with self._lock:
+            self._send(message)
+
+    def _send(self, message: Any) -> None:
         try:
-            with self._lock:
-                self._sock.sendall(pack(message))
+            self._sock.sendall(pack(message))
         except OSError:
             self._abandon()
 

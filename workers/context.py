@@ -1,0 +1,179 @@
+"""One task's line out of its worker's process: progress, partials, checkpoints, and exactly one end.
+
+Both engines stand on this: `Engine` for models, which works in steps, and `AsyncEngine` for workers that wait.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from media.files import Folders, local
+from pipeline.errors import ServiceError, as_failure
+from pipeline.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
+from workers.base import Context, Worker
+
+log = structlog.get_logger()
+
+PROGRESS_SECONDS = 0.2
+"""Hints closer together than this wait, and only the latest is told; people cannot read faster."""
+
+MAX_FIELD_BYTES = MAX_EVENT_BYTES // 32
+"""What a field of a large result may have to stay in its event."""
+
+Emit = Callable[[Event], None]
+
+
+class TaskContext(Context):
+    """A task's line to the server, as events."""
+
+    def __init__(self, task: Task, folders: Folders, emit: Emit, hints: dict[str, Event]) -> None:
+        self.checkpoint_data = task.checkpoint
+        self.finished = task.finished
+        self._task = task
+        self._folders = folders
+        self._emit = emit
+        self._hints = hints
+        self._last_progress = 0.0
+
+    def local(self, ref: FileRef) -> Path:
+        return local(ref, self._folders)
+
+    @property
+    def workdir(self) -> Path:
+        folder = workdir_of(self._task, self._folders)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None:
+        hint = Event.of(self._task, "progress", {"fraction": fraction, "eta": eta, **details})
+        now = time.monotonic()
+        if now - self._last_progress >= PROGRESS_SECONDS:
+            self._last_progress = now
+            self._hints.pop(_name(self._task), None)
+            self._emit(hint)
+        else:
+            self._hints[_name(self._task)] = hint
+
+    def partial(self, index: int, data: Any) -> None:
+        self._emit(Event.of(self._task, "partial", _small(data), index))
+
+    def checkpoint(self, data: Any) -> None:
+        self._emit(Event.of(self._task, "checkpoint", _small(data)))
+
+
+class BaseEngine(ABC):
+    """Runs the tasks of one loaded worker; `emit` takes what they say."""
+
+    step_started: float | None = None
+    """When the step in hand began, by the monotonic clock; None between two steps."""
+
+    def __init__(self, worker: Worker, emit: Emit) -> None:
+        self._worker = worker
+        self._emit = emit
+        self._hints: dict[str, Event] = {}
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+
+    @abstractmethod
+    def add(self, task: Task) -> None:
+        """Take a task."""
+
+    @abstractmethod
+    def cancel(self, job: str) -> None:
+        """Stop the tasks of a job as soon as can be."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Do the next piece of work."""
+
+    def late_hints(self) -> list[Event]:
+        """The latest progress of each task that came too soon to be told; for another thread, while a step is long."""
+        return [hint for name in list(self._hints) if (hint := self._hints.pop(name, None))]
+
+    def _context(self, task: Task) -> TaskContext:
+        return TaskContext(task, self._worker.folders, self._emit, self._hints)
+
+    def _fail(self, task: Task, exc: BaseException) -> None:
+        if not isinstance(exc, ServiceError):
+            log.error("task_failed", worker=self._worker.name, job=task.job, exc_info=exc)
+        self._end(task, "failed", as_failure(exc))
+
+    def _end(self, task: Task, kind: Literal["done", "failed", "lost"], data: Any) -> None:
+        clear_workdir(task, self._worker.folders)
+        self._hints.pop(_name(task), None)
+        try:
+            self._emit(Event.of(task, kind, _spilled(data, self._worker.folders)))
+        except Exception as exc:
+            log.exception("result_not_kept", worker=self._worker.name, job=task.job)
+            self._emit(Event.of(task, "failed", as_failure(exc)))
+
+
+CANCELLED = {"counted": False, "reason": "cancelled"}
+"""How a cancelled task's `lost` reads."""
+
+
+def workdir_of(task: Task, folders: Folders) -> Path:
+    """Where an attempt keeps its temporary files."""
+    return folders.work / _name(task)
+
+
+def _name(task: Task) -> str:
+    """One attempt's, unlike any other's."""
+    return f"{task.job}.{task.stage}.{'-'.join(map(str, task.item))}.{task.attempt}"
+
+
+def clear_workdir(task: Task, folders: Folders) -> None:
+    folder = workdir_of(task, folders)
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _small(data: Any) -> orjson.Fragment:
+    encoded = _encoded(data)
+    if len(encoded) > MAX_EVENT_BYTES:
+        raise ValueError(f"a partial or checkpoint may have {MAX_EVENT_BYTES} bytes, this one has {len(encoded)}")
+    return orjson.Fragment(encoded)
+
+
+def _spilled(result: Any, folders: Folders) -> Any:
+    """A result as its event carries it: whole when it is small, else with its large fields as blobs.
+
+    The small fields stay where later stages of a pipeline can refer to them.
+    """
+    encoded = _encoded(result)
+    if len(encoded) <= MAX_EVENT_BYTES:
+        return orjson.Fragment(encoded)
+    if isinstance(result, dict):
+        fields = {key: _encoded(value) for key, value in result.items()}
+        kept = {key: orjson.Fragment(part) for key, part in fields.items() if len(part) <= MAX_FIELD_BYTES}
+        if len(kept) * MAX_FIELD_BYTES <= MAX_EVENT_BYTES:
+            return {key: kept.get(key) or _blob(part, folders) for key, part in fields.items()}
+    return _blob(encoded, folders)
+
+
+def _encoded(data: Any) -> bytes:
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _blob(encoded: bytes, folders: Folders) -> dict[str, Any]:
+    """The reference to a blob that has reached the disk."""
+    name = f"{secrets.token_hex(16)}.json"
+    folders.blobs.mkdir(parents=True, exist_ok=True)
+    with (folders.blobs / name).open("xb") as blob:
+        blob.write(encoded)
+        blob.flush()
+        os.fsync(blob.fileno())
+    return {BLOB: name, "bytes": len(encoded)}
