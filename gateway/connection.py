@@ -140,7 +140,7 @@ async def outgoing(body: dict[str, Any], folders: Folders) -> dict[str, Any]:
     weight = blobs.weight(body)
     if weight + len(orjson.dumps(body)) <= MAX_ANSWER_BYTES:
         return await asyncio.to_thread(blobs.inlined, body, folders) if weight else body
-    sizes = {key: len(orjson.dumps(value)) + blobs.weight(value) for key, value in body.items()}
+    sizes = {key: len(orjson.dumps(value)) + blobs.weight({key: value}) for key, value in body.items()}
     bulky = max(sizes, key=lambda key: sizes[key])
     rest = {key: value for key, value in body.items() if key != bulky}
     return {**rest, "truncated": True, "result_url": f"/jobs/{body['job_id']}"}
