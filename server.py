@@ -69,7 +69,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     retention = Retention(ledger, folders, settings.retention_hours)
 
     tokens = Tokens.stored(folders.data / "secret.key")
-    sockets = SocketDoor(road, tokens, folders, settings.cors_origins)
+    sockets = SocketDoor(road, tokens, folders)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
     app = web.Application(
         client_max_size=MAX_CONTENT_BYTES, middlewares=[same_origin(settings.cors_origins), answer_errors]

@@ -35,7 +35,7 @@ from pipeline.errors import (
     Unauthorized,
     as_failure,
 )
-from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_size, new_upload
+from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, new_upload
 from pipeline.ledger import FileRow, JobRow, Ledger
 from pipeline.result_queue import ResultQueue
 
@@ -165,7 +165,7 @@ class HttpDoor:
             message = orjson.loads(await request.read())
         except orjson.JSONDecodeError as exc:
             raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
-        check_size(message)
+        check_message(message)
         job_id = await self._road.submit(message, who)
         token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
         return _json({"job_id": job_id, "id": message.get("id"), **token}, 202)

@@ -17,23 +17,24 @@ from gateway.docs import CONTROLS
 from gateway.wire import SocketServer
 from media.files import Folders
 from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
-from pipeline.intake import check_size
+from pipeline.intake import check_message, client_id
 from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
 
 log = structlog.get_logger()
 
 MAX_RESUMED = 1000
+MAX_TYPE = 80
 
 
 class SocketDoor:
     """Serves Socket.IO on an aiohttp application."""
 
-    def __init__(self, road: ResultQueue, tokens: Tokens, folders: Folders, origins: tuple[str, ...]) -> None:
+    def __init__(self, road: ResultQueue, tokens: Tokens, folders: Folders) -> None:
         self._road = road
         self._tokens = tokens
         self._folders = folders
-        self._server = SocketServer(self._on_event, self._on_connected, list(origins))
+        self._server = SocketServer(self._on_event, self._on_connected)
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._connections: dict[str, Connection] = {}
@@ -90,16 +91,18 @@ class SocketDoor:
 
     # Messages.
 
-    async def _on_event(self, sid: str, event: str, args: list[Any], acked: bool) -> Any:
+    async def _on_event(self, sid: str, event: str | None, args: list[Any], acked: bool) -> Any:
         """The acknowledgement. A refusal without one goes out as `message`; never both."""
         connection = self._connections.get(sid)
         if connection is None:
             return None
         message: Any = args[0] if len(args) == 1 else None
         try:
+            if event is None:
+                raise InvalidInput("This packet is not an event with JSON in it.")
             if event != "message":
-                raise InvalidInput(f"This server knows the event 'message' only, not {str(event)[:80]!r}.")
-            check_size(message)
+                raise InvalidInput(f"This server knows the event 'message' only, not {event[:80]!r}.")
+            check_message(message)
             kind = message.get("type") if isinstance(message, dict) else None
             control = self._controls.get(kind) if isinstance(kind, str) else None
             if control is not None:
@@ -143,11 +146,9 @@ class SocketDoor:
 
 
 def _address(message: Any) -> dict[str, Any]:
-    return (
-        {"type": message.get("type"), "id": message.get("id")}
-        if isinstance(message, dict)
-        else {"type": None, "id": None}
-    )
+    """The `type` and `id` that an answer repeats; of a refused message only what is one."""
+    kind = message.get("type") if isinstance(message, dict) else None
+    return {"type": kind if isinstance(kind, str) and len(kind) <= MAX_TYPE else None, "id": client_id(message)}
 
 
 def _is_seq(value: Any) -> bool:

@@ -1,10 +1,12 @@
 """python-socketio's server with the edges that this server needs, each against a trap that was measured:
 
-- a long-polling body that arrives in several segments is read whole (engineio's adapter takes the first only);
+- a long-polling body that arrives in several segments, or holds more than 16 packets, is read whole (engineio's adapter
+  takes the first segment only, and drops such a body with a 200);
 - websocket compression is off: it costs seven times the CPU and makes nothing smaller that is large here;
 - what waits to be sent on a connection is counted, so that a reader who stops costs bounded memory;
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
-- a connection that never says CONNECT is closed.
+- a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
+- an event that is not JSON, or whose binary parts do not fit, is answered like any other bad message.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ import engineio
 import engineio.async_drivers.aiohttp as driver
 import orjson
 import socketio
+import structlog
 from aiohttp import web
+from engineio import payload
+from engineio.exceptions import ContentTooLongError
 from socketio import packet as packets
+
+log = structlog.get_logger()
 
 MAX_TRANSPORT_BYTES = 16 * 1024 * 1024
 HIGH_WATER_BYTES = 4 * 1024 * 1024
@@ -26,9 +33,16 @@ HIGH_WATER_BYTES = 4 * 1024 * 1024
 MAX_IN_HAND = 128
 """Messages of one connection that are being answered at once."""
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""What a connection that is being closed may still take to send; then it is cut."""
 
-OnEvent = Callable[[str, str, list[Any], bool], Awaitable[Any]]
-"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None."""
+payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES; clients send all that waits at once
+
+OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[Any]]
+"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None.
+
+event: None for a packet that cannot be read.
+"""
 
 
 class Json:
@@ -78,7 +92,14 @@ class _Body:
         self._request = request
 
     async def read(self, length: int) -> bytes:
-        return await self._request.content.readexactly(length)
+        if self._request.content_length is not None:
+            return await self._request.content.readexactly(length)
+        body = bytearray()  # sent in chunks, of which nobody knows the sum yet
+        async for part in self._request.content.iter_any():
+            body += part
+            if len(body) > MAX_TRANSPORT_BYTES:
+                raise ContentTooLongError
+        return bytes(body)
 
 
 def _translate(request: web.Request) -> dict[str, Any]:
@@ -89,11 +110,22 @@ def _translate(request: web.Request) -> dict[str, Any]:
 
 class _WebSocket(driver.WebSocket):
     async def __call__(self, environ: dict[str, Any]) -> Any:
+        request = environ["aiohttp.request"]
         self._sock = web.WebSocketResponse(max_msg_size=self.server.max_http_buffer_size, compress=False)
-        await self._sock.prepare(environ["aiohttp.request"])
+        await self._sock.prepare(request)
         self.environ = environ
+        self.handler.__self__.wire = request.transport
         await self.handler(self)
         return self._sock
+
+    async def wait(self) -> str | bytes:
+        data: str | bytes = await super().wait()
+        if isinstance(data, str) and data[:1] not in _PACKET_TYPES:
+            raise OSError("not an Engine.IO packet")  # engineio would leave the connection half open
+        return data
+
+
+_PACKET_TYPES = frozenset("0123456")
 
 
 class _EngineServer(engineio.AsyncServer):
@@ -104,23 +136,68 @@ class _EngineServer(engineio.AsyncServer):
     def create_queue(self, *args: Any, **kwargs: Any) -> OutboundQueue:
         return OutboundQueue()
 
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Without waiting until everything was read, as engineio does: some never read."""
+        socket = self.sockets.pop(sid, None)
+        if socket is not None:
+            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+
+
+class _Packet(packets.Packet):
+    """A Socket.IO packet of which every event can be answered, whatever stands in it."""
+
+    packet_type: int
+    held = 0
+
+    def decode(self, encoded_packet: str) -> int:
+        try:
+            return super().decode(encoded_packet) or 0
+        except orjson.JSONDecodeError:
+            if self.packet_type not in (packets.EVENT, packets.BINARY_EVENT):
+                raise
+            self.packet_type, self.data = packets.EVENT, MALFORMED
+            return 0
+
+    def add_attachment(self, attachment: bytes) -> bool:
+        """True when it was the last. Raises: ContentTooLongError."""
+        self.held += len(attachment) + 64
+        if self.held > MAX_TRANSPORT_BYTES:
+            raise ContentTooLongError
+        try:
+            return bool(super().add_attachment(attachment))
+        except (LookupError, TypeError, RecursionError):  # a placeholder that refers to nothing
+            self.data = MALFORMED
+            return True
+
+
+MALFORMED = [None]
+"""The data of an event that cannot be read."""
+
 
 class SocketServer(socketio.AsyncServer):
     """on_event: answers every event of every connection; on_connected: called with the sid of a new one."""
 
-    def __init__(self, on_event: OnEvent, on_connected: Callable[[str], Awaitable[None]], origins: list[str]) -> None:
+    def __init__(
+        self,
+        on_event: OnEvent,
+        on_connected: Callable[[str], Awaitable[None]],
+        connect_seconds: float = CONNECT_SECONDS,
+    ) -> None:
         super().__init__(
             async_mode="aiohttp",
             json=Json,
+            serializer=_Packet,
             async_handlers=False,
             max_http_buffer_size=MAX_TRANSPORT_BYTES,
             http_compression=False,
-            cors_allowed_origins=origins or None,
+            cors_allowed_origins=[],  # the application's middleware sees to it, for all doors alike
             cors_credentials=False,
         )
         self._on_event = on_event
         self._on_connected = on_connected
+        self._connect_seconds = connect_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
+        self._sockets: dict[str, Any] = {}
         self._answers: set[asyncio.Task[None]] = set()
 
     def outbound(self, sid: str) -> OutboundQueue | None:
@@ -134,15 +211,38 @@ class SocketServer(socketio.AsyncServer):
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
         self._in_hand[eio_sid] = asyncio.Semaphore(MAX_IN_HAND)
-        asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._expect_connected, eio_sid)
+        self._sockets[eio_sid] = self.eio.sockets[eio_sid]
+        self._expect_connect(eio_sid)
 
-    def _expect_connected(self, eio_sid: str) -> None:
+    def _expect_connect(self, eio_sid: str) -> None:
+        asyncio.get_running_loop().call_later(self._connect_seconds, self._close_unconnected, eio_sid)
+
+    async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        try:
+            await super()._handle_eio_message(eio_sid, data)
+        except ContentTooLongError:
+            await self.eio.disconnect(eio_sid)
+        except (ValueError, TypeError) as exc:
+            log.info("packet_ignored", error=str(exc)[:200])
+
+    def _close_unconnected(self, eio_sid: str) -> None:
         if eio_sid in self.eio.sockets and self.manager.sid_from_eio_sid(eio_sid, "/") is None:
             self._background(self.eio.disconnect(eio_sid))
 
+    async def _handle_disconnect(self, eio_sid: str, namespace: str | None, reason: str | None = None) -> None:
+        await super()._handle_disconnect(eio_sid, namespace, reason)
+        self._expect_connect(eio_sid)  # it may connect anew, but not stay open without
+
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         self._in_hand.pop(eio_sid, None)
+        self._binary_packet.pop(eio_sid, None)
         await super()._handle_eio_disconnect(eio_sid, reason)
+        socket = self._sockets.pop(eio_sid, None)
+        if socket is not None:
+            loop = asyncio.get_running_loop()
+            socket.queue.drained.set()  # who waits for room must see the end
+            loop.call_soon(socket.queue.put_nowait, None)  # after engineio's last packet: a pending poll returns
+            loop.call_later(CLOSE_SECONDS, _cut, socket)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         await super()._handle_connect(eio_sid, namespace, data)
@@ -150,7 +250,7 @@ class SocketServer(socketio.AsyncServer):
         if sid is not None and self.manager.is_connected(sid, "/"):
             await self._on_connected(sid)
 
-    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Any]) -> None:
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
         gate = self._in_hand.get(eio_sid)
         if gate is None or not self.manager.is_connected(sid, namespace or "/"):
@@ -159,7 +259,8 @@ class SocketServer(socketio.AsyncServer):
         outbound = self.outbound(sid)
         if outbound is not None:
             await outbound.drained.wait()
-        self._background(self._answer(eio_sid, sid, id, data, gate))
+        event = data if isinstance(data, list) and data and isinstance(data[0], str) else MALFORMED
+        self._background(self._answer(eio_sid, sid, id, event, gate))
 
     async def _answer(self, eio_sid: str, sid: str, ack: int | None, data: list[Any], gate: asyncio.Semaphore) -> None:
         try:
@@ -173,3 +274,9 @@ class SocketServer(socketio.AsyncServer):
         task = asyncio.ensure_future(work)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+
+
+def _cut(socket: Any) -> None:
+    wire = getattr(socket, "wire", None)  # long-polling has none of its own
+    if wire is not None:
+        wire.abort()

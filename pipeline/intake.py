@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from media.files import Folders, bind_path
 from pipeline.database import Database
 from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType
@@ -19,6 +21,10 @@ from pipeline.plans import Plan, choose
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """What one message may carry itself, text and binary together."""
+MAX_DEPTH = 64
+"""Objects and lists within each other; orjson writes 254 of them and reads more."""
+MAX_ID_BYTES = 2048
+"""An `id` is repeated on every event, and a thousand of them stand in one listing of jobs."""
 
 
 class Identity(NamedTuple):
@@ -42,6 +48,9 @@ class Intake:
         Raises: InvalidInput, UnknownType, TooLarge, and what the files of the message give.
         """
         raw, plan = self._plan(message)
+        key = raw.get("idempotency_key")
+        if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
+            raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
         binder = _Binder(self._folders, self._ledger, who)
         if any(isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in FILE_KEYS):
             params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
@@ -49,9 +58,6 @@ class Intake:
                 await self._ledger.commit(file_added(row))
         else:
             params, warnings = plan.parse(raw, binder)
-        key = raw.get("idempotency_key")
-        if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
-            raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
         return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
@@ -115,21 +121,39 @@ def new_upload(folders: Folders) -> tuple[str, Path]:
     return file_id, folders.uploads / file_id
 
 
-def check_size(message: Any) -> None:
-    """Raises: TooLarge when the message's own text and bytes are more than it may carry."""
+def check_message(message: Any) -> None:
+    """Whether a message is one that can be carried, stored and answered.
+
+    Raises: TooLarge when its own text and bytes are too many; InvalidInput for what nests too deep, or no `id`.
+    """
     if _size(message, MAX_CONTENT_BYTES) > MAX_CONTENT_BYTES:
         limit = MAX_CONTENT_BYTES // 2**20
         raise TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
+    if isinstance(message, dict) and message.get("id") is not None and client_id(message) is None:
+        raise InvalidInput(f"'id' may be any JSON of up to {MAX_ID_BYTES} bytes.", field="id")
 
 
-def _size(value: Any, enough: int) -> int:
-    """Bytes of text and binary in a JSON value; stops counting soon after `enough`."""
+def client_id(message: Any) -> Any:
+    """The client's own `id`, as it can be repeated on every answer; None when it cannot."""
+    given = message.get("id") if isinstance(message, dict) else None
+    try:
+        if _size(given, MAX_ID_BYTES) <= MAX_ID_BYTES and len(orjson.dumps(given)) <= MAX_ID_BYTES:
+            return given
+    except (InvalidInput, TypeError):  # too deep; binary
+        pass
+    return None
+
+
+def _size(value: Any, enough: int, depth: int = MAX_DEPTH) -> int:
+    """Bytes of text and binary in a JSON value; stops counting soon after `enough`. Raises: InvalidInput."""
+    if depth < 0:
+        raise InvalidInput(f"A message may have {MAX_DEPTH} objects and lists within each other.")
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, (dict, list)):
         total = 8 * len(value)
         for part in value.values() if isinstance(value, dict) else value:
-            total += _size(part, enough - total)
+            total += _size(part, enough - total, depth - 1)
             if total > enough:
                 break
         if isinstance(value, dict):
