@@ -17,6 +17,8 @@ from pathlib import Path
 from pipeline.errors import FileForbidden, FileNotFound, InvalidInput
 from pipeline.messages import FILE_ID, FileRef
 
+MAX_PATH_BYTES = 4096
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Folders:
@@ -55,8 +57,8 @@ def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> File
     owns: whether the client's owner owns a file that the server made.
     Raises: InvalidInput, FileForbidden (outside the roots, whether or not it exists), FileNotFound.
     """
-    if not text or "\0" in text or len(os.fsencode(text)) > 4096:
-        raise InvalidInput("'file' must be a path of 1 to 4096 bytes without NUL.", field="file")
+    if not 1 <= len(text.encode(errors="replace")) <= MAX_PATH_BYTES or "\0" in text or not _is_unicode(text):
+        raise InvalidInput(f"'file' must be a path of 1 to {MAX_PATH_BYTES} bytes without NUL.", field="file")
     inside = [path for root in folders.roots if _allowed(path := _resolve(root / text), folders)]
     if not inside:
         raise FileForbidden(
@@ -82,10 +84,17 @@ def local(ref: FileRef, folders: Folders) -> Path:
             raise FileNotFound("This upload is no longer on the server; upload the file again.", field="file")
         return path
     path = _resolve(Path(ref.value))
+    if ref.kind == "made" and not any(path.is_relative_to(folder) for folder in folders.made):
+        raise FileForbidden("This file does not lie where the server keeps what it made.", field="file")
     if ref.kind == "path" and not _allowed(path, folders):
         raise FileForbidden("This path now leads out of the folders that MEDIA_ROOTS allows.", field="file")
     _check_regular(path, ref.name)
     return path
+
+
+def _is_unicode(text: str) -> bool:
+    """Without lone surrogates, which stand for bytes that are no text and cannot be stored as such."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _resolve(path: Path) -> Path:
