@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.auth import OWNER, Tokens
@@ -24,6 +26,7 @@ from gateway.page import INDEX
 from media.files import Folders
 from pipeline import blobs
 from pipeline import ledger as rows
+from pipeline.database import Conflict
 from pipeline.errors import (
     ERRORS,
     FileNotFound,
@@ -43,6 +46,7 @@ log = structlog.get_logger()
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME = 255
+MAX_SEQ_DIGITS = 19
 PING_SECONDS = 15.0
 """A proxy between us and the client may close what is silent for longer."""
 
@@ -69,6 +73,7 @@ class HttpDoor:
         self._max_upload = max_upload
 
     def attach(self, app: web.Application) -> None:
+        app.on_response_prepare.append(_tell_origin)
         app.add_routes(
             [
                 web.get("/", self._page),
@@ -107,7 +112,7 @@ class HttpDoor:
         file_id, path = new_upload(self._folders)
         try:
             size = await self._receive(part, path)
-            name = (part.filename or "upload")[:MAX_NAME]
+            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
             await self._ledger.commit(rows.file_added(FileRow(file_id, OWNER, str(path), name, size, time.time())))
         except BaseException:
             path.unlink(missing_ok=True)
@@ -118,13 +123,15 @@ class HttpDoor:
         """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
         size = 0
         with path.open("xb") as file:
-            while chunk := await part.read_chunk(CHUNK_BYTES):
+            while chunk := await _next_chunk(part):
                 size += len(chunk)
                 if size > self._max_upload:
                     raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
                 await asyncio.to_thread(file.write, chunk)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
+        if not part.at_eof():
+            raise InvalidInput("The upload was cut short; send it again.", field="file")
         if not size:
             raise InvalidInput("The uploaded file is empty.", field="file")
         return size
@@ -151,7 +158,10 @@ class HttpDoor:
     async def _delete_file(self, request: web.Request) -> web.Response:
         """Delete an upload."""
         row = await self._own_file(request)
-        await self._ledger.commit(rows.file_removed(row.id))
+        try:
+            await self._ledger.commit(rows.file_removed(row.id))
+        except Conflict as exc:  # somebody else was faster
+            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
         await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
         return _json({"deleted": True})
 
@@ -191,7 +201,7 @@ class HttpDoor:
         """Server-sent events: everything after `Last-Event-ID`, then live, until the final answer."""
         row = await self._own_job(request)
         last = request.headers.get("Last-Event-ID", "0")
-        if not last.isdecimal():
+        if not last.isdecimal() or len(last) > MAX_SEQ_DIGITS:
             raise InvalidInput("'Last-Event-ID' must be the seq of the last event that you have.")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
@@ -215,7 +225,7 @@ class HttpDoor:
 
         stop = self._road.listen(listener)
         try:
-            while True:
+            while row.finished_at is None or seq < row.seq:
                 news.clear()
                 for event in await self._road.told(row.id, seq):
                     seq = event.seq
@@ -248,13 +258,25 @@ class HttpDoor:
 async def _file_part(request: web.Request) -> BodyPartReader:
     if not (request.content_type or "").startswith("multipart/"):
         raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
-    try:
+    with _malformed_is_refused():
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader) and part.name == "file":
                 return part
-    except ValueError as exc:
-        raise InvalidInput("The multipart body is malformed.", field="file") from exc
     raise InvalidInput("The multipart body has no field 'file'.", field="file")
+
+
+async def _next_chunk(part: BodyPartReader) -> bytes:
+    with _malformed_is_refused():
+        return await part.read_chunk(CHUNK_BYTES)
+
+
+@contextmanager
+def _malformed_is_refused() -> Iterator[None]:
+    """Around whatever reads a multipart body: aiohttp has an exception of its own for each way to break one."""
+    try:
+        yield
+    except (ValueError, RuntimeError, HttpProcessingError) as exc:
+        raise InvalidInput("The multipart body is malformed.", field="file") from exc
 
 
 def _json(body: Any, status: int = 200) -> web.Response:
@@ -290,16 +312,22 @@ def same_origin(allowed: tuple[str, ...]) -> Any:
             return await handler(request)
         if origin not in allowed and "*" not in allowed:
             raise web.HTTPForbidden(text=f"{origin} is not among this server's CORS_ORIGINS.")
-        headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        request[_ORIGIN] = origin
         if request.method == "OPTIONS":
             permitted = {
                 "Access-Control-Allow-Methods": "GET, POST, DELETE",
                 "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
             }
-            return web.Response(status=204, headers={**headers, **permitted})
-        response = await handler(request)
-        if not response.prepared:
-            response.headers.update(headers)
-        return response
+            return web.Response(status=204, headers=permitted)
+        return await handler(request)
 
     return check
+
+
+_ORIGIN = web.RequestKey("allowed_origin", str)
+
+
+async def _tell_origin(request: web.Request, response: web.StreamResponse) -> None:
+    """Let the page of a listed origin read the answer; called before the head of any answer is sent, streams too."""
+    if _ORIGIN in request:
+        response.headers.update({"Access-Control-Allow-Origin": request[_ORIGIN], "Vary": "Origin"})
