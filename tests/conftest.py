@@ -1,0 +1,64 @@
+"""What many tests share: one server with every door open, and a Whisper for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import make_ctranslate2
+from tests.servers import Server
+
+TOYS = Path(__file__).parent / "toys"
+LISTED_ORIGIN = "https://listed.example"
+MAX_UPLOAD_BYTES = 51_000_000
+
+
+@pytest.fixture(scope="session")
+def whisper_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Whisper: a real one from OPTIVUS_TEST_MODELS, else one that says one sentence."""
+    given = os.environ.get("OPTIVUS_TEST_MODELS")
+    if given and (real := Path(given) / "whisper-tiny").is_dir():
+        return real
+    return make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def contract_server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path) -> Iterator[Server]:
+    """A server for tests that only talk to it; none of them may make it log an exception.
+
+    Media root: its folder's `media`.
+    """
+    folder = tmp_path_factory.mktemp("contract")
+    (folder / "media").mkdir()
+    with contract_like_server(folder, AI_WHISPER_MODEL=str(whisper_model)) as server:
+        yield server
+    assert not [line for line in server.log if '"exception"' in line or "Traceback" in line]
+
+
+def contract_like_server(folder: Path, **settings: str) -> Server:
+    """Another of its kind, for a test that stops or restarts it."""
+    (folder / "media").mkdir(exist_ok=True)
+    return Server(
+        folder,
+        **{
+            "MEDIA_ROOTS": str(folder / "media"),
+            "WORKERS_PATH": str(TOYS),
+            "CORS_ORIGINS": LISTED_ORIGIN,
+            "MAX_UPLOAD_GB": str(MAX_UPLOAD_BYTES / 1e9),
+            **settings,
+        },
+    )
+
+
+@pytest.fixture
+def url(contract_server: Server) -> str:
+    return contract_server.url
+
+
+@pytest.fixture
+def media(contract_server: Server) -> Path:
+    """The folder that the server's clients may read by path."""
+    return contract_server.folder / "media"

