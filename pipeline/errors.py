@@ -54,6 +54,10 @@ class FileForbidden(ServiceError):
     code, status = "FILE_FORBIDDEN", 403
 
 
+class UrlForbidden(ServiceError):
+    code, status = "URL_FORBIDDEN", 403
+
+
 class FileNotFound(ServiceError):
     code, status = "FILE_NOT_FOUND", 404
 
@@ -72,6 +76,14 @@ class UnsupportedMedia(ServiceError):
 
 class NoAudio(ServiceError):
     code, status = "NO_AUDIO", 415
+
+
+class NoVideo(ServiceError):
+    code, status = "NO_VIDEO", 415
+
+
+class DownloadFailed(ServiceError):
+    code, status = "DOWNLOAD_FAILED", 502
 
 
 class QueueFull(ServiceError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import orjson
 from media.files import Folders, bind_path
 from pipeline.database import Database
 from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType
-from pipeline.ledger import FileRow, file_added, file_row, owner_of_path
+from pipeline.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
 from pipeline.messages import FILE_ID, FileRef, Request
 from pipeline.plans import Plan, choose
 
@@ -96,7 +95,8 @@ class _Binder:
             row = self._ledger.read_here(lambda db: file_row(db, value))
             if row is None or row.owner != self._who.owner:
                 raise FileNotFound(f"There is no upload {value!r}; upload the file again.", field="file")
-            return FileRef("upload", value, row.name)
+            uploaded = Path(row.path).parent == self._folders.uploads
+            return FileRef("upload", value, row.name) if uploaded else FileRef("made", row.path, row.name)
         return bind_path(value, self._folders, self._owns)
 
     def _owns(self, path: Path) -> bool:
@@ -116,7 +116,7 @@ class _Binder:
 
 def new_upload(folders: Folders) -> tuple[str, Path]:
     """A new file_id and the path, not yet there, that belongs to it."""
-    file_id = f"file_{secrets.token_hex(16)}"
+    file_id = new_file_id()
     folders.uploads.mkdir(parents=True, exist_ok=True)
     return file_id, folders.uploads / file_id
 

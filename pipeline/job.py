@@ -88,12 +88,16 @@ class Out:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """What a change amounts to. `changed`: the runs that the ledger has to write."""
+    """What a change amounts to.
+
+    changed: the runs that the ledger has to write. made: files that now belong to the owner.
+    """
 
     job: Job
     tasks: tuple[Task, ...] = ()
     outs: tuple[Out, ...] = ()
     changed: tuple[Key, ...] = ()
+    made: tuple[dict[str, Any], ...] = ()
 
 
 class _Waiting(Exception):
@@ -145,12 +149,13 @@ class _Change:
         self.tasks: list[Task] = []
         self.outs: list[Out] = []
         self.changed: dict[Key, None] = {}
+        self.made: tuple[dict[str, Any], ...] = ()
 
     def step(self) -> Step:
         job = dataclasses.replace(
             self.job, runs=self.runs, state=self.state, seq=self.seq, version=self.job.version + 1
         )
-        return Step(job, tuple(self.tasks), tuple(self.outs), tuple(self.changed))
+        return Step(job, tuple(self.tasks), tuple(self.outs), tuple(self.changed), self.made)
 
     def set(self, key: Key, run: Run) -> None:
         self.runs[key] = run
@@ -391,6 +396,11 @@ def _on_checkpoint(change: _Change, event: Event, run: Run) -> Step:
     return change.step()
 
 
+def _on_made(change: _Change, event: Event, run: Run) -> Step:
+    change.made = (event.data,)
+    return change.step()
+
+
 def _on_done(change: _Change, event: Event, run: Run) -> Step:
     return _ended(change, event, dataclasses.replace(run, state="done", result=event.data, checkpoint=None))
 
@@ -424,6 +434,7 @@ _RULES: dict[str, Callable[[_Change, Event, Run], Step]] = {
     "progress": _on_progress,
     "partial": _on_partial,
     "checkpoint": _on_checkpoint,
+    "made": _on_made,
     "done": _on_done,
     "failed": _on_failed,
     "lost": _on_lost,

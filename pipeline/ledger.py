@@ -6,6 +6,7 @@ writers can never both win. What a client has been told stands in `events` word 
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -148,7 +149,11 @@ def advanced(step: Step, version: int, now: float) -> list[Statement]:
     job = step.job
     ended = now if job.state.ended else None
     row = (job.state, job.version, job.seq, ended, job.id, version)
-    return [Statement(_UPDATE_JOB, row, one_row=True), *_details(step)]
+    made = [
+        FileRow(new_file_id(), job.request.owner, file["path"], file["name"], file["bytes"], now) for file in step.made
+    ]
+    files = [statement for file in made for statement in file_added(file)]
+    return [Statement(_UPDATE_JOB, row, one_row=True), *_details(step), *files]
 
 
 def _details(step: Step) -> Iterator[Statement]:
@@ -164,6 +169,10 @@ def _details(step: Step) -> Iterator[Statement]:
         if out.seq is not None:
             place = (out.stage, _json(out.item), out.index)
             yield Statement(_INSERT_EVENT, (job.id, out.seq, out.kind, *place, _json(out.body)))
+
+
+def new_file_id() -> str:
+    return f"file_{secrets.token_hex(16)}"
 
 
 def file_added(file: FileRow) -> list[Statement]:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError, core_schema
 Item = tuple[int, ...]
 """Which element of a fan-out: () for none, (3,) for the fourth of a list, (3, 0) when nested."""
 
-Kind = Literal["started", "progress", "partial", "checkpoint", "done", "failed", "lost"]
+Kind = Literal["started", "progress", "partial", "checkpoint", "made", "done", "failed", "lost"]
 
 MAX_EVENT_BYTES = 64 * 1024
 """What an event carries itself; a larger result is written beside the ledger and travels as a blob."""
@@ -36,7 +36,8 @@ FILE_ID = re.compile(r"file_[0-9a-f]{32}")
 class FileRef:
     """A file that a task may read; `media.files` alone turns it into a path.
 
-    kind: ``path`` (resolved, under the media roots), ``upload`` (a file_id) or ``made`` (written by a worker).
+    kind: ``path`` (resolved, under the media roots), ``upload`` (a file_id) or ``made`` (written by a worker into one
+    of the server's own folders).
     """
 
     kind: Literal["path", "upload", "made"]
@@ -45,9 +46,9 @@ class FileRef:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Inside the server ``{"$file": {…}}``; a client's string or bytes only where a binder stands in the context.
+        """With a binder in the context, a client's: a string or bytes, which the binder looks at, and nothing else.
 
-        So a client can never write a reference itself: with a binder, anything but a string or bytes is refused.
+        Inside the server ``{"$file": {…}}``, or the path of a file that a worker made, as its result names it.
         """
 
         def validate(value: Any, info: ValidationInfo) -> FileRef:
@@ -60,6 +61,8 @@ class FileRef:
                 return value
             if isinstance(value, dict) and value.keys() == {"$file"}:
                 return cls(**value["$file"])
+            if isinstance(value, str):
+                return cls("made", value, value.rpartition("/")[2])
             raise PydanticCustomError("file", "should be a file reference")
 
         return core_schema.with_info_plain_validator_function(
@@ -120,8 +123,8 @@ class Event:
     """What happened to a task. The last one of an attempt is `done`, `failed` or `lost` (its process went away).
 
     data, by kind: started: the process that holds it · progress: ``{"fraction", "eta"}`` · partial, checkpoint, done:
-    the worker's own · failed: `errors.as_failure` · lost: ``{"counted": bool, "reason": str}``, counted when the task
-    may have been the cause.
+    the worker's own · made: ``{"path", "name", "bytes"}`` of a file that is now the owner's · failed:
+    `errors.as_failure` · lost: ``{"counted": bool, "reason": str}``, counted when the task may have been the cause.
     """
 
     job: str

@@ -416,7 +416,8 @@ def _merged(steps: list[Step]) -> Step:
         for task in step.tasks
         if not job.state.ended and job.runs[task.stage, task.item].attempt == task.attempt
     )
-    return Step(job, tasks, tuple(out for step in steps for out in step.outs), tuple(changed))
+    outs = tuple(out for step in steps for out in step.outs)
+    return Step(job, tasks, outs, tuple(changed), tuple(made for step in steps for made in step.made))
 
 
 def _report(task: asyncio.Task[Any]) -> None:

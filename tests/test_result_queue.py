@@ -11,14 +11,17 @@ import pytest
 import pytest_asyncio
 
 from media.files import Folders
-from pipeline.errors import InvalidInput, JobNotFound, QueueFull, UnknownType
+from pipeline.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
 from pipeline.intake import Identity, Intake
 from pipeline.job import Out
 from pipeline.ledger import Ledger
+from pipeline.messages import FileRef
 from pipeline.plans import Plan, Stage, load_plans
 from pipeline.result_queue import Limits, ResultQueue
+from pipeline.retention import Retention
 from pipeline.transport import InlineTransport
 from tests.toys.toy import Toy, ToyParams
+from workers.base import AsyncWorker, Context, Params, Worker
 
 ME = Identity("me", "local")
 YOU = Identity("you", "local")
@@ -31,14 +34,35 @@ TWICE = Plan(
 )
 
 
+class ReaderParams(Params):
+    file: FileRef
+
+
+class Reader(AsyncWorker):
+    """Says what stands in a file."""
+
+    name = "reader"
+    message_type = "reader"
+    answer = "$reader"
+    Params = ReaderParams
+    example = {"file": "README.md"}
+
+    async def run_async(self, params: ReaderParams, ctx: Context) -> dict[str, str]:
+        return {"text": ctx.local(params.file).read_text()}
+
+
 class Road:
     """A whole server but for its doors."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
-        self.folders = Folders(roots=(folder,), data=folder, hidden=(), made=())
-        self.ledger = Ledger(folder / "ledger.sqlite3")
-        self.transport = InlineTransport({"toy": Toy(Toy.Settings(), self.folders)})
-        self.plans = {**load_plans({"toy": Toy}, max_items=3), "twice": TWICE}
+        made = folder / "made"
+        made.mkdir(exist_ok=True)
+        self.folders = Folders(roots=(folder,), data=folder / "data", hidden=(folder / "data",), made=(made,))
+        self.folders.data.mkdir(exist_ok=True)
+        self.ledger = Ledger(self.folders.data / "ledger.sqlite3")
+        toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader}
+        self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in toys.items()})
+        self.plans = {**load_plans(toys, max_items=3), "twice": TWICE}
         intake = Intake(self.plans, self.folders, self.ledger)
         self.queue = ResultQueue(self.ledger, self.transport, self.plans, intake, Limits(**limits))
         self.told: list[tuple[str, str, Out]] = []
@@ -134,10 +158,31 @@ async def test_nobody_sees_or_stops_anothers_job(road: Road) -> None:
     assert not await road.queue.cancel(job, ME.client)
 
 
+async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
+    job = await road.queue.submit({"type": "toy", "words": ["a"], "keep": "a.txt"}, ME)
+    await road.final(job)
+    path = road.folders.made[0] / "a.txt"
+    stranger = road.folders.made[0] / "b.txt"
+    stranger.write_text("somebody else's")
+    message = {"type": "reader", "file": str(path)}
+    assert (await road.final(await road.queue.submit(message, ME)))["text"] == "A"
+    for who, file in ((Identity("me", "another owner"), path), (ME, stranger)):
+        with pytest.raises(FileNotFound):
+            await road.queue.submit({"type": "reader", "file": str(file)}, who)
+
+
+async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
+    await road.final(await road.queue.submit({"type": "toy", "words": ["a"], "keep": "a.txt"}, ME))
+    kept = road.folders.made[0] / "mine.txt"
+    kept.write_text("not the server's to delete")
+    await Retention(road.ledger, road.folders, hours=0).sweep()
+    assert [path.name for path in road.folders.made[0].iterdir()] == ["mine.txt"]
+
+
 async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:
     with pytest.raises(Exception, match="3 items"):
         await road.queue.submit({"type": "toy", "data": [{"words": []}] * 4}, ME)
-    with pytest.raises(UnknownType, match="toy, twice"):
+    with pytest.raises(UnknownType, match="reader, toy, twice"):
         await road.queue.submit({"type": "song"}, ME)
 
 

@@ -77,6 +77,13 @@ class Context:
         """A finished piece of the result, JSON of at most 64 KiB; the same index again replaces the earlier one."""
         raise NotImplementedError
 
+    def made(self, path: Path, name: str) -> None:
+        """A file that the worker put into one of the server's own folders, whole, belongs to the job's owner now.
+
+        It is deleted when the retention is over. name: what to call it when it is downloaded.
+        """
+        raise NotImplementedError
+
     def checkpoint(self, data: Any) -> None:
         """From here a later attempt goes on: JSON of at most 64 KiB, given back as `checkpoint_data`."""
         raise NotImplementedError

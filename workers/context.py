@@ -67,6 +67,10 @@ class TaskContext(Context):
     def partial(self, index: int, data: Any) -> None:
         self._emit(Event.of(self._task, "partial", _small(data), index))
 
+    def made(self, path: Path, name: str) -> None:
+        file = {"path": str(path.resolve()), "name": name, "bytes": path.stat().st_size}
+        self._emit(Event.of(self._task, "made", file))
+
     def checkpoint(self, data: Any) -> None:
         self._emit(Event.of(self._task, "checkpoint", _small(data)))
 

@@ -13,6 +13,7 @@ class ToyParams(Params):
     words: list[str]
     die_at: int | None = None
     padding: int = 0
+    keep: str | None = None
 
 
 class Toy(Worker):
@@ -39,6 +40,10 @@ class Toy(Worker):
             ctx.partial(index, loud)
             ctx.checkpoint(index + 1)
             ctx.progress((index + 1) / len(params.words))
+        if params.keep:
+            path = self.folders.made[0] / params.keep
+            path.write_text(" ".join(said))
+            ctx.made(path, params.keep)
         return {"words": said, "resumed": resumed, "largest_batch": max(self.batches), "padding": "x" * params.padding}
 
     def forward(self, units: list[str]) -> list[Any]:
