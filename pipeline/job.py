@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied, as_failure
-from pipeline.messages import BLOB, Event, Item, Request, Task
-from pipeline.plans import REFUSED, Plan, Stage, root
+from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied
+from pipeline.messages import Event, Item, Request, Task
+from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.references import Broken, Key, Results, Run, Waiting
 
 
 class State(StrEnum):
@@ -37,25 +38,6 @@ class State(StrEnum):
 
 
 STATUS = {State.COMPLETED: "success", State.FAILED: "error", State.CANCELLED: "cancelled"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Run:
-    """One stage for one item. attempt: the fence; deaths: attempts that it may have killed."""
-
-    state: Literal["queued", "done", "failed", "skipped"]
-    attempt: int = 1
-    deaths: int = 0
-    checkpoint: Any = None
-    holder: str | None = None
-    result: Any = None
-
-    @property
-    def settled(self) -> bool:
-        return self.state != "queued"
-
-
-Key = tuple[str, Item]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,17 +82,6 @@ class Step:
     made: tuple[dict[str, Any], ...] = ()
 
 
-class _Waiting(Exception):
-    """A reference leads to a run that has not ended."""
-
-
-class _Broken(Exception):
-    """A reference leads to a run that failed; carries its failure."""
-
-    def __init__(self, failure: dict[str, Any]) -> None:
-        self.failure = failure
-
-
 def begin(job: Job) -> Step:
     """The first step: the tasks that depend on nothing but the request."""
     return _Change(job).settle()
@@ -144,6 +115,7 @@ class _Change:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.runs = dict(job.runs)
+        self.results = Results(job.plan, job.request, self.runs)
         self.state = job.state
         self.seq = job.seq
         self.tasks: list[Task] = []
@@ -187,7 +159,7 @@ class _Change:
             stage=stage.name,
             item=key[1],
             worker=stage.worker,
-            params=self.resolve(stage.params, key[1], stage),
+            params=self.results.resolve(stage.params, key[1], stage),
             client=request.client,
             attempt=run.attempt,
             priority=self.job.priority,
@@ -213,14 +185,17 @@ class _Change:
             return self.end(State.FAILED, failure)
         if self.job.plan.each is not None:
             self._tell_elements()
-        if all(self._all_settled(stage, ()) for stage in self.job.plan.stages):
-            return self.end(State.COMPLETED, self.answer())
-        return self.step()
+        if not all(self.results.settled(stage) for stage in self.job.plan.stages):
+            return self.step()
+        try:
+            return self.end(State.COMPLETED, self.results.answer())
+        except Broken as broken:
+            return self.end(State.FAILED, broken.failure)
 
     def _queue_ready(self) -> bool:
         freed = False
         for stage in self.job.plan.stages:
-            for item in self.items(stage, ())[0]:
+            for item in self.results.items(stage)[0]:
                 if (stage.name, item) not in self.runs:
                     freed |= self._try(stage, item)
         return freed
@@ -229,11 +204,11 @@ class _Change:
         """Queue, skip or fail one run; True when it ended at once."""
         key = (stage.name, item)
         try:
-            wanted = stage.when is None or self.resolve(stage.when, item, stage)
-            params = self.resolve(stage.params, item, stage) if wanted else None
-        except _Waiting:
+            wanted = stage.when is None or self.results.resolve(stage.when, item, stage)
+            params = self.results.resolve(stage.params, item, stage) if wanted else None
+        except Waiting:
             return False
-        except _Broken as broken:
+        except Broken as broken:
             self.set(key, Run("failed", result=broken.failure))
             return True
         if not wanted:
@@ -253,116 +228,12 @@ class _Change:
                 return dict(run.result)
         return None
 
-    # Items: which elements a stage has, as far as they are known.
-
-    def items(self, stage: Stage, prefix: Item) -> tuple[list[Item], bool]:
-        """The items of a stage below `prefix`, and whether these are all."""
-        scope = self.job.plan.scope(stage.name)
-        found: list[Item] = [()]
-        complete = True
-        for depth, source in enumerate(scope):
-            below: list[Item] = []
-            for item in found:
-                if len(prefix) > depth and item == prefix[:depth]:
-                    below.append(prefix[: depth + 1])
-                    continue
-                try:
-                    elements = self._lookup(source, item, scope[:depth])
-                    below += [(*item, index) for index in range(len(elements or ()))]
-                except _Waiting:
-                    complete = False
-                except _Broken:
-                    continue
-            found = below
-        return found, complete
-
-    def _all_settled(self, stage: Stage, prefix: Item) -> bool:
-        items, complete = self.items(stage, prefix)
-        return complete and all((run := self.runs.get((stage.name, item))) and run.settled for item in items)
-
-    # References.
-
-    def resolve(self, template: Any, item: Item, stage: Stage | None) -> Any:
-        """A template with its references replaced. Raises: _Waiting, _Broken."""
-        scope = self.job.plan.scope(stage.name) if stage else self._outer_scope()[: len(item)]
-        return _fill(template, lambda ref: self._lookup(ref, item, scope))
-
-    def _lookup(self, ref: str, item: Item, scope: tuple[str, ...]) -> Any:
-        head, path = root(ref), ref.split(".")[1:]
-        if head == "request":
-            return _walk(self.job.request.params, path)
-        if head == "item":
-            return _walk(self._lookup(scope[-1], item[:-1], scope[:-1])[item[-1]], path)
-        theirs = self.job.plan.scope(head)
-        if scope[: len(theirs)] == theirs:
-            return _walk(self._result((head, item[: len(theirs)])), path)
-        stage = self.job.plan.stage(head)
-        items, complete = self.items(stage, item)
-        if not complete:
-            raise _Waiting
-        return [_walk(self._result((head, each)), path) for each in items]
-
-    def _result(self, key: Key) -> Any:
-        run = self.runs.get(key)
-        if run is None or not run.settled:
-            raise _Waiting
-        if run.state == "failed":
-            raise _Broken(run.result)
-        return run.result
-
-    # The answer.
-
-    def _outer_scope(self) -> tuple[str, ...]:
-        scopes = [self.job.plan.scope(stage.name) for stage in self.job.plan.stages]
-        return max(scopes, key=len, default=())
-
-    def answer(self) -> dict[str, Any]:
-        body: dict[str, Any] = self.resolve(self.job.plan.answer, (), None)
-        if self.job.plan.each is None:
-            return body
-        return {**body, "data": [self._element(index) for index in range(self._element_count())]}
-
-    def _element(self, index: int) -> dict[str, Any]:
-        try:
-            element: dict[str, Any] = self.resolve(self.job.plan.each, (index,), None)
-        except _Broken as broken:
-            return {"status": "error", **broken.failure}
-        return element
-
-    def _element_count(self) -> int:
-        try:
-            return len(self._lookup(self._outer_scope()[0], (), ()))
-        except _Waiting:
-            return 0
-
-    def _element_settled(self, index: int) -> bool:
-        fanned = (stage for stage in self.job.plan.stages if self.job.plan.scope(stage.name))
-        return all(self._all_settled(stage, (index,)) for stage in fanned)
-
     def _tell_elements(self) -> None:
         """A partial for each element that this change finished: only those with a changed run can be among them."""
         for index in sorted({item[0] for _, item in self.changed if item}):
-            if self._element_settled(index):
+            if self.results.element_settled(index):
                 place = {"stage": "data", "item": index, "index": index}
-                self.tell("partial", ("data", (index,)), {**place, "data": self._element(index)}, index)
-
-
-def _fill(template: Any, lookup: Callable[[str], Any]) -> Any:
-    if isinstance(template, str) and template.startswith("$"):
-        return lookup(template)
-    if isinstance(template, Mapping):
-        return {key: _fill(value, lookup) for key, value in template.items()}
-    if isinstance(template, (list, tuple)):
-        return [_fill(value, lookup) for value in template]
-    return template
-
-
-def _walk(value: Any, path: list[str]) -> Any:
-    for name in path:
-        if not isinstance(value, Mapping) or BLOB in value:
-            raise _Broken(as_failure(Internal("A stage of this pipeline gave a result of another shape.", field=name)))
-        value = value.get(name)
-    return value
+                self.tell("partial", ("data", (index,)), {**place, "data": self.results.element(index)}, index)
 
 
 def shown(item: Item) -> int | list[int] | None:

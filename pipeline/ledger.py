@@ -16,9 +16,10 @@ import orjson
 
 from pipeline import blobs
 from pipeline.database import Database, Statement
-from pipeline.job import Job, Key, Run, State, Step
+from pipeline.job import Job, State, Step
 from pipeline.messages import Item, Request
 from pipeline.plans import Plan
+from pipeline.references import Key, Run
 
 MIGRATIONS = (
     """

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 from pipeline.errors import WorkerDied, as_failure
-from pipeline.job import Job, Key, Out, State, Step, advance, begin, finish, restart
+from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.messages import Event, Kind, Request, Task
 from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.references import Key
 
 Params = create_model("Params", urls=(list[str], ...), flag=(bool, True))
 
@@ -147,6 +148,26 @@ def test_a_kept_error_stays_in_its_place_and_reaches_what_depends_on_it() -> Non
     assert player.answer["data"][0] == {"status": "error", **broken}
     assert player.answer["data"][1]["heard"] == {"file": "f", "text": "t"}
     assert ("hear", (0,)) not in {(task.stage, task.item) for task in player.ran}
+
+
+def test_a_kept_error_beside_a_result_takes_its_own_place_only() -> None:
+    silent = {"error_code": "NO_AUDIO", "message": "silent film"}
+
+    def reply(task: Task) -> list[Event]:
+        return [says(task, "failed", silent) if task.stage == "hear" else says(task, "done", {"file": "f"})]
+
+    plan = dataclasses.replace(FAN, stages=FAN.stages[:3], answer={})
+    player = Player(new(plan), reply)
+    assert player.answer["data"][0] == {"heard": {"status": "error", **silent}, "seen": {"file": "f"}, "url": "u0"}
+
+
+def test_a_job_of_which_only_a_kept_error_is_left_fails_with_it() -> None:
+    silent = {"error_code": "NO_AUDIO", "message": "silent film"}
+    plan = Plan("one", Params, (Stage("only", "w", "$request", on_error="keep"),), {"answer": "$only"})
+    step = new(plan)
+    step = advance(step.job, says(step.tasks[0], "failed", silent))
+    assert step.job.state is State.FAILED
+    assert final(step)["error_code"] == "NO_AUDIO"
 
 
 def test_a_stage_is_skipped_where_its_condition_is_empty() -> None:
