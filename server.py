@@ -96,6 +96,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await stopping
     log.info("draining", seconds=settings.drain_seconds, open_jobs=road.open_jobs)
     await road.drain(settings.drain_seconds)
+    await site.stop()  # else a client whose connection is closed comes back at once, and is waited for
     await sockets.close()
     await runner.cleanup()
     await road.close()
