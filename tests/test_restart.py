@@ -1,0 +1,261 @@
+"""The server killed, stopped and started again: nothing accepted is lost, nothing is told twice or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+
+from client import Client, Final, OptivusError, Partial
+from pipeline.database import Database
+from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
+from tests.servers import ROOT
+
+KILLS = 8
+BURST = 30
+LEFTOVER_SECONDS = 2.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[DrillServer]:
+    with DrillServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with gates(tmp_path, "gate") as (gate,):
+        yield gate
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "trace"
+
+
+class Raw:
+    """The protocol without our client: what was accepted, and every event as it arrives."""
+
+    def __init__(self) -> None:
+        self.accepted: list[str] = []
+        self.seqs: defaultdict[str, list[int]] = defaultdict(list)
+        self.finals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.all_ended = asyncio.Event()
+        self.cut = asyncio.Event()
+        self._session: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._token: str | None = None
+
+    async def connect(self, url: str) -> socketio.AsyncClient:
+        self.cut.clear()
+        connection = socketio.AsyncClient(reconnection=False)
+        connection.on("message", self._take)
+        connection.on("partial", self._take)
+        connection.on("disconnect", self.cut.set)
+        connection.on("session", lambda session: None if self._session.done() else self._session.set_result(session))
+        await connection.connect(url, auth={"token": self._token} if self._token else None, transports=["websocket"])
+        self._token = (await self._session)["token"]
+        return connection
+
+    async def submit(self, connection: socketio.AsyncClient, kill_at: int, server: DrillServer) -> None:
+        """Send a job; the acknowledgement that is the `kill_at`-th kills the server."""
+        answered = asyncio.get_running_loop().create_future()
+        await connection.emit("message", {"type": "drill", "script": ["go", "go"]}, callback=answered.set_result)
+        answer = await answered
+        assert answer["status"] == "accepted"
+        self.accepted.append(answer["job_id"])
+        if len(self.accepted) == kill_at:
+            server.signal(signal.SIGKILL)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if "seq" not in event:
+            return
+        self.seqs[event["job_id"]].append(event["seq"])
+        if "status" in event:
+            self.finals[event["job_id"]].append(event)
+            if set(self.accepted) <= self.finals.keys():
+                self.all_ended.set()
+
+
+async def test_server_killed_around_accepted_loses_nothing_that_it_accepted(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path, MAX_OPEN_JOBS_PER_CLIENT="10000", MAX_OPEN_JOBS="10000")
+    raw = Raw()
+    for kill in range(KILLS):
+        await asyncio.to_thread(server.start)
+        connection = await raw.connect(server.url)
+        kill_at = len(raw.accepted) + 1 + kill * (BURST - 1) // KILLS
+        burst = [asyncio.ensure_future(raw.submit(connection, kill_at, server)) for _ in range(BURST)]
+        await raw.cut.wait()
+        for sending in burst:
+            sending.cancel()
+        await asyncio.to_thread(server.ended)
+    with server:
+        raw.seqs.clear()
+        raw.finals.clear()
+        connection = await raw.connect(server.url)
+        answer = await connection.call("message", {"type": "resume", "jobs": dict.fromkeys(raw.accepted, 0)})
+        assert answer["unknown"] == []
+        await raw.all_ended.wait()
+        await connection.disconnect()
+    for job in raw.accepted:
+        assert raw.seqs[job] == list(range(1, len(raw.seqs[job]) + 1))
+        (final,) = raw.finals[job]
+        assert final["status"] == "success"
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_killed_server_leaves_no_process_and_no_file_and_goes_on_from_checkpoints(
+    server: DrillServer, gate: Gate, trace: Path, whole_group: bool
+) -> None:
+    with Client(server.url) as client:
+        job = client.submit("drill", script=["go", "go", gate.step, "go"], trace=str(trace))
+        gate.reached()
+        assert any(isinstance(event, Partial) and event.index == 1 for event in job.events())  # so its step has ended
+        processes, token = descendants(server.pid), client.token
+        assert any((server.data / "work").iterdir())
+        if whole_group:
+            server.kill_all()
+        else:
+            server.kill()
+        assert gone(*processes) < LEFTOVER_SECONDS
+        assert whole_group or not any((server.data / "work").iterdir())
+    server.start()
+    gate.reached()
+    gate.open()
+    (events,) = resumed(server, token, [job.id])
+    assert sorted(set(indexes(events))) == [0, 1, 2, 3]
+    assert steps(trace) in ([0, 1, 2, 2, 3], [0, 1, 2, 1, 2, 3]), "the checkpoint after 1 may have come too late"
+    assert not any((server.data / "work").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_told_to_stop_refuses_new_work_and_hands_back_the_rest_uncounted(
+    server: DrillServer, gate: Gate, trace: Path, number: signal.Signals
+) -> None:
+    with Client(server.url) as client:
+        held = client.submit("drill", script=["go", gate.step, "go"], trace=str(trace))
+        gate.reached()
+        jobs = [held, *(client.submit("single", script=["go"] * 50) for _ in range(20))]
+        server.signal(number)
+        with pytest.raises(OptivusError) as refused:
+            while True:  # what is accepted until then counts too
+                jobs.append(client.submit("single", script=["go"]))
+        assert refused.value.code == "DRAINING"
+        token = client.token
+        assert server.ended() == 0
+    assert server.rows("SELECT DISTINCT deaths FROM tasks") == [(0,)]
+    server.start()
+    gate.reached()
+    gate.open()
+    for events in resumed(server, token, [job.id for job in jobs]):
+        assert isinstance(events[-1], Final)
+        assert events[-1].status == "success"
+    assert steps(trace).count(2) == 1
+    assert server.rows("SELECT DISTINCT deaths FROM tasks") == [(0,)]
+
+
+def test_running_work_ends_and_is_told_before_the_server_does(tmp_path: Path, gate: Gate) -> None:
+    with DrillServer(tmp_path, DRAIN_SECONDS="20") as server, Client(server.url) as client:
+        job = client.submit("drill", script=["go", gate.step, "go"])
+        gate.reached()
+        server.signal(signal.SIGTERM)
+        with pytest.raises(OptivusError):
+            while True:
+                client.submit("single", script=["go"])
+        gate.open()
+        assert indexes(told(job)) == [0, 1, 2]
+        assert server.ended() == 0
+
+
+def test_second_signal_ends_the_server_at_once_and_loses_nothing(tmp_path: Path, gate: Gate) -> None:
+    with DrillServer(tmp_path, DRAIN_SECONDS="20") as server:
+        with Client(server.url) as client:
+            job = client.submit("drill", script=["go", gate.step, "go"])
+            gate.reached()
+            processes, token = descendants(server.pid), client.token
+            server.signal(signal.SIGTERM)
+            with pytest.raises(OptivusError):
+                while True:
+                    client.submit("single", script=["go"])
+            server.signal(signal.SIGTERM)
+            assert server.ended() == -signal.SIGTERM
+            assert gone(*processes) < LEFTOVER_SECONDS
+        server.start()
+        gate.reached()
+        gate.open()
+        (events,) = resumed(server, token, [job.id])
+        assert sorted(set(indexes(events))) == [0, 1, 2]
+
+
+def test_server_stopped_while_a_model_loads_keeps_the_job(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path)
+    server.data.mkdir()
+    with gates(server.data, "drill.load") as (loading,):
+        server.start()
+        with Client(server.url) as client:
+            job = client.submit("drill", script=["go"])
+            loading.reached()
+            processes, token = descendants(server.pid), client.token
+            assert server.stop() == 0
+            assert gone(*processes) < LEFTOVER_SECONDS
+        with server:
+            loading.reached()
+            loading.open()
+            (events,) = resumed(server, token, [job.id])
+            assert indexes(events) == [0]
+
+
+def test_second_server_on_the_same_data_refuses_to_start(server: DrillServer) -> None:
+    second = start_again(server)
+    assert second.returncode == 1
+    assert "Another Optivus server is running on" in second.stderr
+    assert "Traceback" not in second.stderr
+    with Client(server.url) as client:
+        assert client.submit("drill", script=["go"]).result()["status"] == "success"
+
+
+async def test_ledger_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path)
+    server.data.mkdir()
+    await Database(server.data / "ledger.sqlite3", ["SELECT 1"] * 99).close()
+    refused = await asyncio.to_thread(start_again, server)
+    assert refused.returncode == 2
+    assert "set another DATA_DIR" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def start_again(server: DrillServer) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "server.py"], cwd=ROOT, env=server.env, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_full_disk_refuses_new_work_and_corrupts_nothing(server: DrillServer) -> None:
+    """The disk is full for one process: no file of it may grow."""
+    with Client(server.url) as client:
+        first = client.submit("drill", script=["go"]).id
+        limit = max(file.stat().st_size for file in server.data.glob("ledger.sqlite3*")) + 4096
+        unlimited = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+        accepted = [first]
+        with pytest.raises(OptivusError) as refused:
+            while True:
+                accepted.append(client.submit("drill", script=["x" * 1000]).id)
+        assert refused.value.code == "DISK_FULL"
+        with pytest.raises(OptivusError):
+            client.submit("drill", script=["x" * 1000])
+        assert len(client.jobs()) == len(accepted)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
+        accepted.append(client.submit("drill", script=["go"]).id)
+        for events in resumed(server, client.token, accepted):
+            assert isinstance(events[-1], Final)
+            assert events[-1].status == "success"
+    assert server.rows("PRAGMA integrity_check") == [("ok",)]
