@@ -24,12 +24,13 @@ from gateway.docs import Docs
 from gateway.health import Health
 from gateway.http import HttpDoor, answer_errors, same_origin
 from gateway.socketio import SocketDoor
+from pipeline.admission import Limits
 from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
 from pipeline.plans import load_plans
-from pipeline.result_queue import Limits, ResultQueue
+from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 
 log = structlog.get_logger()

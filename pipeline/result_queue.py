@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import heapq
 import secrets
 import sqlite3
 import time
@@ -24,13 +23,13 @@ from typing import Any
 import structlog
 
 from pipeline import ledger as rows
+from pipeline.admission import Deadlines, Limits, Places
 from pipeline.database import Conflict, Statement
 from pipeline.errors import (
     DeadlineExceeded,
     Draining,
     Internal,
     JobNotFound,
-    QueueFull,
     ServiceError,
     as_failure,
 )
@@ -45,18 +44,6 @@ log = structlog.get_logger()
 
 Listener = Callable[[str, str, tuple[Out, ...]], None]
 """Called on the event loop with client, job id and what to tell the client."""
-
-
-RETRY_AFTER_SECONDS = 5
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """open_jobs, open_jobs_per_client: unfinished jobs; deadline_seconds: from acceptance to the final answer."""
-
-    open_jobs: int = 1000
-    open_jobs_per_client: int = 100
-    deadline_seconds: float = 24 * 3600.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,11 +71,10 @@ class ResultQueue:
         self._limits = limits
         self._open: dict[str, Job] = {}
         self._fractions: dict[str, float] = {}
-        self._places: Counter[str] = Counter()
+        self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
-        self._deadlines: list[tuple[float, str]] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(self._open, self._late)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
 
@@ -102,7 +88,7 @@ class ResultQueue:
             body = {"status": "error", **gone}
             await self._ledger.commit(list(rows.orphans_ended(orphans, body, time.time())), refusable=False)
         for job in jobs:
-            self._places[job.request.client] += 1
+            self._places.hold(job.request.client)
             self._enter(job)
             self._write(job, _worked_out(job, restart))
         if jobs:
@@ -121,8 +107,7 @@ class ResultQueue:
     async def close(self) -> None:
         """Stop the workers and hand to the ledger what they still said."""
         await self._transport.close()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._deadlines.close()
         if self._taker is not None:
             self._taker.remove_done_callback(_report)
             self._taker.cancel()
@@ -172,7 +157,7 @@ class ResultQueue:
             return known
 
     async def _accept(self, message: Any, who: Identity) -> str:
-        self._reserve(who.client)  # counted before anything is awaited, so that a burst cannot pass the limit
+        self._places.take(who.client)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
             request, plan = await self._intake.read(message, who)
             now = time.time()
@@ -180,31 +165,12 @@ class ResultQueue:
             step = begin(job)
             await self._ledger.commit(rows.accepted(step, now))
         except BaseException:
-            self._release(who.client)
+            self._places.give_back(who.client)
             raise
         self._enter(step.job)
         self.counts.accepted[request.type] += 1
         asyncio.get_running_loop().call_soon(self._act, step)  # after the door has said "accepted"
         return job.id
-
-    def _reserve(self, client: str) -> None:
-        limits = self._limits
-        if self._places.total() >= limits.open_jobs:
-            raise QueueFull(
-                f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
-        if self._places[client] >= limits.open_jobs_per_client:
-            raise QueueFull(
-                f"You have {limits.open_jobs_per_client} unfinished jobs; wait for some of them.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
-        self._places[client] += 1
-
-    def _release(self, client: str) -> None:
-        self._places[client] -= 1
-        if not self._places[client]:
-            del self._places[client]
 
     async def cancel(self, job_id: Any, client: str) -> bool:
         """End a job as cancelled; False when it had ended. Raises: JobNotFound."""
@@ -357,40 +323,22 @@ class ResultQueue:
         task.add_done_callback(self._retries.discard)
         task.add_done_callback(_report)
 
-    # Open jobs and their deadlines.
+    # Open jobs.
 
     def _enter(self, job: Job) -> None:
         self._open[job.id] = job
-        if len(self._deadlines) > 2 * len(self._open) + 1000:  # most are of jobs that have ended
-            self._deadlines = sorted((open_job.deadline, open_job.id) for open_job in self._open.values())
-        else:
-            heapq.heappush(self._deadlines, (job.deadline, job.id))
-        if self._deadlines[0][1] == job.id:
-            self._set_alarm()
+        self._deadlines.add(job.deadline, job.id)
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
         self._fractions.pop(job.id, None)
-        self._release(job.request.client)
+        self._places.give_back(job.request.client)
 
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        while self._deadlines and self._deadlines[0][1] not in self._open:
-            heapq.heappop(self._deadlines)
-        if self._deadlines:
-            wait = max(0.0, self._deadlines[0][0] - time.time())
-            self._alarm = asyncio.get_running_loop().call_later(wait, self._expire)
-
-    def _expire(self) -> None:
-        now = time.time()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            job = self._open.get(heapq.heappop(self._deadlines)[1])
-            if job is not None:
-                hours = (job.deadline - job.created_at) / 3600
-                late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
-                self._write(job, finish(job, State.FAILED, as_failure(late)))
-        self._set_alarm()
+    def _late(self, job_id: str) -> None:
+        job = self._open[job_id]
+        hours = (job.deadline - job.created_at) / 3600
+        late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
+        self._write(job, finish(job, State.FAILED, as_failure(late)))
 
 
 def _worked_out(job: Job, decide: Callable[[Job], Step]) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ import pytest
 import pytest_asyncio
 
 from media.files import Folders
+from pipeline.admission import Limits
 from pipeline.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
 from pipeline.intake import Identity, Intake
 from pipeline.job import Out
 from pipeline.ledger import Ledger
 from pipeline.messages import FileRef
 from pipeline.plans import Plan, Stage, load_plans
-from pipeline.result_queue import Limits, ResultQueue
+from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 from pipeline.transport import InlineTransport
 from tests.toys.toy import Toy, ToyParams
+from tests.toys.waiter import Waiter
 from workers.base import AsyncWorker, Context, Params, Worker
 
 ME = Identity("me", "local")
@@ -60,7 +63,7 @@ class Road:
         self.folders = Folders(roots=(folder,), data=folder / "data", hidden=(folder / "data",), made=(made,))
         self.folders.data.mkdir(exist_ok=True)
         self.ledger = Ledger(self.folders.data / "ledger.sqlite3")
-        toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader}
+        toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader, "waiter": Waiter}
         self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in toys.items()})
         self.plans = {**load_plans(toys, max_items=3), "twice": TWICE}
         intake = Intake(self.plans, self.folders, self.ledger)
@@ -115,10 +118,12 @@ async def test_the_ledger_has_what_was_told_word_for_word(road: Road) -> None:
     assert final["seq"] == 3
 
 
-async def test_too_many_open_jobs_are_refused_at_once(road: Road) -> None:
+async def test_too_many_open_jobs_are_refused_at_once(road: Road, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it, so nobody ends
+
     async def submit(who: Identity) -> str | None:
         try:
-            return await road.queue.submit({"type": "toy", "words": ["w"] * 50}, who)
+            return await road.queue.submit({"type": "waiter", "fifo": str(tmp_path / "pipe")}, who)
         except QueueFull as full:
             assert full.details["retry_after"] > 0
             return None
@@ -127,7 +132,8 @@ async def test_too_many_open_jobs_are_refused_at_once(road: Road) -> None:
     yours = await asyncio.gather(*(submit(YOU) for _ in range(4)))
     assert [job is None for job in mine] == [False] * 4 + [True] * 2
     assert [job is None for job in yours] == [False] * 2 + [True] * 2
-    for job in filter(None, mine + yours):
+    for job, who in (*((job, ME) for job in mine if job), *((job, YOU) for job in yours if job)):
+        await road.queue.cancel(job, who.client)
         await road.final(job)
     await road.final(await road.queue.submit({"type": "toy", "words": ["w"]}, ME))
 
@@ -148,8 +154,10 @@ async def test_a_refused_key_may_be_tried_again(road: Road) -> None:
     assert (await road.final(job))["status"] == "success"
 
 
-async def test_nobody_sees_or_stops_anothers_job(road: Road) -> None:
-    job = await road.queue.submit({"type": "toy", "words": ["a"] * 20_000}, ME)
+async def test_nobody_sees_or_stops_anothers_job(road: Road, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    job = await road.queue.submit({"type": "waiter", "fifo": str(tmp_path / "pipe")}, ME)
+    await road.some_news()
     with pytest.raises(JobNotFound):
         await road.queue.cancel(job, YOU.client)
     assert await road.queue.jobs(YOU.client) == []
@@ -182,7 +190,7 @@ async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
 async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:
     with pytest.raises(Exception, match="3 items"):
         await road.queue.submit({"type": "toy", "data": [{"words": []}] * 4}, ME)
-    with pytest.raises(UnknownType, match="reader, toy, twice"):
+    with pytest.raises(UnknownType, match="reader, toy, twice, waiter"):
         await road.queue.submit({"type": "song"}, ME)
 
 

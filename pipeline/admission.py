@@ -1,0 +1,98 @@
+"""How many jobs may be open, and how long each may stay so."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from pipeline.errors import QueueFull
+
+RETRY_AFTER_SECONDS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """open_jobs, open_jobs_per_client: unfinished jobs; deadline_seconds: from acceptance to the final answer."""
+
+    open_jobs: int = 1000
+    open_jobs_per_client: int = 100
+    deadline_seconds: float = 24 * 3600.0
+
+
+class Places:
+    """One for each unfinished job, and for each message that is about to become one."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken: Counter[str] = Counter()
+        self._total = 0
+
+    def take(self, client: str) -> None:
+        """Raises: QueueFull when the client has no place left, or the server."""
+        limits = self._limits
+        if self._total >= limits.open_jobs:
+            raise QueueFull(
+                f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        if self._taken[client] >= limits.open_jobs_per_client:
+            raise QueueFull(
+                f"You have {limits.open_jobs_per_client} unfinished jobs; wait for some of them.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        self.hold(client)
+
+    def hold(self, client: str) -> None:
+        """Take a place whatever the limits: for a job that was accepted before this server started."""
+        self._taken[client] += 1
+        self._total += 1
+
+    def give_back(self, client: str) -> None:
+        self._taken[client] -= 1
+        self._total -= 1
+        if not self._taken[client]:
+            del self._taken[client]
+
+
+class Deadlines:
+    """Calls `late` with the id of each job that is still among the open ones when its time is over.
+
+    Times: seconds since 1970. One timer for all, set to the earliest.
+    """
+
+    def __init__(self, open_jobs: Collection[str], late: Callable[[str], None]) -> None:
+        self._open = open_jobs
+        self._late = late
+        self._heap: list[tuple[float, str]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def add(self, deadline: float, job_id: str) -> None:
+        if len(self._heap) > 2 * len(self._open) + 1000:  # most are of jobs that have ended
+            self._heap = sorted(entry for entry in self._heap if entry[1] in self._open)
+        heapq.heappush(self._heap, (deadline, job_id))
+        if self._heap[0][1] == job_id:
+            self._set_alarm()
+
+    def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _set_alarm(self) -> None:
+        self.close()
+        while self._heap and self._heap[0][1] not in self._open:
+            heapq.heappop(self._heap)
+        if self._heap:
+            wait = max(0.0, self._heap[0][0] - time.time())
+            self._alarm = asyncio.get_running_loop().call_later(wait, self._ring)
+
+    def _ring(self) -> None:
+        now = time.time()
+        while self._heap and self._heap[0][0] <= now:
+            job_id = heapq.heappop(self._heap)[1]
+            if job_id in self._open:
+                self._late(job_id)
+        self._set_alarm()
