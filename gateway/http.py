@@ -293,8 +293,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         failure = as_failure(TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files."))
     except web.HTTPException:
         raise
-    except (ConnectionResetError, asyncio.CancelledError):
-        raise  # the client left
+    except ConnectionResetError:
+        log.info("client_left", path=request.path)
+        return web.Response(status=400)  # which nobody reads; aiohttp would log the exception as the server's
     except Exception as exc:
         if not isinstance(exc, ServiceError):
             log.exception("request_failed", path=request.path)

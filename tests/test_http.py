@@ -176,6 +176,21 @@ async def test_bad_upload_is_refused_and_leaves_nothing(
     assert uploads(contract_server) == before
 
 
+async def test_upload_that_breaks_off_leaves_nothing(call: Call, contract_server: Server) -> None:
+    await call("POST", "/files", **form(b"so that the folder is there"))
+    before = uploads(contract_server)
+    _, writer = await asyncio.open_connection("127.0.0.1", contract_server.port)
+    head = "POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\nContent-Type: multipart/form-data; boundary=b"
+    part = '--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    writer.write(f"{head}\r\n\r\n{part}{'x' * 2_000_000}".encode())
+    async with asyncio.timeout(30):
+        while uploads(contract_server) == before:  # until the server has begun to write
+            await call("GET", "/health")
+        writer.transport.abort()
+        while uploads(contract_server) != before:
+            await call("GET", "/health")
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "%2e%2e.wav", "x" * 1000, "\N{SNOWMAN}.wav", ""])
 async def test_names_of_uploads_are_only_names(call: Call, contract_server: Server, name: str) -> None:
     kept = (await call("POST", "/files", **form(b"x", name))).body
