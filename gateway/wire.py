@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import engineio
@@ -115,7 +116,8 @@ class _WebSocket(driver.WebSocket):
         await self._sock.prepare(request)
         self.environ = environ
         self.handler.__self__.wire = request.transport
-        await self.handler(self)
+        with self.server.counted(self):
+            await self.handler(self)
         return self._sock
 
     async def wait(self) -> str | bytes:
@@ -132,6 +134,26 @@ class _EngineServer(engineio.AsyncServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async: dict[str, Any] = {**self._async, "translate_request": _translate, "websocket": _WebSocket}
+        self._websockets: set[_WebSocket] = set()
+        self._none_left = asyncio.Event()
+
+    @contextmanager
+    def counted(self, websocket: _WebSocket) -> Iterator[None]:
+        self._websockets.add(websocket)
+        self._none_left.clear()
+        try:
+            yield
+        finally:
+            self._websockets.discard(websocket)
+            if not self._websockets:
+                self._none_left.set()
+
+    async def shutdown(self) -> None:
+        """When everybody has been told to leave: aiohttp, once it closes, no longer hears that they do."""
+        await super().shutdown()
+        if self._websockets:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._none_left.wait(), CLOSE_SECONDS)
 
     def create_queue(self, *args: Any, **kwargs: Any) -> OutboundQueue:
         return OutboundQueue()
