@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied
 from pipeline.messages import Event, Item, Request, Task
-from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.plans import Plan, Stage
 from pipeline.references import Broken, Key, Results, Run, Waiting
 
 
@@ -149,23 +149,24 @@ class _Change:
     def requeue(self, key: Key, run: Run, counted: bool) -> None:
         deaths = run.deaths + counted
         self.set(key, dataclasses.replace(run, attempt=run.attempt + 1, deaths=deaths, holder=None))
-        self.tasks.append(self._task(key))
+        stage = self.job.plan.stage(key[0])
+        self._submit(key, self.results.resolve(stage.params, key[1], stage))
 
-    def _task(self, key: Key) -> Task:
+    def _submit(self, key: Key, params: dict[str, Any]) -> None:
         stage, run = self.job.plan.stage(key[0]), self.runs[key]
-        request = self.job.request
-        return Task(
+        task = Task(
             job=self.job.id,
             stage=stage.name,
             item=key[1],
             worker=stage.worker,
-            params=self.results.resolve(stage.params, key[1], stage),
-            client=request.client,
+            params=params,
+            client=self.job.request.client,
             attempt=run.attempt,
             priority=self.job.priority,
             alone=run.deaths > 0,
             checkpoint=run.checkpoint,
         )
+        self.tasks.append(task)
 
     def end(self, state: State, body: dict[str, Any]) -> Step:
         """The one final answer."""
@@ -214,11 +215,8 @@ class _Change:
         if not wanted:
             self.set(key, Run("skipped"))
             return True
-        if isinstance(params, dict) and REFUSED in params:
-            self.set(key, Run("failed", result=params[REFUSED]))
-            return True
         self.set(key, Run("queued"))
-        self.tasks.append(self._task(key))
+        self._submit(key, params)
         return False
 
     def _fatal(self) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
     "$request.urls"   a parameter of the request          "$item.file"   the element of the fan-out
     "$fetch"          the whole result of stage `fetch`   "$fetch.file"  one field of it
     "$fetch*.file"    the list of it over all elements that `fetch` ran for
+    First("$fetch.file", "$item.file")   the first that is not null
+    {"**": "$request.whisper"}           the keys of what it leads to, beside the others
 
 A stage starts when everything it refers to is there, so stages that do not refer to each other run side by side.
 `over` runs a stage once for each element of a list, and stages that refer to it run once for each element too; with the
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
@@ -27,8 +29,17 @@ Bind = Callable[[str | bytes], FileRef]
 REFUSED = "$error"
 """Key of a batch element that was refused at the door: ``{"$error": failure}``; it fails in its place."""
 
+SPREAD = "**"
+
 RESERVED = frozenset({"type", "id", "idempotency_key", "v_conv"})
 """Keys of a message that belong to the road, not to a worker."""
+
+
+class First(tuple[str, ...]):
+    """References, of which the first that leads to something is taken."""
+
+    def __new__(cls, *refs: str) -> Self:
+        return super().__new__(cls, refs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What a plan's references lead to, given the results so far: the items of each stage, its parameters, the answer.
 
 A reference to a run that has not ended is `Waiting`, one to a run that failed is `Broken`. In an answer a failure that
-its stage keeps stands in the place of the result; where nothing else is left, the answer is the failure.
+its stage keeps stands in the place of the result; where nothing else is left, the answer is the failure. What a skipped
+stage would have filled is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline.errors import Internal, as_failure
 from pipeline.messages import BLOB, Item, Request
-from pipeline.plans import Plan, Stage, references, root
+from pipeline.plans import REFUSED, SPREAD, First, Plan, Stage, references, root
 
 Key = tuple[str, Item]
 """A stage's name and the item it runs for."""
@@ -112,19 +113,27 @@ class Results:
         body: dict[str, Any] = {}
         failures: list[dict[str, Any]] = []
         for key, value in template.items():
+            if self._skipped(value, item):
+                continue
             try:
                 body[key] = self._fill(value, item, scope)
             except Broken as broken:
                 failures.append(broken.failure)
                 body[key] = {"status": "error", **broken.failure}
-        if failures and len(failures) == len(self._from_stages(template)):
+        if failures and len(failures) == len(body.keys() & self._from_stages(template)):
             raise Broken(failures[0])
         return body
 
-    def _from_stages(self, template: Mapping[str, Any]) -> list[str]:
+    def _skipped(self, value: Any, item: Item) -> bool:
+        if not isinstance(value, str) or not value.startswith("$"):
+            return False
+        run = self._runs.get((root(value), item))
+        return run is not None and run.state == "skipped"
+
+    def _from_stages(self, template: Mapping[str, Any]) -> set[str]:
         """The keys of a template that any stage fills."""
         names = {stage.name for stage in self._plan.stages}
-        return [key for key, value in template.items() if names & set(map(root, references(value)))]
+        return {key for key, value in template.items() if names & set(map(root, references(value)))}
 
     def _outer_scope(self) -> tuple[str, ...]:
         return max((self._plan.scope(stage.name) for stage in self._plan.stages), key=len, default=())
@@ -145,7 +154,10 @@ class Results:
         if head == "request":
             return _walk(self._request.params, path)
         if head == "item":
-            return _walk(self._lookup(scope[-1], item[:-1], scope[:-1])[item[-1]], path)
+            element = self._lookup(scope[-1], item[:-1], scope[:-1])[item[-1]]
+            if isinstance(element, Mapping) and REFUSED in element:
+                raise Broken(element[REFUSED])
+            return _walk(element, path)
         theirs = self._plan.scope(head)
         if scope[: len(theirs)] == theirs:
             return _walk(self._result((head, item[: len(theirs)])), path)
@@ -166,8 +178,11 @@ class Results:
 def _filled(template: Any, lookup: Callable[[str], Any]) -> Any:
     if isinstance(template, str) and template.startswith("$"):
         return lookup(template)
+    if isinstance(template, First):
+        return next((value for ref in template if (value := lookup(ref)) is not None), None)
     if isinstance(template, Mapping):
-        return {key: _filled(value, lookup) for key, value in template.items()}
+        filled = {key: _filled(value, lookup) for key, value in template.items()}
+        return {**(filled.pop(SPREAD, None) or {}), **filled}
     if isinstance(template, (list, tuple)):
         return [_filled(value, lookup) for value in template]
     return template
@@ -175,6 +190,8 @@ def _filled(template: Any, lookup: Callable[[str], Any]) -> Any:
 
 def _walk(value: Any, path: list[str]) -> Any:
     for name in path:
+        if value is None:  # a skipped stage's result
+            return None
         if not isinstance(value, Mapping) or BLOB in value:
             raise Broken(as_failure(Internal("A stage of this pipeline gave a result of another shape.", field=name)))
         value = value.get(name)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from pipeline.errors import WorkerDied, as_failure
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.messages import Event, Kind, Request, Task
-from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.plans import REFUSED, First, Plan, Stage
 from pipeline.references import Key
 
 Params = create_model("Params", urls=(list[str], ...), flag=(bool, True))
@@ -174,7 +174,7 @@ def test_a_stage_is_skipped_where_its_condition_is_empty() -> None:
     plan = dataclasses.replace(FAN, stages=FAN.stages[:3], answer={})
     player = Player(new(plan, flag=False), lambda task: [says(task, "done", {"file": "f"})])
     assert {task.stage for task in player.ran} == {"fetch", "hear"}
-    assert player.answer["data"][0]["seen"] is None
+    assert "seen" not in player.answer["data"][0]
 
 
 def test_an_error_that_is_not_kept_ends_the_job() -> None:
@@ -347,6 +347,30 @@ def test_replaying_a_story_from_the_ledgers_view_changes_nothing_that_ended(
     settled = {key: run for key, run in job.runs.items() if run.settled}
     assert {key: again.job.runs[key] for key in settled} == settled
     assert all(again.job.runs[task.stage, task.item].attempt == task.attempt for task in again.tasks)
+
+
+def test_a_template_takes_what_is_there_and_spreads_options() -> None:
+    class Both(BaseModel):
+        sources: list[dict[str, str]]
+        options: dict[str, Any]
+
+    plan = Plan(
+        "both",
+        Both,
+        (
+            Stage("get", "dlp", {"url": "$item.url"}, over="$request.sources", when="$item.url"),
+            Stage("hear", "whisper", {"file": First("$get.file", "$item.file"), "**": "$request.options"}),
+        ),
+        each={"heard": "$hear", "info": "$get"},
+    )
+    sources = [{"url": "u"}, {"file": "mine.wav"}]
+    player = Player(
+        new(plan, sources=sources, options={"language": "en"}), lambda task: [says(task, "done", {"file": "got.mp4"})]
+    )
+    heard = {task.item: task.params for task in player.ran if task.stage == "hear"}
+    assert heard == {(0,): {"file": "got.mp4", "language": "en"}, (1,): {"file": "mine.wav", "language": "en"}}
+    assert "info" in player.answer["data"][0]
+    assert "info" not in player.answer["data"][1]
 
 
 @pytest.mark.parametrize(
