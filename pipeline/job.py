@@ -206,7 +206,7 @@ class _Change:
         key = (stage.name, item)
         try:
             wanted = stage.when is None or self.results.resolve(stage.when, item, stage)
-            params = self.results.resolve(stage.params, item, stage) if wanted else None
+            params: dict[str, Any] = self.results.resolve(stage.params, item, stage) if wanted else {}
         except Waiting:
             return False
         except Broken as broken:
