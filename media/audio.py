@@ -5,44 +5,27 @@
 
 Sample n of all blocks is heard at n / 16000 s on the clock that players show, which starts with the container: sound
 that starts late is preceded by silence, and silence stands for packets that were lost.
-
-FFmpeg is given an open file and no protocol, so nothing that a stranger wrote into a file can make it open another;
-playlists (HLS, DASH, concat) are no formats here at all, whatever the file's name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
-from pipeline.errors import FileNotFound, NoAudio, UnsupportedMedia
+from media.container import duration_of, opened, packets
+from pipeline.errors import NoAudio, UnsupportedMedia
 
 Audio = npt.NDArray[np.float32]
 """float32, shape (n_samples,), mono, 16 kHz, in [-1, 1]."""
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = 10 * SAMPLE_RATE
-
-_CONTAINERS = (
-    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
-    "dhav nsv ivf"
-)
-_SOUND_ALONE = (
-    "wav w64 mp3 flac aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb aiff caf au ape wv tta tak mpc mpc8 "
-    "gsm voc xwma sox dsf oma qcp nistsphere ircam shn"
-)
-FORMATS = tuple(f"{_CONTAINERS} {_SOUND_ALONE}".split())
-"""FFmpeg's names of the demuxers that may run: none opens a second file, none reads a picture or a playlist."""
-
-_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(FORMATS)}
 
 _RATES = range(4_000, 768_000 + 1)
 _MAX_CHANNELS = 64
@@ -52,26 +35,6 @@ _GAP_SAMPLES = SAMPLE_RATE // 10
 """A timestamp further ahead than this is a gap; below it is the container's rounding."""
 _LONGEST_GAP_SECONDS = 3600.0
 """Believed where the container does not say how long it is."""
-_LONGEST_DURATION_SECONDS = 7 * 24 * 3600.0
-"""A container that claims more is not believed."""
-_DAMAGED_READS = 100
-"""So many reads in a row may fail before the rest of a file is given up."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Probe:
-    """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say."""
-
-    duration: float | None
-    has_audio: bool
-    has_video: bool
-
-
-def probe(path: Path) -> Probe:
-    """Look into a file without decoding it. Raises: UnsupportedMedia, FileNotFound."""
-    with _open(path) as container:
-        pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
-        return Probe(_duration(container), bool(container.streams.audio), bool(pictures))
 
 
 def decode(path: Path) -> Iterator[Audio]:
@@ -79,7 +42,7 @@ def decode(path: Path) -> Iterator[Audio]:
 
     The stream is the one that players choose. Raises: UnsupportedMedia, NoAudio, FileNotFound.
     """
-    with _open(path) as container:
+    with opened(path) as container:
         stream = _audio_stream(container)
         heard = False
         for block in _blocks(_aligned(container, stream)):
@@ -91,30 +54,6 @@ def decode(path: Path) -> Iterator[Audio]:
                 "Convert it to mp3 or wav and send it again.",
                 field="file",
             )
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        file = path.open("rb")
-    except OSError as exc:
-        raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
-    with file:
-        if not file.read(1):
-            raise UnsupportedMedia("This file is empty; send one with sound in it.", field="file")
-        file.seek(0)
-        try:
-            container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as exc:
-            raise UnsupportedMedia(
-                "This is not audio or video that the server can read, or it is cut short: send a whole file in a "
-                "common format, such as mp3, wav, m4a, ogg, flac, mp4, mkv or webm.",
-                field="file",
-            ) from exc
-        with container:
-            yield container
 
 
 def _audio_stream(container: Any) -> Any:
@@ -144,20 +83,7 @@ def _undecodable(codec: str) -> UnsupportedMedia:
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     """Every frame that can be decoded; what cannot is left out."""
-    failed = 0
-    packets = container.demux(stream)
-    while failed < _DAMAGED_READS:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except MemoryError:
-            raise
-        except av.FFmpegError:  # this read failed; the next may not
-            failed += 1
-            packets = container.demux(stream)
-            continue
-        failed = 0
+    for packet in packets(container, stream):
         try:
             yield from packet.decode()
         except MemoryError:
@@ -169,7 +95,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 def _aligned(container: Any, stream: Any) -> Iterator[npt.NDArray[np.int16]]:
     """Mono 16 kHz samples in pieces of any size, silence in the gaps."""
     origin = (container.start_time or 0) / av.time_base
-    duration = _duration(container)
+    duration = duration_of(container)
     emitted = 0
     resampler: Any = None
     shape: tuple[str, str, int] | None = None
@@ -230,13 +156,3 @@ def _believable(due: int, emitted: int, duration: float | None) -> bool:
     if duration is None:
         return due - emitted <= _LONGEST_GAP_SECONDS * SAMPLE_RATE
     return due <= (duration + 1) * SAMPLE_RATE
-
-
-def _duration(container: Any) -> float | None:
-    seconds = (container.duration or 0) / av.time_base
-    return seconds if 0 < seconds <= _LONGEST_DURATION_SECONDS else None
-
-
-def _is_cover(stream: Any) -> bool:
-    """An album's picture in an audio file."""
-    return bool(stream.disposition & Disposition.attached_pic)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.audio import BLOCK_SAMPLES, FORMATS, SAMPLE_RATE, decode, probe
+from media.audio import BLOCK_SAMPLES, SAMPLE_RATE, decode
+from media.container import FORMATS, probe
 from pipeline.errors import NoAudio, ServiceError, UnsupportedMedia
 from tests.recordings import EXAMPLE, Samples, beep, heard_at, write
 

@@ -135,7 +135,8 @@ class Whisper(Worker):
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
-        from media.audio import SAMPLE_RATE, decode, probe
+        from media.audio import SAMPLE_RATE, decode
+        from media.container import probe
         from media.speech import cut
 
         self._check_language(params.language)

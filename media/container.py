@@ -1,0 +1,116 @@
+"""Opening a stranger's audio or video: the one place where FFmpeg meets a file.
+
+FFmpeg is given an open file and no protocol, so nothing that a stranger wrote into a file can make it open another;
+playlists (HLS, DASH, concat) and image sequences are no formats here at all, whatever the file's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.stream import Disposition
+
+from pipeline.errors import FileNotFound, UnsupportedMedia
+
+_CONTAINERS = (
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
+    "dhav nsv ivf"
+)
+_SOUND_ALONE = (
+    "wav w64 mp3 flac aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb aiff caf au ape wv tta tak mpc mpc8 "
+    "gsm voc xwma sox dsf oma qcp nistsphere ircam shn"
+)
+FORMATS = tuple(f"{_CONTAINERS} {_SOUND_ALONE}".split())
+"""FFmpeg's names of the demuxers that may run: none opens a second file, none reads a picture or a playlist."""
+
+MAX_FRAME_PIXELS = 40_000_000
+"""An 8K frame has 35 million; decoding one takes six bytes for each."""
+_MAX_STREAMS = 64
+
+_OPTIONS = {
+    "protocol_whitelist": "none",
+    "format_whitelist": ",".join(FORMATS),
+    "max_streams": str(_MAX_STREAMS),
+    "max_pixels": str(MAX_FRAME_PIXELS),  # while probing, which decodes frames of some codecs
+}
+
+_LONGEST_DURATION_SECONDS = 7 * 24 * 3600.0
+"""A container that claims more is not believed."""
+_DAMAGED_READS = 100
+"""So many reads in a row may fail before the rest of a file is given up."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say."""
+
+    duration: float | None
+    has_audio: bool
+    has_video: bool
+
+
+def probe(path: Path) -> Probe:
+    """Look into a file without decoding it. Raises: UnsupportedMedia, FileNotFound."""
+    with opened(path) as container:
+        pictures = [stream for stream in container.streams.video if not is_cover(stream)]
+        return Probe(duration_of(container), bool(container.streams.audio), bool(pictures))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """PyAV's container for a file. Raises: UnsupportedMedia, FileNotFound."""
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
+    with file:
+        if not file.read(1):
+            raise UnsupportedMedia("This file is empty; send a whole one.", field="file")
+        file.seek(0)
+        try:
+            container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError) as exc:
+            raise UnsupportedMedia(
+                "This is not audio or video that the server can read, or it is cut short: send a whole file in a "
+                "common format, such as mp3, wav, m4a, ogg, flac, mp4, mkv or webm.",
+                field="file",
+            ) from exc
+        with container:
+            yield container
+
+
+def packets(container: Any, stream: Any) -> Iterator[Any]:
+    """A stream's packets, the last one empty; reads that fail are passed over."""
+    failed = 0
+    read = container.demux(stream)
+    while failed < _DAMAGED_READS:
+        try:
+            packet = next(read)
+        except StopIteration:
+            return
+        except MemoryError:
+            raise
+        except av.FFmpegError:  # this read failed; the next may not
+            failed += 1
+            read = container.demux(stream)
+            continue
+        failed = 0
+        yield packet
+
+
+def duration_of(container: Any) -> float | None:
+    """Seconds that the container claims, where they can be believed."""
+    seconds = (container.duration or 0) / av.time_base
+    return seconds if 0 < seconds <= _LONGEST_DURATION_SECONDS else None
+
+
+def is_cover(stream: Any) -> bool:
+    """An album's picture in an audio file."""
+    return bool(stream.disposition & Disposition.attached_pic)
