@@ -65,7 +65,7 @@ def folders(data: Path) -> Folders:
 def drive(worker: Worker, params: dict[str, Any], ctx: Recorder, steps: int | None = None) -> tuple[Any, list[Any]]:
     """The task's result, as JSON gives it back, and the units that were computed.
 
-    params: `file` as a path. Raises: Stopped after so many steps.
+    params: `file` as a path. Raises: Stopped after so many units.
     """
     file = FileRef("path", str(params["file"]))
     run = worker.run(worker.Params.model_validate({**params, "file": file}), ctx)
@@ -73,11 +73,15 @@ def drive(worker: Worker, params: dict[str, Any], ctx: Recorder, steps: int | No
     try:
         unit = next(run)
         while True:
-            if steps is not None and len(units) == steps:
+            if steps is not None and len(units) >= steps:
                 run.close()
                 raise Stopped
-            units.append(unit)
-            (result,) = worker.forward([unit])
-            unit = run.throw(result) if isinstance(result, BaseException) else run.send(result)
+            asked = unit if isinstance(unit, list) else [unit]
+            units += asked
+            results = worker.forward(asked)
+            if failed := next((result for result in results if isinstance(result, BaseException)), None):
+                unit = run.throw(failed)
+            else:
+                unit = run.send(results if isinstance(unit, list) else results[0])
     except StopIteration as end:
         return orjson.loads(orjson.dumps(end.value)), units

@@ -112,6 +112,35 @@ async def test_a_cancelled_job_is_not_run(transport: Transport) -> None:
     assert [event.job for event in ends] == ["kept"]
 
 
+async def test_a_task_may_ask_for_several_units_at_once(transport: Transport) -> None:
+    """They share batches, come back in order, and one that fails fails its own task only."""
+    transport.submit(task("list", words=["a", "b", "c", "d", "e"], at_once=3))
+    transport.submit(task("bad", words=["a", "bad", "c"], at_once=3))
+    transport.submit(task("empty", words=["a"], at_once=0))
+    ends = {event.job: event.data for event in await heard(transport, 3) if event.kind in ("done", "failed")}
+    assert ends["list"]["words"] == ["A", "B", "C", "D", "E"]
+    assert ends["list"]["largest_batch"] == 2
+    assert ends["bad"]["error_code"] == "UNSUPPORTED_MEDIA"
+    assert ends["empty"]["error_code"] == "INTERNAL"
+
+
+def test_a_list_of_units_does_not_hold_up_other_tasks(folders: Folders) -> None:
+    ended: list[str] = []
+    toy = Toy(Toy.Settings(), folders)
+    toy.load()
+    engine = Engine(toy, lambda event: ended.append(event.job) if event.kind == "done" else None)
+    engine.add(task("list", words=["l"] * 8, at_once=8))
+    engine.add(task("short", words=["s"]))
+    engine.step()
+    assert ended == ["short"]
+    steps = 1
+    while engine.busy:
+        engine.step()
+        steps += 1
+    assert ended == ["short", "list"]
+    assert steps == 5
+
+
 def waiting(job: str, folder: Path) -> tuple[Task, Path]:
     """A task that ends when somebody writes into the pipe."""
     pipe = folder / job

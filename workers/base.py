@@ -4,7 +4,8 @@ A worker is one file in this folder. It says what a task may ask (`Params`), wha
 implements three methods; the host (`workers.host`) does the rest:
 
     load()            once in the process, before the first task; heavy imports belong here
-    run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's
+    run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's;
+                      `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
 A worker that waits more than it computes, as downloads do, is an `AsyncWorker`: `run_async` instead of the last two.
@@ -26,7 +27,7 @@ from media.files import Folders
 from pipeline.messages import FileRef
 
 Run = Generator[Any, Any, Any]
-"""Yields units, is sent results, returns the task's result (JSON-serialisable)."""
+"""Yields units or lists of units, is sent results, returns the task's result (JSON-serialisable)."""
 
 
 class Params(BaseModel):

@@ -3,6 +3,9 @@
 add(task) ─▶ run() up to its first unit ┐
                                         ├─▶ step(): up to `batch` units that go together ─▶ forward() ─▶ run() goes on
 units wait, oldest task first ──────────┘
+
+A task that yields a list has several units waiting. Every task that waits gives one to a batch before any gives its
+second, so a long list fills batches without holding up the others.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from itertools import chain, zip_longest
 from typing import Any
 
 import structlog
@@ -25,14 +28,26 @@ from workers.context import CANCELLED, BaseEngine, Emit, TaskContext
 log = structlog.get_logger()
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class _Open:
-    """A task under way: its generator stands at `unit`."""
+    """A task under way: its generator stands at `units`, a list where it asked for several at once."""
 
     task: Task
     ctx: TaskContext
     run: Run
-    unit: Any = None
+    units: list[Any] = dataclasses.field(default_factory=list)
+    results: list[Any] = dataclasses.field(default_factory=list)
+    waiting: deque[int] = dataclasses.field(default_factory=deque)
+    """Which of the units have no result yet."""
+    several: bool = False
+
+    def stand_at(self, asked: Any) -> None:
+        self.several = isinstance(asked, list)
+        self.units = asked if self.several else [asked]
+        if not self.units:
+            raise ValueError("a task must yield at least one unit")
+        self.results = [None] * len(self.units)
+        self.waiting = deque(range(len(self.units)))
 
 
 class Engine(BaseEngine):
@@ -54,7 +69,7 @@ class Engine(BaseEngine):
         except ServiceError as exc:
             self._fail(task, exc)
             return
-        self._go_on(_Open(task, ctx, run), lambda: next(run))
+        self._go_on(_Open(task, ctx, run))
 
     def cancel(self, job: str) -> None:
         """Stop the tasks of a job between two of their steps."""
@@ -68,34 +83,46 @@ class Engine(BaseEngine):
             self._end(task.task, "lost", CANCELLED)
 
     def step(self) -> None:
-        """One batch: the oldest waiting unit and those that go with it, of other tasks."""
-        key = self._worker.key(self._open[0].unit)
-        batch = [task for task in self._open if self._worker.key(task.unit) == key][: self._worker.batch]
-        for task in batch:
+        """One batch: the oldest waiting unit and those that go with it, of the same and other tasks."""
+        batch = self._next_batch()
+        for (task, index), result in zip(batch, self._forward(batch), strict=True):
+            task.results[index] = result
+            task.waiting.remove(index)
+        for task in dict.fromkeys(task for task, _ in batch):
             self._open.remove(task)
-        for task, result in zip(batch, self._forward(batch), strict=True):
-            if isinstance(result, BaseException):
-                self._go_on(task, lambda task=task, exc=result: task.run.throw(exc))  # type: ignore[misc]
+            if task.waiting:
+                self._open.append(task)
             else:
-                self._go_on(task, lambda task=task, value=result: task.run.send(value))  # type: ignore[misc]
+                self._go_on(task)
 
-    def _forward(self, batch: list[_Open]) -> list[Any]:
+    def _next_batch(self) -> list[tuple[_Open, int]]:
+        oldest = self._open[0]
+        key = self._worker.key(oldest.units[oldest.waiting[0]])
+        fitting = [
+            [(task, index) for index in task.waiting if self._worker.key(task.units[index]) == key]
+            for task in self._open
+        ]
+        rounds = chain.from_iterable(zip_longest(*fitting))
+        return [pair for pair in rounds if pair][: self._worker.batch]
+
+    def _forward(self, batch: list[tuple[_Open, int]]) -> list[Any]:
         """Results in order; an exception stands in the place of the unit that it concerns."""
         self.step_started = time.monotonic()
         try:
-            return self._worker.forward([task.unit for task in batch])
+            return self._worker.forward([task.units[index] for task, index in batch])
         except Exception as exc:
             if len(batch) == 1:
                 return [exc]
             log.exception("batch_failed", worker=self._worker.name, size=len(batch))
-            return [result for task in batch for result in self._forward([task])]  # find the guilty one
+            return [result for unit in batch for result in self._forward([unit])]  # find the guilty one
         finally:
             self.step_started = None
 
-    def _go_on(self, task: _Open, action: Callable[[], Any]) -> None:
+    def _go_on(self, task: _Open) -> None:
+        """Bring a task to what it yields next, or to its end."""
         self.step_started = time.monotonic()
         try:
-            task.unit = action()
+            task.stand_at(_resumed(task))
             self._open.append(task)
         except StopIteration as stop:
             self._end(task.task, "done", stop.value)
@@ -103,6 +130,16 @@ class Engine(BaseEngine):
             self._fail(task.task, exc)
         finally:
             self.step_started = None
+
+
+def _resumed(task: _Open) -> Any:
+    """What the task yields after it was sent its results, or the first exception among them."""
+    if not task.units:
+        return next(task.run)
+    failure = next((result for result in task.results if isinstance(result, BaseException)), None)
+    if failure is not None:
+        return task.run.throw(failure)
+    return task.run.send(task.results if task.several else task.results[0])
 
 
 def engine_of(worker: Worker, emit: Emit) -> BaseEngine:

@@ -14,6 +14,7 @@ class ToyParams(Params):
     die_at: int | None = None
     padding: int = 0
     keep: str | None = None
+    at_once: int | None = None
 
 
 class Toy(Worker):
@@ -31,6 +32,10 @@ class Toy(Worker):
     def run(self, params: ToyParams, ctx: Context) -> Run:
         """`die_at` kills the process at that word, once: the next attempt finds a checkpoint behind it."""
         said = list(ctx.finished)
+        if params.at_once is not None:
+            while len(said) < len(params.words):
+                said += yield params.words[len(said) : len(said) + params.at_once]
+            return {"words": said, "largest_batch": max(self.batches)}
         resumed = ctx.checkpoint_data or 0
         for index, word in enumerate(params.words[resumed:], resumed):
             if index == params.die_at and not resumed:
