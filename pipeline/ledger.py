@@ -110,6 +110,14 @@ class FileRow(NamedTuple):
     created_at: float
 
 
+class Expired(NamedTuple):
+    """What the retention is over for: ids of jobs, names of their blobs, paths of files."""
+
+    jobs: list[str]
+    blobs: list[str]
+    files: list[str]
+
+
 class Ledger(Database):
     """The database of one server."""
 
@@ -184,11 +192,11 @@ def file_removed(file_id: str) -> list[Statement]:
     return [Statement("DELETE FROM files WHERE id=?", (file_id,), one_row=True)]
 
 
-def expired(before: float) -> list[Statement]:
-    """Forget what ended or came before that time; the files themselves are the caller's to delete."""
+def forgotten(old: Expired) -> list[Statement]:
+    """Forget jobs and files; what lies on the disk is the caller's to delete."""
     return [
-        Statement("DELETE FROM jobs WHERE finished_at < ?", (before,)),
-        Statement("DELETE FROM files WHERE created_at < ?", (before,)),
+        *(Statement("DELETE FROM jobs WHERE id=?", (job_id,)) for job_id in old.jobs),
+        *(Statement("DELETE FROM files WHERE path=?", (path,)) for path in old.files),
     ]
 
 
@@ -279,13 +287,12 @@ def owner_of_path(db: sqlite3.Connection, path: str) -> str | None:
     return row[0] if row else None
 
 
-def expiring(db: sqlite3.Connection, before: float) -> tuple[list[str], list[str]]:
-    """Names of the blobs and paths of the files that `expired` will forget."""
-    blobs = db.execute(
-        "SELECT name FROM blobs JOIN jobs ON jobs.id = blobs.job WHERE jobs.finished_at < ?", (before,)
-    ).fetchall()
-    files = db.execute("SELECT path FROM files WHERE created_at < ?", (before,)).fetchall()
-    return [name for (name,) in blobs], [path for (path,) in files]
+def expired(db: sqlite3.Connection, before: float, limit: int) -> Expired:
+    """Some of the jobs that ended, and of the files that came, before that time: at most `limit` of each."""
+    jobs = db.execute("SELECT id FROM jobs WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
+    blobs = [row for job in jobs for row in db.execute("SELECT name FROM blobs WHERE job=?", job)]
+    files = db.execute("SELECT path FROM files WHERE created_at < ? LIMIT ?", (before, limit)).fetchall()
+    return Expired(*([text for (text,) in found] for found in (jobs, blobs, files)))
 
 
 def known_blobs(db: sqlite3.Connection) -> set[str]:

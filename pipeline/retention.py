@@ -21,6 +21,8 @@ from pipeline.ledger import Ledger
 log = structlog.get_logger()
 
 SWEEP_SECONDS = 3600.0
+SWEEP_ROWS = 500
+"""Jobs that are forgotten in one commit: acceptance waits behind it."""
 
 
 class Retention:
@@ -49,10 +51,10 @@ class Retention:
     async def sweep(self) -> None:
         """Forget everything that is older than the retention."""
         before = time.time() - self._seconds
-        blobs, files = await self._ledger.read(lambda db: rows.expiring(db, before))
-        await self._ledger.commit(rows.expired(before), refusable=False)
-        paths = [*(self._folders.blobs / name for name in blobs), *map(Path, files)]
-        await asyncio.to_thread(_unlink, paths)
+        while any(old := await self._ledger.read(lambda db: rows.expired(db, before, SWEEP_ROWS))):
+            await self._ledger.commit(rows.forgotten(old), refusable=False)
+            paths = [*(self._folders.blobs / name for name in old.blobs), *map(Path, old.files)]
+            await asyncio.to_thread(_unlink, paths)
 
     async def _run(self) -> None:
         while True:
