@@ -26,7 +26,7 @@ class AsyncEngine(BaseEngine):
     def __init__(self, worker: AsyncWorker, emit: Emit) -> None:
         super().__init__(worker, emit)
         self._async_worker = worker
-        self._running: dict[asyncio.Task[None], str] = {}
+        self._running: dict[asyncio.Task[None], Task] = {}
         self._places = asyncio.Semaphore(worker.concurrency)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="tasks", daemon=True).start()
@@ -42,11 +42,16 @@ class AsyncEngine(BaseEngine):
 
     def _start(self, task: Task) -> None:
         running = self._loop.create_task(self._run(task))
-        self._running[running] = task.job
-        running.add_done_callback(self._running.pop)
+        self._running[running] = task
+        running.add_done_callback(self._ended)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        task = self._running.pop(running)
+        if running.cancelled():  # perhaps before its first step, so it cannot say so itself
+            self._end(task, "lost", CANCELLED)
 
     def _cancel(self, job: str) -> None:
-        for running in [running for running, of in self._running.items() if of == job]:
+        for running in [running for running, task in self._running.items() if task.job == job]:
             running.cancel()
 
     async def _run(self, task: Task) -> None:
@@ -55,8 +60,6 @@ class AsyncEngine(BaseEngine):
             async with self._places:
                 result = await self._async_worker.run_async(checked(self._worker.Params, task.params), ctx)
             self._end(task, "done", result)
-        except asyncio.CancelledError:
-            self._end(task, "lost", CANCELLED)
         except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
             self._fail(task, exc)
 
