@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -277,10 +278,14 @@ def start_context(crew: Crew) -> Any:
     """The start method: a fork server that has imported, and only imported, what workers need; spawn elsewhere."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     modules = {module for worker, _ in crew.values() for module in worker.imports}
     context.set_forkserver_preload(["__main__", "workers.host", *sorted(modules)])
+    # A supervisor may tell every process to stop; the fork server, and so the workers, end when this one does.
+    resource_tracker.ensure_running()  # else the fork server does so, which unblocks the signal
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import subprocess
@@ -136,15 +137,19 @@ def test_killed_server_leaves_no_process_and_no_file_and_goes_on_from_checkpoint
     assert not any((server.data / "work").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
 def test_server_told_to_stop_refuses_new_work_and_hands_back_the_rest_uncounted(
-    server: DrillServer, gate: Gate, trace: Path, number: signal.Signals
+    server: DrillServer, gate: Gate, trace: Path, number: signal.Signals, everybody: bool
 ) -> None:
+    """Also when its whole group is told: by Ctrl-C in a terminal, or by a supervisor."""
     with Client(server.url) as client:
         held = client.submit("drill", script=["go", gate.step, "go"], trace=str(trace))
         gate.reached()
         jobs = [held, *(client.submit("single", script=["go"] * 50) for _ in range(20))]
-        server.signal(number)
+        for pid in [*(descendants(server.pid) if everybody else ()), server.pid]:
+            os.kill(pid, number)
         with pytest.raises(OptivusError) as refused:
             while True:  # what is accepted until then counts too
                 jobs.append(client.submit("single", script=["go"]))

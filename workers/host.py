@@ -72,6 +72,9 @@ def serve(launch: Launch, connection: Connection) -> None:
     config.configure_logging(launch.log_level)
     link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
     connection.close()
+    signal.signal(signal.SIGTERM, link.terminate)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server holds back
     link.start()
     try:
         worker = launch.make()
@@ -112,6 +115,7 @@ class _Link(threading.Thread):
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._held: dict[tuple[Any, ...], Task] = {}
+        self._cancelled: set[str] = set()
         self._outbox: list[Event] = []
 
     def run(self) -> None:
@@ -131,6 +135,8 @@ class _Link(threading.Thread):
                 if "do" in message:
                     task = Task.decode(message["do"])
                     self._held[task.job, task.stage, task.item] = task
+                elif "cancel" in message:
+                    self._cancelled.add(message["cancel"])
                 self._inbox.put(message)
 
     def take(self, wait: bool) -> Iterable[Any]:
@@ -145,10 +151,18 @@ class _Link(threading.Thread):
         ended = event.kind in ENDS
         if ended:
             self._held.pop((event.job, event.stage, event.item), None)
+            self._cancelled.discard(event.job)
         with self._lock:
             self._outbox.append(event)
         if not ended or threading.current_thread() is not threading.main_thread():
             self.flush()
+
+    def terminate(self, number: int, frame: Any) -> None:
+        """SIGTERM. The server sends it when a cancelling was not heard; a supervisor sends it to everybody who belongs
+        to the server, and then the server drains and lets its workers go.
+        """
+        if self._cancelled:
+            self._abandon()
 
     def flush(self) -> None:
         with self._lock:
