@@ -143,6 +143,16 @@ def test_batch_survives_a_poisonous_item_and_a_killed_worker(client: Client, gat
     assert [item.get("error_code") for item in final.answer["data"]] == [None] * 30 + ["WORKER_DIED"] + [None] * 69
 
 
+def test_event_that_the_ledger_cannot_hold_ends_its_own_job_only(client: Client) -> None:
+    good = client.submit("drill", script=["go"] * 50)
+    bad = client.submit("drill", script=["go", "huge", "go"])
+    with pytest.raises(OptivusError) as failed:
+        bad.result()
+    assert failed.value.code == "INTERNAL"
+    assert len(told(good)) == 51
+    assert client.submit("drill", script=["go"]).result()["status"] == "success"
+
+
 def test_cancelled_job_that_waits_never_runs(client: Client, gate: Gate, trace: Path) -> None:
     first = client.submit("single", script=[gate.step])
     gate.reached()

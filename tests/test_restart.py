@@ -6,10 +6,12 @@ import asyncio
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import socketio
 
 from client import Client, Final, OptivusError, Partial
 from pipeline.database import Database
+from pipeline.retention import SWEEP_ROWS
 from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
 from tests.servers import ROOT
 
@@ -264,3 +267,22 @@ def test_full_disk_refuses_new_work_and_corrupts_nothing(server: DrillServer) ->
             assert isinstance(events[-1], Final)
             assert events[-1].status == "success"
     assert server.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_all_old_jobs_are_forgotten_however_many(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path, RETENTION_HOURS="0.0000001")
+    with server, Client(server.url) as client:
+        client.submit("drill", script=["go"]).result()
+        token = client.token
+    copies = f"""
+        WITH RECURSIVE n(n) AS (SELECT 1 UNION SELECT n + 1 FROM n WHERE n < {2 * SWEEP_ROWS + 1})
+        INSERT INTO jobs SELECT id || n, client, owner, client_id, type, plan, params, warnings, id || n, priority,
+            created_at, deadline, finished_at, state, version, seq FROM jobs, n"""
+    with closing(sqlite3.connect(server.data / "ledger.sqlite3", isolation_level=None)) as ledger:
+        ledger.execute(copies)
+    with server, Client(server.url, token) as client:
+        while client.jobs():
+            continue  # the sweep goes on beside us
+        assert client.submit("drill", script=["go"]).result()["status"] == "success"
+    assert server.rows("SELECT count(*) FROM jobs") == [(1,)]
+    assert server.rows("SELECT count(*) FROM events") == [(2,)]

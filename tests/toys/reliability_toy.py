@@ -14,7 +14,7 @@ from workers.base import Context, Params, Run, Worker
 
 
 class DrillParams(Params):
-    script: list[str] = Field(description="a step each: `go`, or one of STEPS and a path")
+    script: list[str] = Field(description="a step each: `go`, `huge`, or one of STEPS and a path")
     trace: str | None = Field(None, description="file for a line `label step pid` before each step")
     label: str = ""
 
@@ -85,7 +85,7 @@ class Drill(Worker):
         (ctx.workdir / "temporary").touch()
         for index in range(ctx.checkpoint_data or 0, len(params.script)):
             yield Unit(params.script[index], params.trace, f"{params.label} {index} {os.getpid()}\n")
-            ctx.partial(index, params.script[index])
+            ctx.partial(2**63 if params.script[index] == "huge" else index, params.script[index])
             ctx.checkpoint(index + 1)
         return {"steps": len(params.script), "pid": os.getpid()}
 
