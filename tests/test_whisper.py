@@ -233,6 +233,13 @@ def test_hints_reach_the_model(tiny: Whisper, tmp_path: Path) -> None:
 def test_file_errors_are_typed(tiny: Whisper, tmp_path: Path) -> None:
     with pytest.raises(NoAudio):
         drive(tiny, {"file": write(tmp_path / "silent.mp4", None, video=1)}, Recorder(tmp_path))
+
+
+def test_video_without_sound_may_be_an_empty_transcript(tiny: Whisper, tmp_path: Path) -> None:
+    asked = {"file": write(tmp_path / "silent.mp4", None, video=1), "missing_audio": "empty"}
+    result, units = drive(tiny, asked, Recorder(tmp_path))
+    assert (result["text"], result["chunks"], result["language"], units) == ("", [], None, [])
+    assert "no sound" in result["reason"]
     (tmp_path / "text.mp3").write_text("no song\n" * 100)
     with pytest.raises(ServiceError) as refused:
         drive(tiny, {"file": tmp_path / "text.mp3"}, Recorder(tmp_path))

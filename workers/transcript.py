@@ -133,6 +133,12 @@ class Transcript:
             yield chunk
 
 
+def silent(duration: float | None) -> dict[str, Any]:
+    """The result for a video without sound. duration: seconds, if known."""
+    reason = "This video has no sound."
+    return {"text": "", "chunks": [], "language": None, "duration": round(duration or 0.0, 3), "reason": reason}
+
+
 def _words(words: list[Any], offset: float, earliest: float, last: float) -> Iterator[dict[str, Any]]:
     """Each word as Whisper writes it, a space before it where the language has one; its times within the chunk."""
     for word in words:

@@ -25,7 +25,7 @@ from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
 from workers import whisper_weights
 from workers.base import Context, Params, Run, Worker, WorkerSettings
-from workers.transcript import Heard, Transcript
+from workers.transcript import Heard, Transcript, silent
 
 if TYPE_CHECKING:
     from media.audio import Audio
@@ -79,6 +79,9 @@ class WhisperParams(Params):
     initial_prompt: Hint | None = Field(None, description="text whose spelling and style to follow, in every piece")
     hotwords: Hint | None = Field(None, description="words that are likely to occur")
     vad: bool = Field(True, description="leave out what is not speech")
+    missing_audio: Literal["error", "empty"] = Field(
+        "error", description="a video without sound: `NO_AUDIO`, or an empty transcript that says so in `reason`"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +144,10 @@ class Whisper(Worker):
 
         self._check_language(params.language)
         path = ctx.local(params.file)
-        told = probe(path).duration
+        file = probe(path)
+        if params.missing_audio == "empty" and file.has_video and not file.has_audio:
+            return silent(file.duration)
+        told = file.duration
         transcript = Transcript(ctx, SAMPLE_RATE, params.language, translated=params.task == "translate")
         heard = 0
         with closing(cut(decode(path), vad=params.vad, start=transcript.window)) as windows:
