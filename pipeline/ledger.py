@@ -61,6 +61,10 @@ _JOB = (
     "id, client, owner, client_id, type, plan, params, warnings, idempotency_key, priority, created_at, deadline, "
     "finished_at, state, version, seq"
 )
+_PUT_FILE = (
+    "INSERT INTO files (id, owner, path, name, bytes, created_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO "
+    "UPDATE SET name=excluded.name, bytes=excluded.bytes, created_at=excluded.created_at WHERE owner=excluded.owner"
+)
 _INSERT_JOB = f"INSERT INTO jobs ({_JOB}) VALUES ({', '.join('?' * 16)})"
 _UPDATE_JOB = "UPDATE jobs SET state=?, version=?, seq=?, finished_at=? WHERE id=? AND version=?"
 _PUT_TASK = (
@@ -185,7 +189,8 @@ def new_file_id() -> str:
 
 
 def file_added(file: FileRow) -> list[Statement]:
-    return [Statement("INSERT INTO files (id, owner, path, name, bytes, created_at) VALUES (?, ?, ?, ?, ?, ?)", file)]
+    """An upload, or what a worker made; a later attempt of its task may have made it again."""
+    return [Statement(_PUT_FILE, file)]
 
 
 def file_removed(file_id: str) -> list[Statement]:

@@ -25,7 +25,7 @@ from pipeline.messages import Event, Task
 from pipeline.process import Incarnation
 from pipeline.transport import Transport
 from pipeline.work_queue import WorkQueue
-from workers.base import Worker, WorkerSettings
+from workers.base import AsyncWorker, Worker, WorkerSettings
 from workers.context import clear_workdir
 from workers.host import Launch, serve
 
@@ -218,7 +218,8 @@ class LocalTransport(Transport):
         self._crew = crew
         context = start_context(crew)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = sum(settings.replicas for _, settings in crew.values()) or 1
+        computing = [settings for worker, settings in crew.values() if not issubclass(worker, AsyncWorker)]
+        processes = sum(settings.replicas for settings in computing) or 1
         self._pools: dict[str, Pool] = {}
         for name, (worker, settings) in crew.items():
             threads = settings.threads or max(1, cores // processes)

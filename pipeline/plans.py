@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, create_model
 
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.messages import FileRef
@@ -69,6 +69,7 @@ class Plan:
     """A pipeline. `answer` is the template of the documented answer, or a reference to a result that is the answer.
 
     each: template of one element of the fan-out; the answer then has them all, in order, under `data`.
+    echoes: keys of the request's element that stand beside the error of one that failed.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Plan:
     stages: tuple[Stage, ...]
     answer: dict[str, Any] | str = dataclasses.field(default_factory=dict)
     each: dict[str, Any] | str | None = None
+    echoes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for position, stage in enumerate(self.stages):
@@ -155,9 +157,57 @@ def checked(model: type[M], raw: Mapping[str, Any], bind: Bind | None = None) ->
         raise InvalidInput(f"Parameter {field!r}: {reason}.", field=field, error=error["type"]) from exc
 
 
-def single(worker: type[Worker]) -> Plan:
+def single(worker: type[Worker], limit: int) -> Plan:
     """The one-stage plan of a worker: every new worker has one by being there."""
+    if worker.many is not None:
+        return _many(worker, *worker.many, limit)
     return Plan(worker.message_type, worker.Params, (Stage(worker.name, worker.name, "$request"),), worker.answer)
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyPlan(Plan):
+    """One message, a task for each element of its list `many`, side by side. Errors stay in place, with the element.
+
+    element: the parameters of one task, in which the element is called `one`.
+    """
+
+    element: type[BaseModel] = BaseModel
+    many: str = ""
+    one: str = ""
+    limit: int = 1000
+
+    def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
+        params, warnings = super().parse(raw, bind)
+        elements = params.pop(self.many)
+        if len(elements) > self.limit:
+            raise TooLarge(f"{self.many!r} may hold {self.limit}; send the rest in another message.", field=self.many)
+        return {self.many: [self._parse_element(element, params, bind) for element in elements]}, warnings
+
+    def _parse_element(self, element: Any, common: dict[str, Any], bind: Bind) -> dict[str, Any]:
+        try:
+            return checked(self.element, {**common, self.one: element}, bind).model_dump()
+        except ServiceError as exc:
+            return {REFUSED: as_failure(exc), self.one: element}
+
+
+def _many(worker: type[Worker], many: str, one: str, limit: int) -> ManyPlan:
+    shape = worker.Params.model_json_schema()["properties"][one]
+    listed = {"type": "array", "items": shape, "minItems": 1, "maxItems": limit}
+    fields: dict[str, Any] = {
+        name: (field.annotation, field) for name, field in worker.Params.model_fields.items() if name != one
+    }
+    fields[many] = (Annotated[list[Any], Field(min_length=1), WithJsonSchema(listed)], ...)
+    return ManyPlan(
+        name=worker.message_type,
+        params=create_model(f"{worker.__name__}Many", __config__=worker.Params.model_config, **fields),
+        stages=(Stage(worker.name, worker.name, "$item", over=f"$request.{many}", on_error="keep"),),
+        each=worker.answer,
+        echoes=(one,),
+        element=worker.Params,
+        many=many,
+        one=one,
+        limit=limit,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +258,7 @@ def load_plans(found: Mapping[str, type[Worker]], max_items: int) -> dict[str, P
     """Every plan by name: a single and a batch form for each worker, and the pipelines."""
     plans: list[Plan] = []
     for worker in found.values():
-        plans += [single(worker), batch(worker, max_items)]
+        plans += [single(worker, max_items), batch(worker, max_items)]
     return {plan.name: plan for plan in (*plans, *PIPELINES)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipeline.messages import Task
@@ -29,6 +30,8 @@ class AsyncEngine(BaseEngine):
         self._running: dict[asyncio.Task[None], Task] = {}
         self._places = asyncio.Semaphore(worker.concurrency)
         self._loop = asyncio.new_event_loop()
+        # asyncio's own executor has few threads on small machines, and a task that waits for one cannot be cancelled
+        self._loop.set_default_executor(ThreadPoolExecutor(2 * worker.concurrency, "task"))
         threading.Thread(target=self._loop.run_forever, name="tasks", daemon=True).start()
 
     def add(self, task: Task) -> None:

@@ -61,6 +61,11 @@ class Context:
     """The data of the partials that earlier attempts emitted, by index."""
     cancelled: bool = False
 
+    @property
+    def key(self) -> str:
+        """The task's own name, the same in every attempt: what it makes may be called after it."""
+        raise NotImplementedError
+
     def local(self, ref: FileRef) -> Path:
         """A path to read. Raises: FileNotFound, FileForbidden, InvalidInput."""
         raise NotImplementedError
@@ -102,6 +107,9 @@ class Worker:
 
     A reference alone, such as ``"$florence"``, means that the result itself is the answer.
     """
+    many: ClassVar[tuple[str, str] | None] = None
+    """(`urls`, `url`): its messages carry a list by the first name, and each element of it is a task of its own, with
+    that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
     Params: ClassVar[type[Params]]
     Settings: ClassVar[type[WorkerSettings]] = WorkerSettings
     example: ClassVar[dict[str, Any]]

@@ -45,6 +45,10 @@ class TaskContext(Context):
         self._hints = hints
         self._last_progress = 0.0
 
+    @property
+    def key(self) -> str:
+        return _key(self._task)
+
     def local(self, ref: FileRef) -> Path:
         return local(ref, self._folders)
 
@@ -136,7 +140,12 @@ def workdir_of(task: Task, folders: Folders) -> Path:
 
 def _name(task: Task) -> str:
     """One attempt's, unlike any other's."""
-    return f"{task.job}.{task.stage}.{'-'.join(map(str, task.item))}.{task.attempt}"
+    return f"{_key(task)}.{task.attempt}"
+
+
+def _key(task: Task) -> str:
+    """A task's, in all its attempts."""
+    return f"{task.job}.{task.stage}.{'-'.join(map(str, task.item))}"
 
 
 def clear_workdir(task: Task, folders: Folders) -> None:

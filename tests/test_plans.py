@@ -1,0 +1,94 @@
+"""A worker that takes a list: one message, a task for each element, one item of the answer each, in order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import pytest
+from pydantic import AfterValidator
+
+from pipeline.errors import InvalidInput, TooLarge, UrlForbidden
+from pipeline.job import Job, advance, begin
+from pipeline.messages import Event, FileRef, Request
+from pipeline.plans import ManyPlan, single
+from workers.base import Params, Worker
+
+
+def _allowed(url: str) -> str:
+    if url.startswith("file:"):
+        raise UrlForbidden("Not this.")
+    return url
+
+
+class _Params(Params):
+    url: Annotated[str, AfterValidator(_allowed)]
+    depth: int = 1
+
+
+class Lister(Worker):
+    """Known to these tests alone: it has no name of its own, so no server finds it."""
+
+    message_type = "lister"
+    many = ("urls", "url")
+    answer: ClassVar[Any] = "$lister"
+    Params = _Params
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> ManyPlan:
+    monkeypatch.setattr(Lister, "name", "lister", raising=False)
+    made = single(Lister, limit=3)
+    assert isinstance(made, ManyPlan)
+    return made
+
+
+def no_files(value: str | bytes) -> FileRef:
+    raise AssertionError(value)
+
+
+def test_each_element_is_a_task_with_what_stands_beside_the_list(plan: ManyPlan) -> None:
+    params, warnings = plan.parse({"type": "lister", "urls": ["a", "b"], "depth": 2, "else": 1}, no_files)
+    assert warnings == ("unknown key 'else' was ignored",)
+    step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
+    assert [(task.item, task.params) for task in step.tasks] == [
+        ((0,), {"url": "a", "depth": 2}),
+        ((1,), {"url": "b", "depth": 2}),
+    ]
+
+
+def test_results_and_errors_stand_in_order_and_an_error_names_its_element(plan: ManyPlan) -> None:
+    params, _ = plan.parse({"type": "lister", "urls": ["file:///a", "good", 5]}, no_files)
+    step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
+    [task] = step.tasks
+    step = advance(step.job, Event.of(task, "done", {"title": "Good"}))
+    *partials, final = step.outs
+    assert [(out.kind, out.index, out.body["data"]) for out in partials] == [("partial", 1, {"title": "Good"})]
+    first, second, third = final.body["data"]
+    assert (first["url"], first["error_code"]) == ("file:///a", "URL_FORBIDDEN")
+    assert second == {"title": "Good"}
+    assert (third["url"], third["error_code"]) == (5, "INVALID_INPUT")
+
+
+def test_a_task_that_fails_names_its_element(plan: ManyPlan) -> None:
+    params, _ = plan.parse({"type": "lister", "urls": ["a"]}, no_files)
+    step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
+    step = advance(step.job, Event.of(step.tasks[0], "failed", {"error_code": "DOWNLOAD_FAILED", "message": "gone"}))
+    assert step.outs[-1].body["data"] == [
+        {"status": "error", "url": "a", "error_code": "DOWNLOAD_FAILED", "message": "gone"}
+    ]
+
+
+@pytest.mark.parametrize("message", [{}, {"urls": []}, {"urls": "a"}, {"urls": ["a"], "depth": "1"}])
+def test_a_message_without_a_proper_list_or_options_is_refused_whole(plan: ManyPlan, message: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        plan.parse({"type": "lister", **message}, no_files)
+
+
+def test_the_list_is_bounded(plan: ManyPlan) -> None:
+    with pytest.raises(TooLarge):
+        plan.parse({"type": "lister", "urls": ["a"] * 4}, no_files)
+
+
+def test_the_schema_shows_what_the_list_holds(plan: ManyPlan) -> None:
+    urls = plan.params.model_json_schema()["properties"]["urls"]
+    assert (urls["type"], urls["items"]["type"], urls["maxItems"]) == ("array", "string", 3)
