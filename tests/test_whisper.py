@@ -233,6 +233,10 @@ def test_hints_reach_the_model(tiny: Whisper, tmp_path: Path) -> None:
 def test_file_errors_are_typed(tiny: Whisper, tmp_path: Path) -> None:
     with pytest.raises(NoAudio):
         drive(tiny, {"file": write(tmp_path / "silent.mp4", None, video=1)}, Recorder(tmp_path))
+    (tmp_path / "text.mp3").write_text("no song\n" * 100)
+    with pytest.raises(ServiceError) as refused:
+        drive(tiny, {"file": tmp_path / "text.mp3"}, Recorder(tmp_path))
+    assert refused.value.code == "UNSUPPORTED_MEDIA"
 
 
 def test_video_without_sound_may_be_an_empty_transcript(tiny: Whisper, tmp_path: Path) -> None:
@@ -240,10 +244,6 @@ def test_video_without_sound_may_be_an_empty_transcript(tiny: Whisper, tmp_path:
     result, units = drive(tiny, asked, Recorder(tmp_path))
     assert (result["text"], result["chunks"], result["language"], units) == ("", [], None, [])
     assert "no sound" in result["reason"]
-    (tmp_path / "text.mp3").write_text("no song\n" * 100)
-    with pytest.raises(ServiceError) as refused:
-        drive(tiny, {"file": tmp_path / "text.mp3"}, Recorder(tmp_path))
-    assert refused.value.code == "UNSUPPORTED_MEDIA"
 
 
 def test_a_failing_unit_fails_alone(tiny: Whisper) -> None:
