@@ -25,11 +25,11 @@ from gateway.health import Health
 from gateway.http import HttpDoor, answer_errors, same_origin
 from gateway.socketio import SocketDoor
 from pipeline.admission import Limits
+from pipeline.catalog import load_plans
 from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
-from pipeline.plans import load_plans
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 

@@ -14,8 +14,9 @@ import yaml
 from aiohttp import web
 
 from gateway.page import DOCS
+from pipeline.catalog import BatchPlan
 from pipeline.errors import ERRORS
-from pipeline.plans import BatchPlan, Plan
+from pipeline.plans import Plan
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "cancel": {"job_id": {"type": "string"}},
@@ -156,7 +157,7 @@ class Docs:
         schemas: dict[str, Any] = {}
         definitions: dict[str, Any] = {}
         for name, plan in self._plans.items():
-            model = plan.element if isinstance(plan, BatchPlan) else plan.params
+            model = plan.element if isinstance(plan, BatchPlan) else plan.message or plan.params
             schema = model.model_json_schema(ref_template=prefix + "{model}")
             definitions |= schema.pop("$defs", {})
             kind = {"type": {"const": name.split(".")[0]}}

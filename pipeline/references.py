@@ -99,7 +99,8 @@ class Results:
             return self._kept(self._plan.each, (index,))
         except Broken as broken:
             asked = self._lookup(self._outer_scope()[0], (), ())[index] if self._plan.echoes else {}
-            return {"status": "error", **{key: asked.get(key) for key in self._plan.echoes}, **broken.failure}
+            echoed = {key: asked[key] for key in self._plan.echoes if key in asked}
+            return {"status": "error", **echoed, **broken.failure}
 
     def element_settled(self, index: int) -> bool:
         fanned = (stage for stage in self._plan.stages if self._plan.scope(stage.name))

@@ -13,12 +13,13 @@ import pytest_asyncio
 
 from media.files import Folders
 from pipeline.admission import Limits
+from pipeline.catalog import load_plans
 from pipeline.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
 from pipeline.intake import Identity, Intake
 from pipeline.job import Out
 from pipeline.ledger import Ledger
 from pipeline.messages import FileRef
-from pipeline.plans import Plan, Stage, load_plans
+from pipeline.plans import Plan, Stage
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 from pipeline.transport import InlineTransport

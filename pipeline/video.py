@@ -1,0 +1,145 @@
+"""The `video` pipeline: what is said and what is seen in files and behind URLs, each element on its own.
+
+urls ─▶ fetch ─┐ (the next download overlaps)
+               ├─▶ whisper ─┐
+files ─────────┘            ├─▶ {"transcribe_audio", "transcribe_video", "info"}
+               └─▶ florence ┘   speech and pictures of an element side by side
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field, create_model
+
+from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from pipeline.messages import FileRef
+from pipeline.plans import REFUSED, RESERVED, Bind, First, Plan, Stage, checked
+from workers.base import Params, Worker
+
+_OURS = frozenset({"file", "missing_audio", "only"})
+"""Parameters of the two models that this pipeline sets itself."""
+
+
+class VideoParams(Params):
+    """What a client may write, one of these; beside them options under `whisper` and `florence`."""
+
+    file: str | None = Field(None, description="a path under the media roots, a file_id, or binary content")
+    files: list[str] | None = Field(None, description="several of them")
+    urls: list[str] | None = Field(None, description="pages or files to download")
+
+
+class _File(Params):
+    file: FileRef
+
+
+class _Sources(BaseModel):
+    """What a request has become: the stages refer to this."""
+
+    sources: list[dict[str, Any]]
+    whisper: dict[str, Any]
+    florence: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoPlan(Plan):
+    """Reads `file`, `files` and `urls` as one list, in this order; `data`, as the batches of other types have it, too.
+
+    whisper, florence: the models of their options.
+    """
+
+    whisper: type[Params] = Params
+    florence: type[Params] = Params
+    limit: int = 1000
+
+    def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Options of a model stand under its name, or at the top level for messages that ask by `v_conv`."""
+        sources = [_source(entry, bind) for entry in _entries(raw)]
+        if not sources:
+            raise InvalidInput("A `video` needs a 'file', 'files' or 'urls'.", field="file")
+        if len(sources) > self.limit:
+            raise TooLarge(f"One request may hold {self.limit} videos; send the rest in another.", field="files")
+        params: dict[str, Any] = {"sources": sources}
+        known = {"file", "files", "urls", "data", *RESERVED}
+        for name, model in (("whisper", self.whisper), ("florence", self.florence)):
+            params[name] = checked(model, _options(raw, name, model)).model_dump(exclude_unset=True)
+            known |= {name, *model.model_fields}
+        unknown = [key for key in raw if key not in known]
+        return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
+
+
+def video(found: Mapping[str, type[Worker]], limit: int) -> VideoPlan:
+    """The plan over the workers that this server has."""
+    file = First("$fetch.file", "$item.file")
+    whisper, florence = _options_of(found["whisper"]), _options_of(found["florence"])
+    return VideoPlan(
+        name="video",
+        params=_Sources,
+        stages=(
+            Stage(
+                "fetch",
+                "dlp",
+                {"url": "$item.url", "data_type": "file"},
+                over="$request.sources",
+                when="$item.url",
+                on_error="keep",
+            ),
+            Stage(
+                "whisper",
+                "whisper",
+                {"**": "$request.whisper", "file": file, "missing_audio": "empty"},
+                on_error="keep",
+            ),
+            Stage("florence", "florence", {"**": "$request.florence", "file": file, "only": "video"}, on_error="keep"),
+        ),
+        each={"transcribe_audio": "$whisper", "transcribe_video": "$florence.transcribe_video", "info": "$fetch"},
+        echoes=("url",),
+        message=create_model(
+            "Video", __base__=VideoParams, whisper=(whisper, whisper()), florence=(florence, florence())
+        ),
+        whisper=whisper,
+        florence=florence,
+        limit=limit,
+    )
+
+
+def _options_of(worker: type[Worker]) -> type[Params]:
+    fields = {
+        name: (field.annotation, field) for name, field in worker.Params.model_fields.items() if name not in _OURS
+    }
+    return create_model(f"{worker.name.title()}Options", __base__=Params, **fields)  # type: ignore[call-overload, no-any-return]
+
+
+def _options(raw: Mapping[str, Any], name: str, model: type[Params]) -> dict[str, Any]:
+    given = raw.get(name, {})
+    if not isinstance(given, dict):
+        raise InvalidInput(f"Parameter {name!r} must be an object with options.", field=name)
+    return {**{key: raw[key] for key in model.model_fields if key in raw}, **given}
+
+
+def _entries(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(`file` or `url`, value) of everything that a message names."""
+    found: list[tuple[str, Any]] = [("file", raw["file"])] if raw.get("file") is not None else []
+    for key, kind in (("files", "file"), ("data", "file"), ("urls", "url")):
+        values = raw.get(key)
+        if values is None:
+            continue
+        if not isinstance(values, list):
+            raise InvalidInput(f"Parameter {key!r} must be a list.", field=key)
+        found += [(kind, value.get("file") if key == "data" and isinstance(value, dict) else value) for value in values]
+    return found
+
+
+def _source(entry: tuple[str, Any], bind: Bind) -> dict[str, Any]:
+    """One element; what is wrong with it stays in its place."""
+    kind, value = entry
+    try:
+        if kind == "file":
+            return checked(_File, {"file": value}, bind).model_dump()
+        if not isinstance(value, str):
+            raise InvalidInput("Each of 'urls' must be text.", field="urls")
+        return {"url": value}
+    except ServiceError as exc:
+        return {REFUSED: as_failure(exc), kind: value if isinstance(value, str) else None}
