@@ -140,6 +140,27 @@ def test_killed_server_leaves_no_process_and_no_file_and_goes_on_from_checkpoint
     assert not any((server.data / "work").iterdir())
 
 
+def test_killed_server_leaves_no_process_that_it_had_not_listened_to(server: DrillServer, tmp_path: Path) -> None:
+    with gates(tmp_path, "first", "second") as (first, second), Client(server.url) as client:
+        client.submit("drill", script=[first.step, second.step])
+        first.reached()
+        processes = descendants(server.pid)
+        server.signal(signal.SIGSTOP)
+        first.open()
+        second.reached()  # what the worker said meanwhile lies unread
+        server.kill()
+        assert gone(*processes) < LEFTOVER_SECONDS
+
+
+def test_killed_server_leaves_no_process_that_holds_its_interpreter(server: DrillServer, gate: Gate) -> None:
+    with Client(server.url) as client:
+        client.submit("drill", script=[f"freeze {gate.path}"])
+        gate.reached()
+        processes = descendants(server.pid)
+        server.kill()
+        assert gone(*processes) < LEFTOVER_SECONDS
+
+
 @pytest.mark.parametrize(
     ("number", "everybody"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
 )

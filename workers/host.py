@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,14 @@ class _Link(threading.Thread):
         self._outbox: list[Event] = []
 
     def run(self) -> None:
+        try:
+            self._listen()
+        except OSError as exc:  # a server that was killed before it had read everything resets the connection
+            log.debug("server_gone", error=str(exc))
+        finally:
+            self._abandon()
+
+    def _listen(self) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._sock, selectors.EVENT_READ)
         unpacker = Unpacker()
@@ -130,7 +139,7 @@ class _Link(threading.Thread):
                 continue
             data = self._sock.recv(1 << 18)
             if not data:
-                self._abandon()
+                return
             for message in unpacker.feed(data):
                 if "do" in message:
                     task = Task.decode(message["do"])
@@ -195,6 +204,13 @@ class _Link(threading.Thread):
 
 
 def _die_with_parent() -> None:
-    """Linux: be killed when the fork server dies. The stream's end does the same a little later everywhere."""
+    """Linux: be killed when the fork server dies, which ends when nobody holds its pipe any more: so do not hold it.
+
+    The stream's end does the same everywhere, but for a process whose main thread never lets go of the interpreter.
+    """
+    server: Any = forkserver._forkserver
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = server._forkserver_address = None
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -25,10 +25,15 @@ class Unit(NamedTuple):
     line: str
 
 
+def announce(gate: str) -> None:
+    """Say who is here, where somebody wants to know."""
+    if Path(f"{gate}.here").exists():
+        with Path(f"{gate}.here").open("wb", buffering=0) as here:
+            here.write(b"%d\n" % os.getpid())
+
+
 def wait(gate: str) -> None:
-    """Say who is here, then wait for a byte."""
-    with Path(f"{gate}.here").open("wb", buffering=0) as here:
-        here.write(b"%d\n" % os.getpid())
+    announce(gate)
     with Path(gate).open("rb", buffering=0) as fifo:
         fifo.read(1)
 
@@ -42,8 +47,9 @@ def loop(_: str) -> None:
         pass
 
 
-def freeze(_: str) -> None:
+def freeze(gate: str) -> None:
     """Hold the interpreter's lock for good, as a library may."""
+    announce(gate)
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
