@@ -12,6 +12,7 @@ import workers
 from client import Client
 from tests.checkpoints import make_ctranslate2
 from tests.servers import Server
+from tests.sites import Site
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
@@ -19,7 +20,7 @@ SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "wor
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The shipped workers, and one more whose only trace is a file in a folder."""
+    """The shipped workers, one more whose only trace is a file in a folder, and an internet of our own."""
     folder = tmp_path_factory.mktemp("server")
     mine = folder / "mine"
     mine.mkdir()
@@ -27,7 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     roots = os.pathsep.join([str(ROOT), str(folder)])
     weights = os.environ.get("OPTIVUS_TEST_MODELS")
     model = str(Path(weights) / "whisper-tiny" if weights else make_ctranslate2(folder / "whisper"))
-    with Server(folder, WORKERS_PATH=str(mine), MEDIA_ROOTS=roots, AI_WHISPER_MODEL=model) as server:
+    settings = {"WORKERS_PATH": str(mine), "MEDIA_ROOTS": roots, "AI_WHISPER_MODEL": model}
+    with Site(folder / "site") as internet, Server(folder, DLP_PROXY=internet.url(""), **settings) as server:
         yield server
 
 
@@ -44,5 +46,6 @@ def test_a_shipped_worker_answers_its_own_example(server: Server, name: str) -> 
     with Client(server.url) as client:
         answer = client.submit(worker.message_type, **worker.example).result()
     assert answer["status"] == "success"
+    assert not [item for item in answer.get("data", ()) if "error_code" in item]
     if isinstance(worker.answer, dict):
         assert worker.answer.keys() <= answer.keys()
