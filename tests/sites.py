@@ -183,6 +183,10 @@ class Site:
     def _live(self, request: BaseHTTPRequestHandler, path: str) -> None:
         self._playlist(request, ["segment-0.ts", "segment-1.ts"], ended=False)
 
+    def _drm(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        key = '#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://key",KEYFORMAT="com.apple.streamingkeydelivery"'
+        self._playlist(request, [key, "segment-0.ts"])
+
     def _fat(self, request: BaseHTTPRequestHandler, path: str) -> None:
         self._playlist(request, [f"lump-{number}.ts" for number in range(10)])
 

@@ -180,6 +180,14 @@ async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
             await road.queue.submit({"type": "reader", "file": str(file)}, who)
 
 
+async def test_what_is_made_again_by_a_later_attempt_stays_its_owners(road: Road) -> None:
+    path = road.folders.made[0] / "a.txt"
+    for who, word in ((ME, "a"), (ME, "b"), (YOU, "c")):
+        done = await road.final(await road.queue.submit({"type": "toy", "words": [word], "keep": "a.txt"}, who))
+        assert done["status"] == "success"
+    assert (await road.final(await road.queue.submit({"type": "reader", "file": str(path)}, ME)))["text"] == "C"
+
+
 async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
     await road.final(await road.queue.submit({"type": "toy", "words": ["a"], "keep": "a.txt"}, ME))
     kept = road.folders.made[0] / "mine.txt"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from pydantic import AfterValidator, Field, field_validator
 
 from media.files import Folders
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from workers.downloads.fetch import Fetcher
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 TRIES = 3
 NEW_TRIES_BYTES = 1 << 20
@@ -162,7 +165,7 @@ class Dlp(AsyncWorker):
 
     async def _tried(self, url: str, ctx: Context, work: Callable[[Fetcher], T]) -> T:
         """The work's result, with further tries for what may pass. Raises: ServiceError."""
-        from workers.downloads.failures import as_service_error, passes
+        from workers.downloads.failures import UNEXPLAINED, as_service_error, passes
         from workers.downloads.fetch import Fetcher
         from workers.downloads.sandbox import Errand
 
@@ -179,7 +182,10 @@ class Dlp(AsyncWorker):
                 raise
             except Exception as exc:
                 if errand.refused or not passes(exc) or tried == TRIES:
-                    raise as_service_error(exc, errand) from exc
+                    failure = as_service_error(exc, errand)
+                    if failure.details.get("reason") in UNEXPLAINED:
+                        log.warning("download_not_understood", host=urlsplit(url).hostname, exc_info=exc)
+                    raise failure from exc
             size = await asyncio.to_thread(_size, ctx.workdir)
             tried = 1 if size >= loaded + NEW_TRIES_BYTES else tried
             loaded = max(loaded, size)

@@ -27,6 +27,8 @@ from workers.downloads.sandbox import Errand
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNEXPLAINED = frozenset({"failed", "unreadable"})
+"""Reasons that a reader of the log should look into: a site that has changed, or a fault of ours."""
 _GAVE_UP = re.compile(r"Got error: (.*)", re.DOTALL)
 """How a downloader of yt-dlp reports what it would have tried again: in words, without the exception."""
 _HTTP_ERROR = re.compile(r"HTTP Error (\d+)")
@@ -103,7 +105,10 @@ def as_service_error(exc: BaseException, errand: Errand) -> ServiceError:
     if any(isinstance(layer, OSError) and layer.errno in _FULL for layer in layers):
         return disk_full()
     reason, sentence = (
-        _said_by_site(layers) or _said_by_network(layers) or _quoted(layers) or ("failed", "The download failed.")
+        _said_by_site(layers)
+        or _said_by_network(layers)
+        or _quoted(layers)
+        or ("failed", "The download failed; the server's log has the reason.")
     )
     return DownloadFailed(sentence, reason=reason)
 

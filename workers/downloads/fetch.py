@@ -83,7 +83,8 @@ class Fetcher:
 
     def look(self) -> Found:
         """What is there; downloads nothing. Raises: whatever yt-dlp does."""
-        with self.errand, Confined(self._params(), self.sandbox) as ydl:
+        params = {**self._params(), "ignore_no_formats_error": True}
+        with self.errand, Confined(params, self.sandbox) as ydl:
             return self._find(ydl)
 
     def fetch(self) -> tuple[Found, Path, Probe]:
@@ -115,7 +116,6 @@ class Fetcher:
             "outtmpl": {"default": "%(autonumber)s.%(ext)s"},
             "format": choose,
             "format_sort": [f"res:{self.limits.height}", "vcodec:h264", "acodec:aac", "ext:mp4:m4a"],
-            "ignore_no_formats_error": True,
             "noplaylist": True,
             "playlist_items": f"1:{self.limits.entries}",
             "extract_flat": "in_playlist",
