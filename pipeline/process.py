@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import multiprocessing.context
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,7 @@ class Incarnation(asyncio.Protocol):
         sock.setblocking(False)
         await self._loop.create_unix_connection(lambda: self, sock=sock)
         if self.killed_for:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
 
     # What the pool asks for.
 
@@ -129,11 +130,13 @@ class Incarnation(asyncio.Protocol):
         log.warning("worker_killed", pid=self.pid, reason=reason)
         if self.pid is None:
             return  # `start` sees `killed_for`
-        with contextlib.suppress(ProcessLookupError):  # it was faster
-            if hard:
-                self._process.kill()
-            else:
-                self._process.terminate()
+        self._signal(signal.SIGKILL if hard else signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the process and whatever it has started: it leads a group of its own, once it is far enough to."""
+        for send in (os.kill, os.killpg):
+            with contextlib.suppress(ProcessLookupError):  # it was faster, or leads no group yet
+                send(self._process.pid, number)
 
     # The pipe.
 
@@ -163,7 +166,7 @@ class Incarnation(asyncio.Protocol):
         self._stop_watch()
         for timer in self._timers:
             timer.cancel()
-        self._process.kill()  # the stream may end before the process does
+        self._signal(signal.SIGKILL)  # the stream may end before the process does
         self._loop.add_reader(self._process.sentinel, self._reap)
         self._owner.on_gone(self)
 

@@ -92,6 +92,16 @@ def test_dead_or_stopped_worker_is_noticed_and_its_task_goes_on_from_its_checkpo
     assert job.result()["drill"]["steps"] == 4
 
 
+def test_what_a_worker_has_started_is_killed_with_it(server: DrillServer, client: Client, gate: Gate) -> None:
+    job = client.submit("drill", script=[f"child {gate.path}"])
+    program = gate.reached()
+    os.kill(server.worker("drill"), signal.SIGKILL)
+    assert gone(program) < NOTICED_SECONDS
+    assert gate.reached() != program
+    gate.open()
+    told(job)
+
+
 def test_shortly_frozen_worker_goes_on_where_it_was(client: Client, gate: Gate, trace: Path) -> None:
     job = client.submit("drill", script=["go", gate.step, "go"], trace=str(trace))
     worker = gate.reached()

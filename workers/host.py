@@ -68,6 +68,7 @@ class Launch:
 
 def serve(launch: Launch, connection: Connection) -> None:
     """The process's whole life; the target of `multiprocessing.Process`."""
+    os.setpgid(0, 0)  # what it starts, ffmpeg for one, is killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
     _die_with_parent()
     config.configure_logging(launch.log_level)
@@ -200,7 +201,7 @@ class _Link(threading.Thread):
         """The server is gone: leave no temporary file and no process behind, whatever the main thread is doing."""
         for task in list(self._held.values()):
             clear_workdir(task, self._folders)
-        os._exit(0)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -60,6 +61,11 @@ def deaf(gate: str) -> None:
     loop(gate)
 
 
+def child(gate: str) -> None:
+    """Start a program, as ffmpeg is started, which then stands at the gate in the worker's place."""
+    subprocess.run(["sh", "-c", f"echo $$ > {gate}.here; exec head -c1 {gate}"], stdout=subprocess.DEVNULL, check=False)
+
+
 def once(step: str, path: str) -> None:
     """Do something the first time only."""
     memory = Path(f"{path}.once")
@@ -68,7 +74,7 @@ def once(step: str, path: str) -> None:
         STEPS[step](path)
 
 
-STEPS = {"gate": wait, "die": die, "loop": loop, "freeze": freeze, "deaf": deaf}
+STEPS = {"gate": wait, "die": die, "loop": loop, "freeze": freeze, "deaf": deaf, "child": child}
 
 
 class Drill(Worker):
