@@ -59,7 +59,8 @@ def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> File
     """
     if not 1 <= len(text.encode(errors="replace")) <= MAX_PATH_BYTES or "\0" in text or not _is_unicode(text):
         raise InvalidInput(f"'file' must be a path of 1 to {MAX_PATH_BYTES} bytes without NUL.", field="file")
-    inside = [path for root in folders.roots if _allowed(path := _resolve(root / text), folders)]
+    paths = [_resolve(root / text) for root in folders.roots]
+    inside = [path for path in paths if _allowed(path, folders) or _made(path, folders)]
     if not inside:
         raise FileForbidden(
             "This path is not under the server's media folders; its operator sets them in MEDIA_ROOTS. "
@@ -67,10 +68,11 @@ def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> File
             field="file",
         )
     path = next((path for path in inside if os.path.lexists(path)), inside[0])
-    if any(path.is_relative_to(folder) for folder in folders.made) and not owns(path):
+    made = _made(path, folders)
+    if made and not owns(path):
         raise FileNotFound(f"There is no file {text!r} on the server.", field="file")
     _check_regular(path, text)
-    return FileRef("path", str(path), Path(text).name)
+    return FileRef("made" if made else "path", str(path), Path(text).name)
 
 
 def local(ref: FileRef, folders: Folders) -> Path:
@@ -84,7 +86,7 @@ def local(ref: FileRef, folders: Folders) -> Path:
             raise FileNotFound("This upload is no longer on the server; upload the file again.", field="file")
         return path
     path = _resolve(Path(ref.value))
-    if ref.kind == "made" and not any(path.is_relative_to(folder) for folder in folders.made):
+    if ref.kind == "made" and not _made(path, folders):
         raise FileForbidden("This file does not lie where the server keeps what it made.", field="file")
     if ref.kind == "path" and not _allowed(path, folders):
         raise FileForbidden("This path now leads out of the folders that MEDIA_ROOTS allows.", field="file")
@@ -108,6 +110,10 @@ def _allowed(path: Path, folders: Folders) -> bool:
     return any(path.is_relative_to(root) for root in folders.roots) and not any(
         path.is_relative_to(folder) for folder in folders.hidden
     )
+
+
+def _made(path: Path, folders: Folders) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders.made)
 
 
 def _check_regular(path: Path, named: str) -> None:

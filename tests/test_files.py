@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def top(folders: Folders) -> Path:
 
 def bound(text: str, folders: Folders, owns: bool = False) -> Path:
     ref = bind_path(text, folders, lambda path: owns)
-    assert ref.kind == "path"
+    assert ref.kind == ("made" if owns else "path")
     return Path(ref.value)
 
 
@@ -94,6 +95,14 @@ def test_reference_remembers_the_clients_name_only(folders: Folders, top: Path) 
 def test_what_lies_elsewhere_or_is_the_servers_is_forbidden(folders: Folders, top: Path, text: str) -> None:
     with pytest.raises(FileForbidden, match="MEDIA_ROOTS"):
         bound(text.format(top=top), folders, owns=True)
+
+
+def test_what_the_server_made_outside_the_roots_is_its_owners_too(folders: Folders, top: Path) -> None:
+    elsewhere = dataclasses.replace(folders, made=(top / "outside",))
+    file = next(path for path in (top / "outside").iterdir() if path.is_file())
+    assert local(bind_path(str(file), elsewhere, lambda path: True), elsewhere) == file
+    with pytest.raises(FileNotFound):
+        bind_path(str(file), elsewhere, lambda path: False)
 
 
 @pytest.mark.parametrize("text", ["made/a.wav", "{top}/one/made/a.wav", "made.wav", "sub/../made/a.wav"])
