@@ -1,0 +1,222 @@
+"""Pictures as people see them: upright, 8-bit RGB, what is transparent on white.
+
+    file ─▶ Pillow (known formats, bounded pixels) ─▶ orientation from EXIF ─▶ RGB ─▶ Picture
+                                                    └ GIF, WebP, PNG, AVIF that moves ─▶ its frames with their times
+
+A format that Pillow does not know is no error here but None: the file may be a film.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pipeline.errors import FileNotFound, TooLarge, UnsupportedMedia
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Pillow's plug-ins that may run; none of them starts another program."""
+_MOVING = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
+"""Formats whose frames have durations. The pages of a TIFF are no film."""
+
+MAX_PIXELS = 80_000_000
+"""Of a whole picture; decoding takes up to eight bytes for each."""
+MAX_MOVING_PIXELS = 10_000_000
+"""Of a frame of a moving picture, of which there are many."""
+MAX_SIDE = 2048
+"""A picture is kept no larger; the models look at less."""
+
+_SHORTEST_FRAME = 0.02
+"""Players show frames that claim less than this for a tenth of a second."""
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(ArithmeticError, struct.error, zlib.error),
+)
+"""What Pillow raises on files that are cut short or made up."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+_AVIF = (b"ftypavif", b"ftypavis")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """image: RGB, at most MAX_SIDE on a side. size: (width, height) of the original as people see it."""
+
+    image: Image.Image
+    size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A frame of a moving picture. start: seconds from its beginning; length: how long it is shown."""
+
+    start: float
+    length: float
+    picture: Picture
+
+
+def read(path: Path) -> Picture | None:
+    """A still picture; the first frame of one that moves. None where the file is no picture.
+
+    Raises: UnsupportedMedia (damaged, or a format that is not read), TooLarge, FileNotFound.
+    """
+    with _opened(path) as image:
+        return None if image is None else _loaded(image)
+
+
+def moves(path: Path) -> bool:
+    """Whether a file is a picture with several frames that are shown one after the other. Raises: as `read`."""
+    with _opened(path) as image:
+        return image is not None and image.format in _MOVING and _frame_count(image) > 1
+
+
+def frames(path: Path) -> Iterator[Shown]:
+    """The frames of a picture that moves, in order; those that are cut off are left out. Raises: as `read`."""
+    with _opened(path) as image:
+        if image is None:
+            return
+        start = 0.0
+        for number in range(_frame_count(image)):
+            try:
+                image.seek(number)
+                picture = _loaded(image, MAX_MOVING_PIXELS)
+            except UnsupportedMedia:
+                if not number:
+                    raise
+                return
+            except _DAMAGE:
+                return
+            length = image.info.get("duration", 0) / 1000
+            length = length if length >= _SHORTEST_FRAME else 0.1
+            yield Shown(start, length, picture)
+            start += length
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image | None]:
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
+    with file:
+        image = _identified(file)
+        if image is None:
+            yield None
+            return
+        if image.width * image.height > MAX_PIXELS:
+            raise TooLarge(
+                f"This picture has {image.width} x {image.height} pixels, more than the {MAX_PIXELS // 1_000_000} "
+                "million that the server reads; send a smaller one.",
+                field="file",
+            )
+        with image:
+            yield image
+
+
+def _identified(file: IO[bytes]) -> Image.Image | None:
+    """Only the header is read."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        raise UnsupportedMedia("HEIC pictures are not read; send it as JPEG, PNG or WebP.", field="file")
+    Image.init()  # else a format whose plug-in was not needed yet is an error
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the limit here is the one that counts
+            return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as exc:
+        if head[4:12] in _AVIF:  # cut short; FFmpeg would take it for a film
+            raise _damaged() from exc
+        return None
+    except Image.DecompressionBombError as exc:
+        raise TooLarge(
+            f"This picture has more than the {MAX_PIXELS // 1_000_000} million pixels that the server reads; "
+            "send a smaller one.",
+            field="file",
+        ) from exc
+    except _DAMAGE as exc:
+        raise _damaged() from exc
+
+
+def _frame_count(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except _DAMAGE:  # behind the first frame
+        return 1
+
+
+def _loaded(image: Image.Image, limit: int = MAX_PIXELS) -> Picture:
+    """The frame that the image stands at. Raises: UnsupportedMedia, TooLarge."""
+    if image.width * image.height > limit:
+        raise TooLarge(
+            f"A moving picture may have {limit // 1_000_000} million pixels; send it as a video.", field="file"
+        )
+    width, height = image.size
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, about metadata
+            image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decodes no more than is kept
+            image.load()
+            turn = _turn(image)
+            upright = _rgb(_shrunk(image))
+    except MemoryError:
+        raise
+    except _DAMAGE as exc:
+        raise _damaged() from exc
+    if turn is None:
+        return Picture(upright, (width, height))
+    turned = turn in _SIDEWAYS
+    return Picture(upright.transpose(turn), (height, width) if turned else (width, height))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What EXIF says a camera's picture needs to stand upright."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:  # of the metadata, which is no reason to refuse the picture
+        return None
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    """At most MAX_SIDE on a side, in a mode that keeps colours and transparency."""
+    factor = -(-max(image.size) // MAX_SIDE)
+    if image.mode in ("1", "P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if factor == 1:
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.asarray(image)[::factor, ::factor])
+    return image.reduce(factor)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; what is transparent becomes white, as on paper."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # measurements rather than shades: from their least to their greatest
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        spread = max(float(np.ptp(values)), 1e-9)
+        return Image.fromarray(((values - values.min()) * (255 / spread)).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
+    return image.convert("RGB")
+
+
+def _damaged() -> UnsupportedMedia:
+    return UnsupportedMedia("This picture is damaged or cut short; send a whole one.", field="file")
