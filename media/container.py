@@ -78,8 +78,8 @@ def opened(path: Path) -> Iterator[Any]:
             raise
         except (av.FFmpegError, ValueError) as exc:
             raise UnsupportedMedia(
-                "This is not audio or video that the server can read, or it is cut short: send a whole file in a "
-                "common format, such as mp3, wav, m4a, ogg, flac, mp4, mkv or webm.",
+                "This is no audio, video or picture that the server can read, or it is cut short: send a whole file in "
+                "a common format, such as mp3, wav, m4a, flac, mp4, mkv, webm, jpg or png.",
                 field="file",
             ) from exc
         with container:
@@ -97,7 +97,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             return
         except MemoryError:
             raise
-        except av.FFmpegError:  # this read failed; the next may not
+        except (av.FFmpegError, IndexError):  # this read failed; the next may not
             failed += 1
             read = container.demux(stream)
             continue
