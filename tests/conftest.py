@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import make_ctranslate2
+from tests.checkpoints_florence import make_native
 from tests.servers import Server
 
 TOYS = Path(__file__).parent / "toys"
@@ -23,6 +24,15 @@ def whisper_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given and (real := Path(given) / "whisper-tiny").is_dir():
         return real
     return make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def florence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Florence: a real one from OPTIVUS_TEST_MODELS, else one that always says the same."""
+    given = os.environ.get("OPTIVUS_TEST_MODELS")
+    if given and (real := Path(given) / "florence2-shapes").is_dir():
+        return real
+    return make_native(tmp_path_factory.mktemp("florence") / "tiny")
 
 
 @pytest.fixture(scope="session")

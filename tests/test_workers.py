@@ -10,7 +10,6 @@ import pytest
 
 import workers
 from client import Client
-from tests.checkpoints import make_ctranslate2
 from tests.servers import Server
 from tests.sites import Site
 
@@ -19,16 +18,15 @@ SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "wor
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path, florence_model: Path) -> Iterator[Server]:
     """The shipped workers, one more whose only trace is a file in a folder, and an internet of our own."""
     folder = tmp_path_factory.mktemp("server")
     mine = folder / "mine"
     mine.mkdir()
     (mine / "toy.py").write_text((ROOT / "tests/toys/toy.py").read_text())
     roots = os.pathsep.join([str(ROOT), str(folder)])
-    weights = os.environ.get("OPTIVUS_TEST_MODELS")
-    model = str(Path(weights) / "whisper-tiny" if weights else make_ctranslate2(folder / "whisper"))
-    settings = {"WORKERS_PATH": str(mine), "MEDIA_ROOTS": roots, "AI_WHISPER_MODEL": model}
+    models = {"AI_WHISPER_MODEL": str(whisper_model), "AI_FLORENCE_MODEL": str(florence_model)}
+    settings = {"WORKERS_PATH": str(mine), "MEDIA_ROOTS": roots, **models}
     with Site(folder / "site") as internet, Server(folder, DLP_PROXY=internet.url(""), **settings) as server:
         yield server
 

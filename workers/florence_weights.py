@@ -1,0 +1,98 @@
+"""Florence-2's weights in transformers' own layout, whatever name or folder the operator gave.
+
+    microsoft/Florence-2-X ─▶ florence-community/Florence-2-X: the same weights in that layout
+    any other hub id or folder ─▶ as it is, or converted once and kept where its layout is the one of Microsoft's code
+
+That code comes with Microsoft's repositories and is never run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from media.files import Folders
+from pipeline.errors import ModelUnavailable
+from workers.hub import Found, Layout, Say, Wanted, build, find, identity
+
+log = structlog.get_logger()
+
+DEFAULT = "microsoft/Florence-2-base"
+SETTING = "AI_FLORENCE_MODEL"
+
+NATIVE = {
+    f"microsoft/Florence-2-{size}": f"florence-community/Florence-2-{size}"
+    for size in ("base", "base-ft", "large", "large-ft")
+}
+"""Microsoft's checkpoints → the same weights for transformers."""
+
+_BESIDE = (
+    *("tokenizer*.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("preprocessor_config.json", "processor_config.json", "generation_config.json"),
+)
+_LAYOUTS = tuple(
+    Layout("transformers", ("config.json", "tokenizer.json", weights), (*shards, *_BESIDE))
+    for weights, shards in (
+        ("model.safetensors", ()),
+        ("model.safetensors.index.json", ("model-*.safetensors",)),
+        ("pytorch_model.bin", ()),
+    )
+)
+
+
+def locate(name: str, folders: Folders, say: Say = None) -> Path:
+    """A folder that transformers reads, fetched or converted if need be.
+
+    name: a hub id or a local folder. Raises: ModelUnavailable.
+    """
+    found = find(wanted(name), folders, say)
+    config = _config(found)
+    if "dim_embed" not in config.get("vision_config", {}):
+        return found.path
+    return _convert(found, folders, say)
+
+
+def wanted(name: str) -> Wanted:
+    return Wanted(name, SETTING, (NATIVE[name], name) if name in NATIVE else (name,), _LAYOUTS)
+
+
+def _config(found: Found) -> dict[str, Any]:
+    try:
+        config = json.loads((found.path / "config.json").read_bytes())
+    except ValueError as exc:
+        raise _unusable() from exc
+    if not isinstance(config, dict) or config.get("model_type") != "florence2":
+        raise _unusable()
+    return config
+
+
+def _convert(found: Found, folders: Folders, say: Say) -> Path:
+    target = folders.models / "converted" / identity(found)
+    if target.is_dir():
+        return target
+    if say:
+        say("Converting the checkpoint, once.")
+
+    def fill(folder: Path) -> None:
+        from workers.florence_conversion import write_native
+
+        try:
+            write_native(found.path, folder)
+        except Exception as exc:
+            ours = isinstance(exc, OSError) and exc.errno is not None and not isinstance(exc, FileNotFoundError)
+            if ours or isinstance(exc, MemoryError):
+                raise  # the machine's fault, not the checkpoint's
+            log.error("checkpoint_conversion_failed", error=str(exc))
+            raise _unusable() from exc
+
+    return build(target, fill, say)
+
+
+def _unusable() -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The checkpoint that {SETTING} names could not be read: it is damaged, incomplete or not a Florence-2 model. "
+        f"Set {SETTING} to another one."
+    )
