@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -49,11 +47,6 @@ class DrillServer(Server):
     def ended(self) -> int:
         """Wait for its end; the exit status."""
         return self._process.wait(PATIENCE)
-
-    def worker(self, name: str) -> int:
-        """The pid of a worker's process."""
-        with urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE) as health:
-            return int(json.load(health)["workers"][name]["processes"][0]["pid"])
 
     def kill_all(self) -> None:
         """kill -9 of the server and of every process below it, as of a whole process group."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -47,6 +48,11 @@ class Server:
                 threading.Thread(target=self.log.extend, args=(self._process.stderr,), daemon=True).start()
                 return
         raise RuntimeError("the server did not start:\n" + "".join(self.log))
+
+    def worker(self, name: str) -> int:
+        """The pid of a worker's process."""
+        with urllib.request.urlopen(f"{self.url}/health", timeout=20) as health:
+            return int(json.load(health)["workers"][name]["processes"][0]["pid"])
 
     def kill(self) -> None:
         """kill -9, as a crash."""
