@@ -136,15 +136,15 @@ async def drive(swarm: list[Caller], seconds: float) -> tuple[float, float, floa
 def optivus(folder: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".bench-") as data:
         settings = {"DATA_DIR": data, "PORT": "0", "WORKERS_PATH": str(ROOT / "bench/workers"), "NOOP_PRELOAD": "1"}
-        yield from _serving([sys.executable, "server.py"], {**settings, "MAX_OPEN_JOBS": "10000"})
+        yield from serving([sys.executable, "server.py"], {**settings, "MAX_OPEN_JOBS": "10000"})
 
 
 @contextlib.contextmanager
 def echo_server() -> Iterator[str]:
-    yield from _serving([sys.executable, "-m", "bench.roundtrip", "--serve-echo"], {})
+    yield from serving([sys.executable, "-m", "bench.roundtrip", "--serve-echo"], {})
 
 
-def _serving(command: list[str], settings: dict[str, str]) -> Iterator[str]:
+def serving(command: list[str], settings: dict[str, str]) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -5,16 +5,20 @@ With real weights where OPTIVUS_TEST_MODELS names them, and with a tiny model th
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from client import Client, Partial
 from media.files import Folders
 from media.pictures import Picture
 from pipeline.errors import (
@@ -30,6 +34,7 @@ from pipeline.messages import Event, FileRef, Task
 from tests.checkpoints_florence import PLACES, SENTENCE, make_native
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE
+from tests.servers import Server
 from tests.shapes import Drawing, Shape, drawing, fade, noisy, stills, write_film
 from workers.engine import Engine
 from workers.florence import Florence, FlorenceParams, FlorenceSettings, Unit
@@ -167,6 +172,34 @@ def test_an_hour_of_stills_costs_few_captions(shapes: Florence, tmp_path: Path) 
     assert [segment["text"] for segment in segments] == [what.caption for what, _ in stretch]
     assert segments[-1]["end"] == pytest.approx(3602, abs=0.3)
     assert captioned(units) <= 40
+
+
+@real_weights
+def test_a_killed_process_goes_on_where_it_stood(tmp_path: Path) -> None:
+    """Killed after its second segment was told: the answer is whole, and no segment is told twice."""
+    shown = [(what, 6.0) for what in scenes_to_see(8)]
+    write_film(tmp_path / "a.mp4", noisy(stills(shown, size=(640, 360))), scene_cuts=False, preset="ultrafast")
+    settings = {"AI_FLORENCE_MODEL": str(MODELS / "florence2-shapes"), "MEDIA_ROOTS": str(tmp_path)}
+    with Server(tmp_path, FLORENCE_THREADS="1", FLORENCE_BATCH="1", **settings) as server, Client(server.url) as client:
+        job = client.submit("flrnc", file="a.mp4", interval=0.5)
+        told: list[int] = []
+        for event in job.events():
+            if isinstance(event, Partial):
+                told.append(event.index)
+                if event.index == 1 and len(told) == 2:
+                    os.kill(florence_pid(server.url), signal.SIGKILL)
+        segments = job.result()["transcribe_video"]
+    check_cover(segments)
+    assert [segment["text"] for segment in segments] == [what.caption for what, _ in shown]
+    assert [segment["end"] for segment in segments] == pytest.approx(np.arange(6, 49, 6).tolist(), abs=0.0401)
+    assert sorted(set(told)) == list(range(8))
+    assert len(told) <= 9  # what was told but not yet checkpointed may come again
+
+
+def florence_pid(url: str) -> int:
+    with urlopen(f"{url}/health") as answer:
+        (process,) = json.load(answer)["workers"]["florence"]["processes"]
+    return int(process["pid"])
 
 
 @real_weights
