@@ -61,3 +61,19 @@ def write(
                 container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
     return path
+
+
+def with_sound(picture: Path, samples: Samples, path: Path, rate: int = 16_000) -> Path:
+    """The film `picture` with this sound, mono. Its pictures are copied as they are."""
+    with av.open(str(picture)) as source, av.open(str(path), "w") as film:
+        pictures: Any = film.add_stream_from_template(source.streams.video[0])
+        sound: Any = film.add_stream("aac", rate=rate, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                film.mux(packet)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[np.newaxis]), "fltp", "mono")
+        frame.sample_rate, frame.pts = rate, 0
+        film.mux(sound.encode(frame))
+        film.mux(sound.encode(None))
+    return path

@@ -9,14 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
 from client import Client, OptivusError, Partial
-from media.audio import SAMPLE_RATE, decode
+from media.audio import decode
 from tests.accuracy import word_error_rate
-from tests.recordings import EXAMPLE, beep, write
+from tests.recordings import EXAMPLE, beep, with_sound, write
 from tests.servers import Server
 from tests.shapes import drawing, stills, write_film
 from tests.sites import Site
@@ -26,28 +25,11 @@ SHOWN = (("a red circle", drawing("red circle"), 5.0), ("a blue square", drawing
 real_models = pytest.mark.skipif(not os.environ.get("OPTIVUS_TEST_MODELS"), reason="without real models")
 
 
-def with_sound(picture: Path, path: Path) -> Path:
-    """A film with these pictures, in which the example is spoken."""
-    samples = np.concatenate(list(decode(EXAMPLE)))
-    with av.open(str(picture)) as source, av.open(str(path), "w") as film:
-        pictures: Any = film.add_stream_from_template(source.streams.video[0])
-        sound: Any = film.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = pictures
-                film.mux(packet)
-        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], "fltp", "mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE, 0
-        film.mux(sound.encode(frame))
-        film.mux(sound.encode(None))
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: Path = tmp_path_factory.mktemp("video")
     picture = write_film(made / "silent.mp4", stills([(what, seconds) for _, what, seconds in SHOWN], rate=10), rate=10)
-    with_sound(picture, made / "film.mp4")
+    with_sound(picture, np.concatenate(list(decode(EXAMPLE))), made / "film.mp4")
     drawing("red circle").image().save(made / "picture.png")
     write(made / "sound.wav", beep(2.0, at=1.0))
     return made
