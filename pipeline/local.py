@@ -25,7 +25,7 @@ from pipeline.messages import Event, Task
 from pipeline.process import Incarnation
 from pipeline.transport import Transport
 from pipeline.work_queue import WorkQueue
-from workers.base import AsyncWorker, Worker, WorkerSettings
+from workers.base import ModelSettings, Worker, WorkerSettings
 from workers.context import clear_workdir
 from workers.host import Launch, serve
 
@@ -218,13 +218,13 @@ class LocalTransport(Transport):
         self._crew = crew
         context = start_context(crew)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        computing = [settings for worker, settings in crew.values() if not issubclass(worker, AsyncWorker)]
-        processes = sum(settings.replicas for settings in computing) or 1
+        computing = sum(settings.replicas for _, settings in crew.values() if isinstance(settings, ModelSettings))
         self._pools: dict[str, Pool] = {}
         for name, (worker, settings) in crew.items():
-            threads = settings.threads or max(1, cores // processes)
             plain = settings.model_dump()
-            launch = Launch(worker.__module__, name, plain, folders, threads, workers_path, log_level)
+            if isinstance(settings, ModelSettings):
+                plain["threads"] = settings.threads or max(1, cores // computing)
+            launch = Launch(worker.__module__, name, plain, folders, workers_path, log_level)
             self._pools[name] = Pool(worker, settings, launch, context, self._tell)
         self._quiet = asyncio.Event()
 

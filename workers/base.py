@@ -44,12 +44,17 @@ class WorkerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
-    threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
     replicas: int = Field(1, ge=1, le=64, description="processes that serve this model side by side")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")
     idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
     step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
+
+
+class ModelSettings(WorkerSettings):
+    """Of a worker that computes."""
+
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
+    threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
 
 
 class Context:
@@ -111,7 +116,7 @@ class Worker:
     """(`urls`, `url`): its messages carry a list by the first name, and each element of it is a task of its own, with
     that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
     Params: ClassVar[type[Params]]
-    Settings: ClassVar[type[WorkerSettings]] = WorkerSettings
+    Settings: ClassVar[type[WorkerSettings]] = ModelSettings
     example: ClassVar[dict[str, Any]]
     """Parameters of a request that works wherever the model does; run by the tests."""
     imports: ClassVar[tuple[str, ...]] = ()
@@ -151,6 +156,8 @@ class Worker:
 
 class AsyncWorker(Worker):
     """A worker without a model: its tasks wait for others most of the time, and run side by side."""
+
+    Settings = WorkerSettings
 
     concurrency: int = 4
     """How many tasks are under way at once."""

@@ -23,7 +23,7 @@ from media.files import Folders
 from pipeline.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
 from pipeline.messages import FileRef
 from workers import florence_answers, florence_weights
-from workers.base import Context, Params, Run, Worker, WorkerSettings
+from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _MAX_NEW_TOKENS = 1024
 """Of an answer, where the checkpoint does not say."""
 
 
-class FlorenceSettings(WorkerSettings):
+class FlorenceSettings(ModelSettings):
     model: str = Field(
         florence_weights.DEFAULT,
         min_length=1,

@@ -53,7 +53,6 @@ class Launch:
     name: str
     settings: dict[str, Any]
     folders: Folders
-    threads: int
     workers_path: tuple[Path, ...]
     log_level: str
 
@@ -61,7 +60,7 @@ class Launch:
         workers.add_folders(self.workers_path)
         module = importlib.import_module(self.module)
         cls = next(cls for cls in vars(module).values() if getattr(cls, "name", None) == self.name)
-        settings = cls.Settings.model_validate({**self.settings, "threads": self.threads})
+        settings = cls.Settings.model_validate(self.settings)
         worker: Worker = cls(settings, self.folders)
         return worker
 

@@ -24,7 +24,7 @@ from media.files import Folders
 from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
 from workers import whisper_weights
-from workers.base import Context, Params, Run, Worker, WorkerSettings
+from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.transcript import Heard, Transcript, silent
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ Hint = Annotated[str, Field(max_length=2000)]
 """Whisper keeps its last 223 tokens."""
 
 
-class WhisperSettings(WorkerSettings):
+class WhisperSettings(ModelSettings):
     model: str = Field(
         whisper_weights.DEFAULT,
         min_length=1,
