@@ -107,10 +107,12 @@ def bare_loop(seconds: float) -> float:
     """Captions a second of the model alone, one after the other, with as many threads as the server gives it."""
     from config import Settings, load_workers
     from media.pictures import Picture
+    from workers.base import ModelSettings
     from workers.florence import Unit
 
     settings = Settings()
     worker, given = load_workers(settings)["florence"]
+    assert isinstance(given, ModelSettings)
     florence = worker(given.model_copy(update={"threads": given.threads or os.cpu_count() or 1}), settings.folders)
     florence.load()
     units = [Unit("<CAPTION>", None, Picture(what.image(), (640, 360))) for what in DRAWINGS]
