@@ -1,0 +1,62 @@
+"""Codecs of the fish models with random weights, in the published layout.
+
+Weights follow from their names and a seed alone, so that the script which ran the published code
+(`tests/make_codec_fixtures.py`) and the tests have the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FIREFLY_FILE = "firefly-gan-vq-fsq-8x1024-21hz-generator.pth"
+
+
+def fixture(name: str) -> Any:
+    return json.loads((FIXTURES / name).read_text())
+
+
+def noise(seed: int, samples: int, sample_rate: int = 44_100) -> NDArray[np.float32]:
+    """Sound that is no silence and never the same: noise under a slow swell, with a gliding tone."""
+    time = np.arange(samples) / sample_rate
+    swell = 0.05 + 0.2 * np.sin(2 * np.pi * 2 * time) ** 2
+    tone = 0.2 * np.sin(2 * np.pi * (200 + 300 * time) * time)
+    return np.asarray(swell * np.random.RandomState(seed).standard_normal(samples) / 3 + tone, dtype=np.float32)
+
+
+def vectors(seed: int, count: int, dim: int) -> NDArray[np.float32]:
+    return np.asarray(2 * np.random.RandomState(seed).standard_normal((count, dim)), dtype=np.float32)
+
+
+def random_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, NDArray[np.float32]]:
+    """Loud enough that signals neither die away nor saturate on their way through."""
+    return {name: _random(name, tuple(shape), seed) for name, shape in shapes.items()}
+
+
+def make_firefly(folder: Path, shapes: dict[str, list[int]], seed: int) -> Path:
+    """A model's folder with the codec's file as published."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: torch.from_numpy(weight) for name, weight in random_weights(shapes, seed).items()}
+    torch.save(weights, folder / FIREFLY_FILE)
+    return folder
+
+
+def _random(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    source = np.random.RandomState(zlib.crc32(name.encode()) ^ seed)
+    if name.endswith(("original0", "weight_g")):  # the lengths that normalised weights are given
+        value = source.uniform(1.0, 2.0, shape)
+    elif name.endswith(("gamma", "norm.weight")) or (name.endswith("weight") and len(shape) == 1):
+        value = source.uniform(0.5, 1.5, shape)
+    elif len(shape) == 1:
+        value = 0.05 * source.standard_normal(shape)
+    else:
+        value = source.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+    return np.asarray(value, dtype=np.float32)
