@@ -34,9 +34,9 @@ def vectors(seed: int, count: int, dim: int) -> NDArray[np.float32]:
     return np.asarray(2 * np.random.RandomState(seed).standard_normal((count, dim)), dtype=np.float32)
 
 
-def random_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, NDArray[np.float32]]:
-    """Loud enough that signals neither die away nor saturate on their way through."""
-    return {name: _random(name, tuple(shape), seed) for name, shape in shapes.items()}
+def random_weights(shapes: dict[str, list[int]], seed: int, gain: float = 1.5) -> dict[str, NDArray[np.float32]]:
+    """gain: mean length of normalised weights, such that signals neither die away nor saturate on their way through."""
+    return {name: _random(name, tuple(shape), seed, gain) for name, shape in shapes.items()}
 
 
 def make_firefly(folder: Path, shapes: dict[str, list[int]], seed: int) -> Path:
@@ -49,11 +49,63 @@ def make_firefly(folder: Path, shapes: dict[str, list[int]], seed: int) -> Path:
     return folder
 
 
-def _random(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+def make_dac(folder: Path, seed: int) -> Any:
+    """A model's folder with the codec's file of OpenAudio S1 as published; answers the package's own network."""
+    import torch
+
+    from workers.speech.dac import package
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = tiny_dac(package())
+    kept = {name: value for name, value in model.state_dict().items() if value.dtype == torch.float32}
+    shapes = {name: list(value.shape) for name, value in kept.items()}
+    weights = {name: torch.from_numpy(weight) for name, weight in random_weights(shapes, seed, gain=0.8).items()}
+    model.load_state_dict(weights, strict=False)
+    torch.save(model.state_dict(), folder / "codec.pth")
+    return model
+
+
+def tiny_dac(package: Any) -> Any:
+    """The package's network in the published shape, but narrow."""
+    from functools import partial
+
+    dac, dim, layers = package.modded_dac, 64, 2
+    config = partial(dac.ModelArgs, head_dim=64, block_size=1024)
+
+    def transformer() -> Any:
+        sizes = config(n_layer=layers, n_head=1, dim=dim, intermediate_size=96)
+        return dac.WindowLimitedTransformer(sizes, input_dim=dim, window_size=128)
+
+    quantizer = package.rvq.DownsampleResidualVectorQuantize(
+        input_dim=dim,
+        n_codebooks=9,
+        codebook_dim=8,
+        codebook_size=64,
+        semantic_codebook_size=128,
+        downsample_factor=(2, 2),
+        pre_module=transformer(),
+        post_module=transformer(),
+    )
+    return dac.DAC(
+        encoder_dim=4,
+        encoder_rates=[2, 4, 8, 8],
+        latent_dim=dim,
+        decoder_dim=32,
+        decoder_rates=[8, 8, 4, 2],
+        quantizer=quantizer,
+        sample_rate=44_100,
+        causal=True,
+        encoder_transformer_layers=[0, 0, 0, 1],
+        decoder_transformer_layers=[0, 0, 0, 0],
+        transformer_general_config=config,
+    ).eval()
+
+
+def _random(name: str, shape: tuple[int, ...], seed: int, gain: float) -> NDArray[np.float32]:
     source = np.random.RandomState(zlib.crc32(name.encode()) ^ seed)
     if name.endswith(("original0", "weight_g")):  # the lengths that normalised weights are given
-        value = source.uniform(1.0, 2.0, shape)
-    elif name.endswith(("gamma", "norm.weight")) or (name.endswith("weight") and len(shape) == 1):
+        value = gain * source.uniform(2 / 3, 4 / 3, shape)
+    elif name.endswith(("gamma", "alpha", "norm.weight")) or (name.endswith("weight") and len(shape) == 1):
         value = source.uniform(0.5, 1.5, shape)
     elif len(shape) == 1:
         value = 0.05 * source.standard_normal(shape)

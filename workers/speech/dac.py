@@ -111,14 +111,14 @@ def _rotated(x: Tensor, angles: Tensor) -> Tensor:
 
 def load(file: Path, device: torch.device, dtype: torch.dtype | None) -> DacCodec:
     """A published checkpoint. Raises: ModelUnavailable, also where the package is not installed."""
-    package = _package()
+    network = package()
     weights = {name: weight for name, weight in folded(read_weights(file)).items() if not name.endswith(_TABLES)}
     try:
         with torch.device("meta"):
-            model = _built(package, {name: tuple(weight.shape) for name, weight in weights.items()})
+            model = _built(network, {name: tuple(weight.shape) for name, weight in weights.items()})
     except (KeyError, IndexError, ZeroDivisionError) as exc:
         raise foreign(file, "the codec of OpenAudio S1") from exc
-    _without_tables(package, model)
+    _without_tables(network, model)
     try:
         missing, _ = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as exc:
@@ -131,21 +131,21 @@ def load(file: Path, device: torch.device, dtype: torch.dtype | None) -> DacCode
     return DacCodec(model.float(), device, dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32))
 
 
-def _built(package: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+def _built(network: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     """The package's network in the sizes of folded weights. Raises: KeyError, where a layer is missing."""
-    encoders = range(1, count(shapes, "encoder.block.") - 1)
-    decoders = range(1, count(shapes, "decoder.model.") - 1)
+    encoders = range(1, count(shapes, "encoder.block.") - 2)  # the first convolution; an activation and the last
+    decoders = range(1, count(shapes, "decoder.model.") - 2)
     merges = range(count(shapes, "quantizer.downsample."))
-    config = partial(package.modded_dac.ModelArgs, head_dim=_HEAD_DIM, block_size=4 * _LONGEST)
+    config = partial(network.modded_dac.ModelArgs, head_dim=_HEAD_DIM, block_size=4 * _LONGEST)
     latent = shapes["quantizer.downsample.0.0.conv.weight"][1]
 
     def transformer(name: str) -> Any:
         dim, inner = shapes[f"{name}.norm.weight"][0], shapes[f"{name}.layers.0.feed_forward.w1.weight"][0]
         layers = count(shapes, f"{name}.layers.")
         sizes = config(block_size=_LONGEST, n_layer=layers, n_head=dim // _HEAD_DIM, dim=dim, intermediate_size=inner)
-        return package.modded_dac.WindowLimitedTransformer(sizes, input_dim=latent, window_size=_WINDOW)
+        return network.modded_dac.WindowLimitedTransformer(sizes, input_dim=latent, window_size=_WINDOW)
 
-    quantizer = package.rvq.DownsampleResidualVectorQuantize(
+    quantizer = network.rvq.DownsampleResidualVectorQuantize(
         input_dim=latent,
         n_codebooks=count(shapes, "quantizer.quantizer.quantizers."),
         codebook_dim=shapes["quantizer.quantizer.quantizers.0.codebook.weight"][1],
@@ -155,7 +155,7 @@ def _built(package: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         pre_module=transformer("quantizer.pre_module"),
         post_module=transformer("quantizer.post_module"),
     )
-    return package.modded_dac.DAC(
+    return network.modded_dac.DAC(
         encoder_dim=shapes["encoder.block.0.conv.weight"][0],
         encoder_rates=[shapes[f"encoder.block.{index}.block.4.conv.weight"][2] // 2 for index in encoders],
         latent_dim=latent,
@@ -170,7 +170,7 @@ def _built(package: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     )
 
 
-def _without_tables(package: Any, model: Any) -> None:
+def _without_tables(network: Any, model: Any) -> None:
     """Weights as one tensor each, and the computable tables computed, not expected in the file."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
@@ -178,9 +178,9 @@ def _without_tables(package: Any, model: Any) -> None:
                 remove_parametrizations(module, "weight")
             elif hasattr(module, "weight_g"):
                 remove_weight_norm(module)
-        if isinstance(module, package.modded_dac.Transformer):
+        if isinstance(module, network.modded_dac.Transformer):
             sizes = module.config
-            angles = package.modded_dac.precompute_freqs_cis(sizes.block_size, sizes.head_dim, sizes.rope_base)
+            angles = network.modded_dac.precompute_freqs_cis(sizes.block_size, sizes.head_dim, sizes.rope_base)
             module.register_buffer("freqs_cis", angles, persistent=False)
             module.register_buffer("causal_mask", None)
 
@@ -196,8 +196,8 @@ def _remembering(module: Any) -> None:
             _remembering(child)
 
 
-def _package() -> Any:
-    """The package's two modules. Raises: ModelUnavailable."""
+def package() -> Any:
+    """The two modules `modded_dac` and `rvq` of the package fish-speech. Raises: ModelUnavailable."""
     if importlib.util.find_spec("fish_speech") is None or importlib.util.find_spec("dac") is None:
         raise ModelUnavailable(
             "OpenAudio S1 needs the package fish-speech, which is not installed. Run `pip install --no-deps -r "

@@ -1,0 +1,120 @@
+"""The codec of OpenAudio S1: our decoding equals that of the package, whose network it wraps, and streams."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import InvalidInput, ModelUnavailable
+from tests.checkpoints_codec import make_dac, noise
+from workers.speech import dac
+from workers.speech.codec import Codec, load_codec
+
+TOLERANCE = 1e-4
+FRAMES = 140
+"""More than the window of 128 that the transformer after the codes sees."""
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("fish_speech") is None, reason="the package fish-speech is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("s1")
+    yield folder, make_dac(folder, seed=4)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def codec(made: tuple[Path, Any]) -> Codec:
+    return load_codec(made[0])
+
+
+@pytest.fixture(scope="module")
+def codes() -> torch.Tensor:
+    source = np.random.RandomState(1)
+    return torch.from_numpy(np.vstack([source.randint(0, 128, (1, FRAMES)), source.randint(0, 64, (9, FRAMES))]))
+
+
+@pytest.fixture(scope="module")
+def published(made: tuple[Path, Any], codes: torch.Tensor) -> Any:
+    with torch.inference_mode():
+        sound, _ = made[1].decode(codes[None], torch.tensor([FRAMES]))
+    return sound[0, 0].numpy()
+
+
+def test_codes_are_those_of_the_package(made: tuple[Path, Any], codec: Codec) -> None:
+    audio = noise(2, 30_000)
+    with torch.inference_mode():
+        expected, _ = made[1].encode(torch.from_numpy(audio)[None])
+    codes = codec.encode(audio)
+    assert codes.shape == (codec.codebooks, 15) == (10, 15)
+    assert (codes == expected[0]).float().mean() >= 0.999
+
+
+def test_sound_is_that_of_the_package(codec: Codec, codes: torch.Tensor, published: Any) -> None:
+    sound = codec.decode(codes)
+    assert (codec.sample_rate, codec.frame_length) == (44_100, 2048)
+    assert sound.shape == published.shape
+    assert published.std() > 0.1  # or being close to it would say nothing
+    assert np.abs(sound - published).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("pieces", [(1,) * 10 + (130,), (12, 1, 117, 5, 5)], ids=["frames", "pieces"])
+def test_joined_pieces_of_a_stream_are_the_whole(
+    codec: Codec, codes: torch.Tensor, published: Any, pieces: tuple[int, ...]
+) -> None:
+    stream = codec.stream()
+    joined = [stream.push(piece) for piece in codes.split(pieces, dim=1)]
+    assert np.abs(np.concatenate([*joined, stream.flush()]) - published).max() < TOLERANCE
+
+
+def test_streams_of_different_ages_are_decoded_together(codec: Codec, codes: torch.Tensor, published: Any) -> None:
+    old, young = codec.stream(), codec.stream()
+    old.push(codes[:, :130])
+    sounds = codec.push_together([old, young], [codes[:, 130:133], codes[:, :3]])
+    assert np.abs(sounds[0] - published[130 * 2048 : 133 * 2048]).max() < TOLERANCE
+    assert np.abs(sounds[1] - published[: 3 * 2048]).max() < TOLERANCE
+
+
+def test_what_a_stream_remembers_does_not_grow(codec: Codec, codes: torch.Tensor) -> None:
+    stream = codec.stream()
+    stream.push(codes[:, :1])
+    before = stream.memory.nbytes()
+    stream.push(codes)
+    assert stream.memory.nbytes() == before
+
+
+def test_longer_than_there_are_positions_is_refused(codec: Codec, codes: torch.Tensor) -> None:
+    stream = codec.stream()
+    stream.frames = 4096
+    with pytest.raises(InvalidInput, match="too long"):
+        stream.push(codes[:, :1])
+
+
+def test_weights_of_something_else_are_told(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "codec.pth")
+    with pytest.raises(ModelUnavailable, match="does not hold the weights"):
+        load_codec(tmp_path)
+
+
+def test_without_the_package_the_answer_is_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    torch.save({}, tmp_path / "codec.pth")
+    with pytest.raises(ModelUnavailable, match=r"requirements-fish\.txt"):
+        load_codec(tmp_path)
+
+
+def test_importing_the_package_leaves_no_stand_in_behind() -> None:
+    dac.package()
+    assert not {"audiotools", "dac"} & set(sys.modules)
