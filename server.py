@@ -91,7 +91,10 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     except OSError as exc:
         raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
     log.info(
-        "listening", url=f"http://{settings.host}:{runner.addresses[0][1]}", types=sorted(plans), version=version()
+        "listening",
+        url=f"http://{settings.host}:{runner.addresses[0][1]}",
+        types=sorted(name for name in plans if "." not in name),
+        version=version(),
     )
 
     await stopping

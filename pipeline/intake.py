@@ -141,7 +141,7 @@ def client_id(message: Any) -> Any:
         if _size(given, MAX_ID_BYTES) <= MAX_ID_BYTES and len(orjson.dumps(given)) <= MAX_ID_BYTES:
             return given
     except (InvalidInput, TypeError):  # too deep; binary
-        pass
+        return None
     return None
 
 

@@ -12,13 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from media.files import Folders
 from pipeline.errors import ModelUnavailable
-from workers.hub import Found, Layout, Say, Wanted, build, find, identity
-
-log = structlog.get_logger()
+from workers.hub import Found, Layout, Say, Wanted, convert, find
 
 DEFAULT = "microsoft/Florence-2-base"
 SETTING = "AI_FLORENCE_MODEL"
@@ -52,7 +48,7 @@ def locate(name: str, folders: Folders, say: Say = None) -> Path:
     config = _config(found)
     if "dim_embed" not in config.get("vision_config", {}):
         return found.path
-    return _convert(found, folders, say)
+    return convert(found, folders, _write, _unusable, say)
 
 
 def wanted(name: str) -> Wanted:
@@ -69,26 +65,10 @@ def _config(found: Found) -> dict[str, Any]:
     return config
 
 
-def _convert(found: Found, folders: Folders, say: Say) -> Path:
-    target = folders.models / "converted" / identity(found)
-    if target.is_dir():
-        return target
-    if say:
-        say("Converting the checkpoint, once.")
+def _write(source: Path, folder: Path) -> None:
+    from workers.florence_conversion import write_native
 
-    def fill(folder: Path) -> None:
-        from workers.florence_conversion import write_native
-
-        try:
-            write_native(found.path, folder)
-        except Exception as exc:
-            ours = isinstance(exc, OSError) and exc.errno is not None and not isinstance(exc, FileNotFoundError)
-            if ours or isinstance(exc, MemoryError):
-                raise  # the machine's fault, not the checkpoint's
-            log.error("checkpoint_conversion_failed", error=str(exc))
-            raise _unusable() from exc
-
-    return build(target, fill, say)
+    write_native(source, folder)
 
 
 def _unusable() -> ModelUnavailable:

