@@ -126,7 +126,7 @@ def test_logits_equal_the_packages(checkpoint: Checkpoint, folders: dict[str, Pa
     prompt = checkpoint.prompt("All is well.", [voice(checkpoint)])
     codes, length = torch.randint(0, 1024, (6, ours.config.num_codebooks)), prompt.size(1)
     with torch.inference_mode():
-        cache, fast_cache = ours.caches(3, ours.config.max_seq_len)
+        cache, fast_cache = ours.caches(3, ours.config.max_seq_len, 1)
         expected = theirs.forward_generate(prompt[None].int(), torch.arange(length))
         logits, hidden = ours.slow_forward(prompt[None], cache, Place.prompt(2, length, CPU))
         for index, frame in enumerate(codes):
@@ -378,20 +378,20 @@ def test_sampling_outside_the_published_ranges_is_refused(wrong: dict[str, Any])
 
 
 def test_batches_brought_into_few_shapes_say_the_same(checkpoint: Checkpoint) -> None:
-    """What graphs and compilation run: three sequences in the shape of four, read up to the cache's end."""
-    asked = [utterance(checkpoint, "Hello" * number, seed=number, limit=7) for number in (1, 2, 3)]
+    """What graphs and compilation run: five sequences in the shape of eight, read up to the cache's end."""
+    asked = [utterance(checkpoint, "Hello" * number, seed=number, limit=7) for number in range(1, 6)]
     alone = [said(Loop(checkpoint), one) for one in asked]
-    loop, shapes = Loop(checkpoint, rows=3), []
+    loop, shapes = Loop(checkpoint, rows=5), []
 
     def advance(frames: Frames, length: int) -> torch.Tensor:
         shapes.append((frames.rows.size(0), length))
         return loop._step.advance(frames, length)
 
-    loop._shapes = Shapes(advance, spare=3, longest=loop.length)
+    loop._shapes = Shapes(advance, spare=5, longest=loop.length)
     handles = [loop.open(one) for one in asked]
     steps = [loop.step(handles) for _ in range(7)]
     assert [[told(frame) for frame in heard] for heard in zip(*steps, strict=True)] == alone
-    assert set(shapes) == {(4, 256)}
+    assert set(shapes) == {(8, 256)}
 
 
 @pytest.mark.gpu

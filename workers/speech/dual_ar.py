@@ -129,12 +129,12 @@ class DualAR(nn.Module):
         self.turns = rotation_table(config.max_seq_len, config.slow.head_dim, config.rope_base, device)
         self.fast_turns = rotation_table(config.num_codebooks, config.fast.head_dim, config.rope_base, device)
 
-    def caches(self, rows: int, length: int) -> tuple[KeyValueCache, KeyValueCache]:
-        """For the slow transformer, of so many positions, and for the fast one."""
+    def caches(self, rows: int, length: int, fast_rows: int) -> tuple[KeyValueCache, KeyValueCache]:
+        """For the slow transformer, of so many positions, and for the fast one, whose rows are those of one batch."""
         weight, config = self.embeddings.weight, self.config
         return (
             _cache(config.slow, config.n_layer, rows, length, weight),
-            _cache(config.fast, config.n_fast_layer, rows, config.num_codebooks, weight),
+            _cache(config.fast, config.n_fast_layer, fast_rows, config.num_codebooks, weight),
         )
 
     def embed(self, tokens: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class Loop:
         self._device = model.embeddings.weight.device
         self._codebooks = model.config.num_codebooks
         with torch.inference_mode():
-            self._step = FrameStep(model, self._family, *model.caches(rows + 1, self.length))
+            # One row to spare, and batches that are filled up to a power of two.
+            self._step = FrameStep(model, self._family, *model.caches(rows + 1, self.length, 2 * rows))
             self._tokens = torch.zeros(rows, self._codebooks + 1, dtype=torch.int64, device=self._device)
             self._rules = torch.ones(rows, 3, device=self._device)
             self._window = Window.empty(rows, self._codebooks, self._device)
