@@ -81,18 +81,21 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--frames", type=int, default=4, help="in each measurement, for each sequence")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--length", type=int, default=2048, help="positions of both caches; the package reads all of its"
+    )
     parser.add_argument("--requests", type=int, default=200, help="of the memory's measurement; 0: none")
     args = parser.parse_args()
     print("| size | who | batch | frames/s (spread of rounds) | of the package's | CPU s a frame |")
     print("|---|---|---|---|---|---|")
     for size in args.sizes:
-        compare(size, args.batches, args.frames * (10 if size == "tiny" else 1), args.rounds)
+        checkpoint = random_checkpoint(size, args.length)
+        compare(size, checkpoint, args.batches, args.frames * (10 if size == "tiny" else 1), args.rounds)
     if args.requests:
         print(memory(args.requests))
 
 
-def compare(size: str, batches: list[int], frames: int, rounds: int) -> None:
-    checkpoint = random_checkpoint(size)
+def compare(size: str, checkpoint: Checkpoint, batches: list[int], frames: int, rounds: int) -> None:
     turns = dict(contestants(checkpoint, batches, frames))
     for turn in turns.values():
         turn()
@@ -115,15 +118,16 @@ def contestants(checkpoint: Checkpoint, batches: list[int], frames: int) -> Iter
     yield ("package", 1), lambda: of_package(model, prompt(checkpoint), frames)
     ways: tuple[Acceleration, ...] = ("none", "graphs") if torch.cuda.is_available() else ("none",)
     for way in ways:
-        loop = Loop(checkpoint, rows=max(batches), length=2048, acceleration=way)
+        loop = Loop(checkpoint, rows=max(batches), acceleration=way)
         for batch in batches:
             name = "ours" if way == "none" else f"ours, {way}"
             yield (name, batch), lambda loop=loop, batch=batch: of_loop(loop, checkpoint, batch, frames)  # type: ignore[misc]
 
 
-def random_checkpoint(size: str) -> Checkpoint:
+def random_checkpoint(size: str, length: int) -> Checkpoint:
     family = OPENAUDIO_S1 if size == "s1" else FISH_SPEECH_15
-    config = DualARConfig.of({**SIZES["1.5"]["config"], **TINY} if size == "tiny" else SIZES[size]["config"])
+    published = {**SIZES["1.5"]["config"], **TINY} if size == "tiny" else SIZES[size]["config"]
+    config = DualARConfig.of({**published, "max_seq_len": length})
     words = Vocabulary(config.vocab_size, config.codebook_size)
     torch.manual_seed(0)
     model = DualAR(config, (words.semantic_begin_id, words.semantic_end_id))
@@ -208,8 +212,8 @@ def rates(began: tuple[float, float], frames: int) -> tuple[float, float]:
 
 def memory(requests: int) -> str:
     """Requests of the tiny model, four at once, every third closed halfway."""
-    checkpoint = random_checkpoint("tiny")
-    loop = Loop(checkpoint, rows=4, length=256)
+    checkpoint = random_checkpoint("tiny", 256)
+    loop = Loop(checkpoint, rows=4)
     sizes = {}
     for number in range(0, requests, 4):
         rules = Sampling(seed=number)
