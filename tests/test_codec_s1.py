@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import make_dac, noise
 from workers.speech import dac
 from workers.speech.codec import Codec, load_codec
+from workers.speech.firefly import folded
 
 TOLERANCE = 1e-4
 FRAMES = 140
@@ -93,6 +95,48 @@ def test_what_a_stream_remembers_does_not_grow(codec: Codec, codes: torch.Tensor
     before = stream.memory.nbytes()
     stream.push(codes)
     assert stream.memory.nbytes() == before
+
+
+def test_the_package_s_own_sizes_are_read_from_their_weights() -> None:
+    """Of its configs/modded_dac_vq.yaml, on the meta device."""
+    network = dac.package()
+    with torch.device("meta"):
+        full = full_size(network)
+        weights = {name: value for name, value in folded(full.state_dict()).items() if "causal_mask" not in name}
+        shapes = {name: tuple(value.shape) for name, value in weights.items() if "freqs_cis" not in name}
+        ours = dac.built(network, shapes)
+    dac.without_tables(network, ours)
+    assert {name: tuple(value.shape) for name, value in ours.state_dict().items()} == shapes
+    assert (ours.frame_length, ours.sample_rate) == (2048, 44_100)
+
+
+def full_size(network: Any) -> Any:
+    def transformer() -> Any:
+        sizes = network.modded_dac.ModelArgs(
+            block_size=4096, n_layer=8, n_head=16, dim=1024, intermediate_size=3072, head_dim=64
+        )
+        return network.modded_dac.WindowLimitedTransformer(sizes, input_dim=1024, window_size=128)
+
+    quantizer = network.rvq.DownsampleResidualVectorQuantize(
+        input_dim=1024,
+        n_codebooks=9,
+        codebook_size=1024,
+        codebook_dim=8,
+        downsample_factor=(2, 2),
+        pre_module=transformer(),
+        post_module=transformer(),
+        semantic_codebook_size=4096,
+    )
+    return network.modded_dac.DAC(
+        encoder_dim=64,
+        encoder_rates=[2, 4, 8, 8],
+        decoder_dim=1536,
+        decoder_rates=[8, 8, 4, 2],
+        quantizer=quantizer,
+        encoder_transformer_layers=[0, 0, 0, 4],
+        decoder_transformer_layers=[4, 0, 0, 0],
+        transformer_general_config=partial(network.modded_dac.ModelArgs, block_size=16_384, head_dim=64),
+    )
 
 
 def test_longer_than_there_are_positions_is_refused(codec: Codec, codes: torch.Tensor) -> None:

@@ -115,10 +115,10 @@ def load(file: Path, device: torch.device, dtype: torch.dtype | None) -> DacCode
     weights = {name: weight for name, weight in folded(read_weights(file)).items() if not name.endswith(_TABLES)}
     try:
         with torch.device("meta"):
-            model = _built(network, {name: tuple(weight.shape) for name, weight in weights.items()})
+            model = built(network, {name: tuple(weight.shape) for name, weight in weights.items()})
     except (KeyError, IndexError, ZeroDivisionError) as exc:
         raise foreign(file, "the codec of OpenAudio S1") from exc
-    _without_tables(network, model)
+    without_tables(network, model)
     try:
         missing, _ = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as exc:
@@ -131,7 +131,7 @@ def load(file: Path, device: torch.device, dtype: torch.dtype | None) -> DacCode
     return DacCodec(model.float(), device, dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32))
 
 
-def _built(network: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+def built(network: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     """The package's network in the sizes of folded weights. Raises: KeyError, where a layer is missing."""
     encoders = range(1, count(shapes, "encoder.block.") - 2)  # the first convolution; an activation and the last
     decoders = range(1, count(shapes, "decoder.model.") - 2)
@@ -170,7 +170,7 @@ def _built(network: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     )
 
 
-def _without_tables(network: Any, model: Any) -> None:
+def without_tables(network: Any, model: Any) -> None:
     """Weights as one tensor each, and the computable tables computed, not expected in the file."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
