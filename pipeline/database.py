@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 1.0
 """Between two tries to write what a full disk or a lock holds back."""
+DEFER_SECONDS = 0.05
+"""How long a write that nobody waits for may stay in memory."""
 LOCK_SECONDS = 10.0
 """How long a write waits for a lock that another program (a backup) holds."""
 
@@ -66,7 +68,9 @@ class Database:
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
+        self._deferred: list[_Write] = []
+        self._flush_timer: asyncio.TimerHandle | None = None
         try:
             self._writer = self._connect()
             self._migrate(migrations)
@@ -93,13 +97,27 @@ class Database:
         for number, script in enumerate(migrations[version:], version + 1):
             self._writer.executescript(f"BEGIN; {script}; PRAGMA user_version={number}; COMMIT;")
 
-    def write(self, statements: Sequence[Statement], done: Done, refusable: bool = False) -> None:
+    def write(self, statements: Sequence[Statement], done: Done, refusable: bool = False, soon: bool = True) -> None:
         """Commit all of `statements` or none, in order with other writes; then call `done` on the event loop.
+
+        soon: nobody waits for one that is not: it shares the commit of the next that is, or has one of its own a little
+            later, so that it costs no fsync on anybody's way.
 
         done: None when it reached the disk; else `Conflict`, what is wrong with the statements, or, only if
             `refusable`, what keeps them from the disk.
         """
-        self._writes.put(_Write(statements, done, refusable))
+        self._deferred.append(_Write(statements, done, refusable))
+        if soon:
+            self._flush()
+        elif self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(DEFER_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        writes, self._deferred = self._deferred, []
+        self._writes.put(writes)
 
     async def commit(self, statements: Sequence[Statement], refusable: bool = True) -> None:
         """Return when the statements, and all that was written before, have reached the disk.
@@ -132,6 +150,7 @@ class Database:
 
     async def close(self) -> None:
         """Commit what waits, then close."""
+        self._flush()
         self._writes.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         self._readers.shutdown()
@@ -151,10 +170,10 @@ class Database:
         """Everything that waits now; waits itself only when there is nothing."""
         group: list[_Write] = []
         try:
-            write = self._writes.get(timeout=RETRY_SECONDS if waiting else None)
-            while write is not None:
-                group.append(write)
-                write = self._writes.get_nowait()
+            writes = self._writes.get(timeout=RETRY_SECONDS if waiting else None)
+            while writes is not None:
+                group += writes
+                writes = self._writes.get_nowait()
         except queue.Empty:
             return group, False
         return group, True

@@ -228,6 +228,7 @@ class ResultQueue:
 
     def _take(self, events: list[Event]) -> None:
         before: dict[str, Job] = {}
+        waited_for: set[str] = set()
         steps: dict[str, list[Step]] = defaultdict(list)
         for event in events:
             job = self._open.get(event.job)
@@ -237,14 +238,20 @@ class ResultQueue:
             if step.job is not job:
                 self._open[job.id] = step.job
                 before.setdefault(job.id, job)
+                if event.kind != "started":
+                    waited_for.add(job.id)
                 steps[job.id].append(step)
             elif step.outs:
                 self._hint(step)
         for job_id, several in steps.items():
-            self._write(before[job_id], several[0] if len(several) == 1 else _merged(several))
+            step = several[0] if len(several) == 1 else _merged(several)
+            self._write(before[job_id], step, soon=job_id in waited_for)
 
-    def _write(self, before: Job, step: Step) -> None:
-        """Make a step the job's state, and write it; nothing to do where nothing has changed."""
+    def _write(self, before: Job, step: Step, soon: bool = True) -> None:
+        """Make a step the job's state, and write it; nothing to do where nothing has changed.
+
+        soon: somebody waits for its effects; nobody does to learn that a task has started.
+        """
         if step.job is before:
             return
         self._open[before.id] = step.job
@@ -255,7 +262,7 @@ class ResultQueue:
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
-        self._ledger.write(statements, partial(self._written, step))
+        self._ledger.write(statements, partial(self._written, step), soon=soon)
 
     def _written(self, step: Step, error: Exception | None) -> None:
         if error is None:
