@@ -211,7 +211,7 @@ class Pool:
 
 
 class LocalTransport(Transport):
-    """Processes on this machine. Make it, and `warm` the fork server, before anything else is imported or opened."""
+    """Processes on this machine. Making it starts the fork server, so make it before anything else is opened."""
 
     def __init__(self, crew: Crew, folders: Folders, workers_path: tuple[Path, ...] = (), log_level: str = "info"):
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from workers.async_engine import in_thread
@@ -33,7 +32,6 @@ class Waiter(AsyncWorker):
             with open(params.fifo, "w") as pipe:
                 pipe.write("stopped")
 
-        await asyncio.sleep(0)
         text = await in_thread(read, stop)
         ctx.partial(0, text)
         return {"text": text}
