@@ -83,10 +83,12 @@ class Settings(BaseSettings):
 
     @property
     def folders(self) -> Folders:
-        made = (self.fs_path.resolve(), self.path_video.resolve())
-        data, voices = self.data_dir.resolve(), self.voices_dir.resolve()
         return Folders(
-            roots=tuple(root.resolve() for root in self.media_roots), data=data, hidden=(data, voices), made=made
+            roots=tuple(root.resolve() for root in self.media_roots),
+            data=self.data_dir.resolve(),
+            voices=self.voices_dir.resolve(),
+            speech=self.fs_path.resolve(),
+            downloads=self.path_video.resolve(),
         )
 
 

@@ -11,9 +11,7 @@ import jwt
 
 from pipeline.errors import Unauthorized
 from pipeline.intake import Identity
-
-OWNER = "local"
-"""The owner of everything while there are no API keys."""
+from pipeline.messages import LOCAL_OWNER
 
 
 class Tokens:
@@ -39,12 +37,12 @@ class Tokens:
     def issue(self, client: str | None = None) -> tuple[Identity, str]:
         """A client's token; a new client's unless one is named."""
         client = client or f"client_{secrets.token_hex(12)}"
-        return Identity(client, OWNER), jwt.encode({"client": client}, self._secret, algorithm="HS256")
+        return Identity(client, LOCAL_OWNER), jwt.encode({"client": client}, self._secret, algorithm="HS256")
 
     def read(self, token: Any) -> Identity:
         """Who a token names. Raises: Unauthorized."""
         try:
             claims = jwt.decode(token, self._secret, algorithms=["HS256"])
-            return Identity(claims["client"], OWNER)
+            return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
         except (jwt.InvalidTokenError, KeyError) as exc:
             raise Unauthorized("This token is not one of this server's; connect without one to get a new one.") from exc

@@ -7,6 +7,7 @@ reads from the ledger when it has drained. `resume` is the same road, begun by t
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -124,7 +125,10 @@ class Connection:
         return seq is not None and seq <= self._sent.get(job_id, 0)
 
     async def _send(self, job_id: str, kind: str, seq: int | None, body: dict[str, Any]) -> None:
-        body = await outgoing(body, self._folders) if seq is not None else body
+        if kind == "audio":
+            body = {**body, "audio": b64decode(body["audio"])}
+        elif seq is not None:
+            body = await outgoing(body, self._folders)
         outbound = self._outbound()
         if outbound is not None and not outbound.drained.is_set():
             if seq is None:

@@ -41,9 +41,17 @@ _EVENTS: dict[str, dict[str, Any]] = {
     "partial": {"seq": _SEQ, "stage": {"type": "string"}, "item": _ITEM, "index": {"type": "integer"}, "data": {}},
     "audio": {
         "seq": _SEQ,
+        "stage": {"type": "string"},
+        "item": _ITEM,
         "index": {"type": "integer"},
+        "start": {"type": "integer", "description": "How many samples came before this piece."},
+        "end": {"type": "integer"},
         "sample_rate": {"type": "integer"},
-        "audio": {"type": "string", "format": "binary"},
+        "audio": {
+            "type": "string",
+            "format": "binary",
+            "description": "pcm_s16le mono; base64 over HTTP.",
+        },
     },
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.auth import OWNER, Tokens
+from gateway.auth import Tokens
 from gateway.health import Health
 from gateway.page import INDEX
 from media.files import Folders
@@ -107,13 +108,13 @@ class HttpDoor:
 
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep a file, sent as field `file` of a form; answers its `file_id`."""
-        self._who(request)
+        owner = self._who(request).owner
         part = await _file_part(request)
         file_id, path = new_upload(self._folders)
         try:
             size = await self._receive(part, path)
             name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-            await self._ledger.commit(rows.file_added(FileRow(file_id, OWNER, str(path), name, size, time.time())))
+            await self._ledger.commit(rows.file_added(FileRow(file_id, owner, str(path), name, size, time.time())))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -207,7 +208,7 @@ class HttpDoor:
         await response.prepare(request)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "")
-            await response.write(head.encode() + b"data: " + orjson.dumps(body) + b"\n\n" if kind else b": ping\n\n")
+            await response.write(head.encode() + b"data: " + _text(body) + b"\n\n" if kind else b": ping\n\n")
         return response
 
     async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, dict[str, Any]]]:
@@ -279,8 +280,19 @@ def _malformed_is_refused() -> Iterator[None]:
         raise InvalidInput("The multipart body is malformed.", field="file") from exc
 
 
+def _text(body: Any) -> bytes:
+    """JSON; what is bytes on a socket is base64 in it."""
+    return orjson.dumps(body, default=_base64)
+
+
+def _base64(value: Any) -> str:
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    raise TypeError(type(value).__name__)
+
+
 def _json(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    return web.Response(body=_text(body), status=status, content_type="application/json")
 
 
 @web.middleware

@@ -24,14 +24,25 @@ MAX_PATH_BYTES = 4096
 class Folders:
     """Where files lie; every path absolute with its links resolved.
 
-    roots: what a client may read by path. hidden: what nobody reads by path. made: what the server writes for its
-    owners (readable only by them). data: the ledger, uploads, blobs, models.
+    roots: what a client may read by path. data: the ledger, uploads, blobs, models. voices: saved voices. speech,
+    downloads: what the server makes for its owners, readable only by them.
     """
 
     roots: tuple[Path, ...]
     data: Path
-    hidden: tuple[Path, ...]
-    made: tuple[Path, ...]
+    voices: Path
+    speech: Path
+    downloads: Path
+
+    @property
+    def hidden(self) -> tuple[Path, ...]:
+        """What nobody reads by path."""
+        return self.data, self.voices
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """What only its owner reads."""
+        return self.speech, self.downloads
 
     @property
     def uploads(self) -> Path:

@@ -1,4 +1,5 @@
-"""Results too large for an event: files under DATA_DIR, named in the ledger, put back where their reference stands.
+"""Results too large for an event, and those that are bytes: files under DATA_DIR, named in the ledger, put back where
+their reference stands.
 
 A client's `id`, which stands in the same body, may look like a reference; it is none.
 """
@@ -16,7 +17,7 @@ from pipeline.messages import BLOB
 
 _DEPTH = 3
 """A reference stands for a stage's result or for a field of it: never deeper than data[i].result.field."""
-_NAME = re.compile(r"[0-9a-f]{32}\.json")
+_NAME = re.compile(r"[0-9a-f]{32}\.(json|bin)")
 
 
 def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
@@ -53,9 +54,10 @@ def _inlined(value: Any, folders: Folders, depth: int) -> Any:
 
 def _content(reference: dict[str, Any], folders: Folders) -> Any:
     try:
-        return orjson.loads((folders.blobs / reference[BLOB]).read_bytes())
+        content = (folders.blobs / reference[BLOB]).read_bytes()
     except FileNotFoundError:  # past its retention, or something that only looks like a reference
         return reference
+    return content if reference[BLOB].endswith(".bin") else orjson.loads(content)
 
 
 def _is_reference(value: dict[str, Any]) -> bool:

@@ -62,6 +62,10 @@ class FileNotFound(ServiceError):
     code, status = "FILE_NOT_FOUND", 404
 
 
+class VoiceNotFound(ServiceError):
+    code, status = "VOICE_NOT_FOUND", 404
+
+
 class JobNotFound(ServiceError):
     code, status = "JOB_NOT_FOUND", 404
 

@@ -161,6 +161,7 @@ class _Change:
             worker=stage.worker,
             params=params,
             client=self.job.request.client,
+            owner=self.job.request.owner,
             attempt=run.attempt,
             priority=self.job.priority,
             alone=run.deaths > 0,
@@ -260,6 +261,13 @@ def _on_partial(change: _Change, event: Event, run: Run) -> Step:
     return change.step()
 
 
+def _on_audio(change: _Change, event: Event, run: Run) -> Step:
+    key = (event.stage, event.item)
+    place = {"stage": event.stage, "item": shown(event.item), "index": event.index}
+    change.tell("audio", key, {**place, **event.data}, event.index)
+    return change.step()
+
+
 def _on_checkpoint(change: _Change, event: Event, run: Run) -> Step:
     change.set((event.stage, event.item), dataclasses.replace(run, checkpoint=event.data))
     return change.step()
@@ -302,6 +310,7 @@ _RULES: dict[str, Callable[[_Change, Event, Run], Step]] = {
     "started": _on_started,
     "progress": _on_progress,
     "partial": _on_partial,
+    "audio": _on_audio,
     "checkpoint": _on_checkpoint,
     "made": _on_made,
     "done": _on_done,

@@ -276,9 +276,15 @@ def final_event(db: sqlite3.Connection, job_id: str) -> bytes | None:
 
 
 def finished_partials(db: sqlite3.Connection, job_id: str, stage: str, item: Item) -> list[Any]:
-    """The data of the partials of one run by index; a later one of the same index replaces the earlier."""
-    query = "SELECT idx, body FROM events WHERE job=? AND kind='partial' AND stage=? AND item=? ORDER BY seq"
-    found = {index: orjson.loads(body)["data"] for index, body in db.execute(query, (job_id, stage, _json(item)))}
+    """What one run has told by index, as `Task.finished` has it; a later one of the same index replaces the earlier."""
+    query = (
+        "SELECT idx, kind, json_remove(body, '$.audio') FROM events "
+        "WHERE job=? AND kind IN ('partial', 'audio') AND stage=? AND item=? ORDER BY seq"
+    )
+    found = {}
+    for index, kind, text in db.execute(query, (job_id, stage, _json(item))):
+        body = orjson.loads(text)
+        found[index] = body["data"] if kind == "partial" else {"start": body["start"], "end": body["end"]}
     return [found[index] for index in sorted(found)]
 
 

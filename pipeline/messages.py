@@ -21,7 +21,10 @@ from pydantic_core import PydanticCustomError, core_schema
 Item = tuple[int, ...]
 """Which element of a fan-out: () for none, (3,) for the fourth of a list, (3, 0) when nested."""
 
-Kind = Literal["started", "progress", "partial", "checkpoint", "made", "done", "failed", "lost"]
+Kind = Literal["started", "progress", "partial", "audio", "checkpoint", "made", "done", "failed", "lost"]
+
+LOCAL_OWNER = "local"
+"""The owner of everything while there are no API keys."""
 
 MAX_EVENT_BYTES = 64 * 1024
 """What an event carries itself; a larger result is written beside the ledger and travels as a blob."""
@@ -94,7 +97,9 @@ class Request:
 class Task:
     """One call of one worker. `attempt` is the fence: only events that carry the latest one count.
 
-    checkpoint, finished: what an earlier attempt left: its last checkpoint and the data of its partials by index.
+    client, owner: whose job it is, and whose the files and voices are that it reads and makes.
+    checkpoint, finished: what an earlier attempt left: its last checkpoint and, by index, the data of its partials, or
+    ``{"start", "end"}`` of its audio.
     alone: run while the process holds nothing else, since this task may be what killed it.
     """
 
@@ -104,6 +109,7 @@ class Task:
     worker: str
     params: dict[str, Any]
     client: str
+    owner: str = LOCAL_OWNER
     attempt: int = 1
     priority: int = 0
     alone: bool = False
@@ -123,8 +129,10 @@ class Event:
     """What happened to a task. The last one of an attempt is `done`, `failed` or `lost` (its process went away).
 
     data, by kind: started: the process that holds it · progress: ``{"fraction", "eta"}`` · partial, checkpoint, done:
-    the worker's own · made: ``{"path", "name", "bytes"}`` of a file that is now the owner's · failed:
-    `errors.as_failure` · lost: ``{"counted": bool, "reason": str}``, counted when the task may have been the cause.
+    the worker's own · audio: ``{"start", "end", "sample_rate", "audio"}``, the samples from start to end (excluded) of
+    the whole, 16-bit little-endian mono in base64 · made: ``{"path", "name", "bytes"}`` of a file that is now the
+    owner's · failed: `errors.as_failure` · lost: ``{"counted": bool, "reason": str}``, counted when the task may have
+    been the cause.
     """
 
     job: str

@@ -58,8 +58,9 @@ def _as_sent(data: Any) -> Any:
     return orjson.loads(raw)
 
 
-def folders(data: Path) -> Folders:
-    return Folders(roots=(), data=data, hidden=(), made=())
+def folders(data: Path, *roots: Path) -> Folders:
+    """A server's folders, all under `data`."""
+    return Folders(roots, data, voices=data / "voices", speech=data / "speech", downloads=data / "downloads")
 
 
 def drive(worker: Worker, params: dict[str, Any], ctx: Recorder, steps: int | None = None) -> tuple[Any, list[Any]]:

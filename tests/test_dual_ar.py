@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from media.files import Folders
 from pipeline.errors import InvalidInput, ModelUnavailable, QueueFull, TextTooLong
+from tests import drive
 from tests.checkpoints_fish import CODECS, make_fish
 from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes
 from workers.speech.cache import Place
@@ -65,7 +65,7 @@ def checkpoint(loaded: dict[str, Checkpoint], family: str) -> Checkpoint:
 
 
 def found(folder: Path) -> Any:
-    return locate(str(folder), Folders((), folder, (), ()))
+    return locate(str(folder), drive.folders(folder))
 
 
 def package(folder: Path) -> Any:

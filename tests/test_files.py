@@ -35,8 +35,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(
         roots=(top / "one", top / "two"),
         data=top / "one" / "data",
-        hidden=(top / "one" / "data", top / "one" / "voices"),
-        made=(top / "one" / "made",),
+        voices=top / "one" / "voices",
+        speech=top / "one" / "made",
+        downloads=top / "one" / "downloads",
     )
 
 
@@ -98,7 +99,7 @@ def test_what_lies_elsewhere_or_is_the_servers_is_forbidden(folders: Folders, to
 
 
 def test_what_the_server_made_outside_the_roots_is_its_owners_too(folders: Folders, top: Path) -> None:
-    elsewhere = dataclasses.replace(folders, made=(top / "outside",))
+    elsewhere = dataclasses.replace(folders, downloads=top / "outside")
     file = next(path for path in (top / "outside").iterdir() if path.is_file())
     assert local(bind_path(str(file), elsewhere, lambda path: True), elsewhere) == file
     with pytest.raises(FileNotFound):

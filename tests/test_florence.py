@@ -19,7 +19,6 @@ from PIL import Image
 from pydantic import ValidationError
 
 from client import Client, Partial
-from media.files import Folders
 from media.pictures import Picture
 from pipeline.errors import (
     InvalidInput,
@@ -297,7 +296,7 @@ def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> 
     worker, told = Named(), list[Event]()
     engine = Engine(worker, told.append)
     film = write_film(tmp_path / "a.mp4", stills([(what, 1.2) for what in (RED, BLUE, MIXED) * 10]))
-    worker.folders = Folders(roots=(tmp_path,), data=tmp_path, hidden=(), made=())
+    worker.folders = folders(tmp_path / "data", tmp_path)
     files = [("film", film), ("film2", film), ("picture", saved(tmp_path / "a.png"))]
     for name, path in files:
         engine.add(Task(name, "florence", (), "florence", {"file": FileRef("path", str(path))}, client=name))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from media.files import Folders
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
@@ -23,6 +22,7 @@ from pipeline.plans import Plan, Stage
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 from pipeline.transport import InlineTransport
+from tests.drive import folders
 from tests.toys.toy import Toy, ToyParams
 from tests.toys.waiter import Waiter
 from workers.base import AsyncWorker, Context, Params, Worker
@@ -59,10 +59,8 @@ class Road:
     """A whole server but for its doors."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
-        made = folder / "made"
-        made.mkdir(exist_ok=True)
-        self.folders = Folders(roots=(folder,), data=folder / "data", hidden=(folder / "data",), made=(made,))
-        self.folders.data.mkdir(exist_ok=True)
+        self.folders = folders(folder / "data", folder)
+        self.folders.speech.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folders.data / "ledger.sqlite3")
         toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader, "waiter": Waiter}
         self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in toys.items()})
@@ -170,8 +168,8 @@ async def test_nobody_sees_or_stops_anothers_job(road: Road, tmp_path: Path) -> 
 async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
     job = await road.queue.submit({"type": "toy", "words": ["a"], "keep": "a.txt"}, ME)
     await road.final(job)
-    path = road.folders.made[0] / "a.txt"
-    stranger = road.folders.made[0] / "b.txt"
+    path = road.folders.speech / "a.txt"
+    stranger = road.folders.speech / "b.txt"
     stranger.write_text("somebody else's")
     message = {"type": "reader", "file": str(path)}
     assert (await road.final(await road.queue.submit(message, ME)))["text"] == "A"
@@ -181,7 +179,7 @@ async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
 
 
 async def test_what_is_made_again_by_a_later_attempt_stays_its_owners(road: Road) -> None:
-    path = road.folders.made[0] / "a.txt"
+    path = road.folders.speech / "a.txt"
     for who, word in ((ME, "a"), (ME, "b"), (YOU, "c")):
         done = await road.final(await road.queue.submit({"type": "toy", "words": [word], "keep": "a.txt"}, who))
         assert done["status"] == "success"
@@ -190,10 +188,10 @@ async def test_what_is_made_again_by_a_later_attempt_stays_its_owners(road: Road
 
 async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
     await road.final(await road.queue.submit({"type": "toy", "words": ["a"], "keep": "a.txt"}, ME))
-    kept = road.folders.made[0] / "mine.txt"
+    kept = road.folders.speech / "mine.txt"
     kept.write_text("not the server's to delete")
     await Retention(road.ledger, road.folders, hours=0).sweep()
-    assert [path.name for path in road.folders.made[0].iterdir()] == ["mine.txt"]
+    assert [path.name for path in road.folders.speech.iterdir()] == ["mine.txt"]
 
 
 async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from media.files import Folders
 from tests.checkpoints_codec import fixture, make_firefly
 from tests.checkpoints_fish import make_fish
+from tests.drive import folders
 from workers.speech.checkpoint import load, locate
 from workers.speech.codec import load_codec
 from workers.speech.generate import Loop, Utterance
@@ -26,7 +26,7 @@ def test_sound_begins_with_the_first_frames_and_its_pieces_are_the_whole(tmp_pat
     figures = fixture("firefly.json")
     codec = load_codec(make_firefly(tmp_path / "codec", figures["shapes"], figures["seed"]))
     folder = make_fish(tmp_path / "fish", "1.5", num_codebooks=codec.codebooks)
-    checkpoint = load(locate(str(folder), Folders((), tmp_path, (), ())), torch.device("cpu"))
+    checkpoint = load(locate(str(folder), folders(tmp_path)), torch.device("cpu"))
     loop, stream = Loop(checkpoint, rows=1), codec.stream()
     handle = loop.open(Utterance(checkpoint.prompt("Hello.", []), Sampling(seed=3), max_new_tokens=40))
     codes: list[torch.Tensor] = []

@@ -18,6 +18,7 @@ from pipeline.local import LocalTransport
 from pipeline.messages import BLOB, Event, Task
 from pipeline.transport import InlineTransport, Transport
 from pipeline.work_queue import WorkQueue
+from tests import drive
 from tests.toys.toy import Toy
 from workers.engine import Engine
 
@@ -26,7 +27,7 @@ TOYS = Path(__file__).parent / "toys"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
-    return Folders(roots=(tmp_path,), data=tmp_path / "data", hidden=(), made=())
+    return drive.folders(tmp_path / "data", tmp_path)
 
 
 @pytest_asyncio.fixture(params=["inline", "local"])

@@ -19,15 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from media.files import Folders
 from pipeline.messages import FileRef
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 Run = Generator[Any, Any, Any]
-"""Yields units or lists of units, is sent results, returns the task's result (JSON-serialisable)."""
+"""Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
 
 
 class Params(BaseModel):
@@ -63,8 +67,11 @@ class Context:
     checkpoint_data: Any
     """The last checkpoint of an earlier attempt, or None."""
     finished: Sequence[Any]
-    """The data of the partials that earlier attempts emitted, by index."""
+    """By index, the data of the partials that earlier attempts emitted; of audio ``{"start", "end"}``, in samples."""
     cancelled: bool = False
+
+    owner: str
+    """Whose the voices are that the task may use, and what it makes."""
 
     @property
     def key(self) -> str:
@@ -86,6 +93,13 @@ class Context:
 
     def partial(self, index: int, data: Any) -> None:
         """A finished piece of the result, JSON of at most 64 KiB; the same index again replaces the earlier one."""
+        raise NotImplementedError
+
+    def audio(self, index: int, start: int, samples: npt.NDArray[np.int16], sample_rate: int) -> None:
+        """The next piece of sound, to be heard at once: int16, (n_samples,), mono, at most half a second.
+
+        start: how many samples came before it. The pieces in order of their index are the whole.
+        """
         raise NotImplementedError
 
     def made(self, path: Path, name: str) -> None:

@@ -10,9 +10,10 @@ import secrets
 import shutil
 import time
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import structlog
@@ -21,6 +22,10 @@ from media.files import Folders, local
 from pipeline.errors import ServiceError, as_failure
 from pipeline.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
 from workers.base import Context, Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 log = structlog.get_logger()
 
@@ -39,6 +44,7 @@ class TaskContext(Context):
     def __init__(self, task: Task, folders: Folders, emit: Emit, hints: dict[str, Event]) -> None:
         self.checkpoint_data = task.checkpoint
         self.finished = task.finished
+        self.owner = task.owner
         self._task = task
         self._folders = folders
         self._emit = emit
@@ -70,6 +76,11 @@ class TaskContext(Context):
 
     def partial(self, index: int, data: Any) -> None:
         self._emit(Event.of(self._task, "partial", _small(data), index))
+
+    def audio(self, index: int, start: int, samples: npt.NDArray[np.int16], sample_rate: int) -> None:
+        sound = samples.astype("<i2", copy=False).tobytes()
+        place = {"start": start, "end": start + len(samples), "sample_rate": sample_rate}
+        self._emit(Event.of(self._task, "audio", _small({**place, "audio": b64encode(sound).decode()}), index))
 
     def made(self, path: Path, name: str) -> None:
         file = {"path": str(path.resolve()), "name": name, "bytes": path.stat().st_size}
@@ -157,7 +168,7 @@ def clear_workdir(task: Task, folders: Folders) -> None:
 def _small(data: Any) -> orjson.Fragment:
     encoded = _encoded(data)
     if len(encoded) > MAX_EVENT_BYTES:
-        raise ValueError(f"a partial or checkpoint may have {MAX_EVENT_BYTES} bytes, this one has {len(encoded)}")
+        raise ValueError(f"an event may have {MAX_EVENT_BYTES} bytes, this one has {len(encoded)}")
     return orjson.Fragment(encoded)
 
 
@@ -166,6 +177,10 @@ def _spilled(result: Any, folders: Folders) -> Any:
 
     The small fields stay where later stages of a pipeline can refer to them.
     """
+    if isinstance(result, dict):
+        result = {
+            key: _blob(value, "bin", folders) if isinstance(value, bytes) else value for key, value in result.items()
+        }
     encoded = _encoded(result)
     if len(encoded) <= MAX_EVENT_BYTES:
         return orjson.Fragment(encoded)
@@ -173,17 +188,17 @@ def _spilled(result: Any, folders: Folders) -> Any:
         fields = {key: _encoded(value) for key, value in result.items()}
         kept = {key: orjson.Fragment(part) for key, part in fields.items() if len(part) <= MAX_FIELD_BYTES}
         if len(kept) * MAX_FIELD_BYTES <= MAX_EVENT_BYTES:
-            return {key: kept.get(key) or _blob(part, folders) for key, part in fields.items()}
-    return _blob(encoded, folders)
+            return {key: kept.get(key) or _blob(part, "json", folders) for key, part in fields.items()}
+    return _blob(encoded, "json", folders)
 
 
 def _encoded(data: Any) -> bytes:
     return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _blob(encoded: bytes, folders: Folders) -> dict[str, Any]:
+def _blob(encoded: bytes, kind: Literal["json", "bin"], folders: Folders) -> dict[str, Any]:
     """The reference to a blob that has reached the disk."""
-    name = f"{secrets.token_hex(16)}.json"
+    name = f"{secrets.token_hex(16)}.{kind}"
     folders.blobs.mkdir(parents=True, exist_ok=True)
     with (folders.blobs / name).open("xb") as blob:
         blob.write(encoded)

@@ -158,7 +158,7 @@ class Dlp(AsyncWorker):
     def _download(self, url: str, ctx: Context, fetcher: Fetcher) -> dict[str, Any]:
         found, path, about = fetcher.fetch()
         title = str(found.info.get("title") or "")
-        kept = keep(path, self.folders.made[-1], title, ctx.key, fetcher.errand.check)
+        kept = keep(path, self.folders.downloads, title, ctx.key, fetcher.errand.check)
         ctx.made(kept, f"{safe(title)}{kept.suffix}")
         found.info["duration"] = found.info.get("duration") or about.duration
         return item(url, found, str(kept))
@@ -176,7 +176,7 @@ class Dlp(AsyncWorker):
             try:
                 return await in_thread(functools.partial(work, fetcher), errand.stop)
             except asyncio.CancelledError:
-                discard(self.folders.made[-1], ctx.key)  # it may have ended in the same moment
+                discard(self.folders.downloads, ctx.key)  # it may have ended in the same moment
                 raise
             except (ServiceError, MemoryError):
                 raise

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from pipeline.messages import FileRef
@@ -35,6 +38,35 @@ class Echo(Worker):
             ctx.partial(index, "p" * params.partial_bytes)
         yield None
         return {"bytes": size, "text": "r" * params.result_bytes}
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        return units
+
+
+class ToneParams(Params):
+    pieces: int = Field(3, ge=0, le=1000)
+    piece_samples: int = Field(2048, ge=1, le=22050)
+    dies_after: int | None = None
+
+
+class Tone(Worker):
+    """Plays a sawtooth, and gives it as bytes at the end. Its process may be told to die in the first attempt."""
+
+    name = "contract_tone"
+    message_type = "contract_tone"
+    answer: ClassVar[dict[str, Any] | str] = "$contract_tone"
+    Params = ToneParams
+    example: ClassVar[dict[str, Any]] = {"pieces": 2}
+
+    def run(self, params: ToneParams, ctx: Context) -> Run:
+        whole = np.arange(params.pieces * params.piece_samples, dtype=np.int16)
+        for index in range(len(ctx.finished), params.pieces):
+            if index == params.dies_after and not ctx.finished:
+                os.kill(os.getpid(), signal.SIGKILL)
+            start = ctx.finished[-1]["end"] if index == len(ctx.finished) > 0 else index * params.piece_samples
+            ctx.audio(index, start, whole[start : start + params.piece_samples], 44100)
+            yield None
+        return {"audio_data": whole.tobytes(), "owner": ctx.owner, "resumed": len(ctx.finished)}
 
     def forward(self, units: list[Any]) -> list[Any]:
         return units
