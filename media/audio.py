@@ -1,10 +1,10 @@
-"""The sound of any file as float32 mono at 16 kHz, streamed: a ten-hour file is never whole in memory.
+"""The sound of any file as float32 mono at one rate, streamed: a ten-hour file is never whole in memory.
 
     open file ─▶ demuxer (whitelist) ─▶ packets ─▶ frames ─▶ resampler ─▶ blocks of at most 10 s
                                           damaged ones skipped ┘   └ silence where the timestamps leave a gap
 
-Sample n of all blocks is heard at n / 16000 s on the clock that players show, which starts with the container: sound
-that starts late is preceded by silence, and silence stands for packets that were lost.
+Sample n of all blocks is heard at n / sample_rate s on the clock that players show, which starts with the container:
+sound that starts late is preceded by silence, and silence stands for packets that were lost.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ from media.container import duration_of, opened, packets
 from pipeline.errors import NoAudio, UnsupportedMedia
 
 Audio = npt.NDArray[np.float32]
-"""float32, shape (n_samples,), mono, 16 kHz, in [-1, 1]."""
+"""float32, shape (n_samples,), mono, in [-1, 1], at SAMPLE_RATE where nothing else is said."""
 
 SAMPLE_RATE = 16_000
-BLOCK_SAMPLES = 10 * SAMPLE_RATE
+"""Hz. What speech recognition and speech detection hear."""
+BLOCK_SECONDS = 10
+BLOCK_SAMPLES = BLOCK_SECONDS * SAMPLE_RATE
 
 _RATES = range(4_000, 768_000 + 1)
 _MAX_CHANNELS = 64
 """More than any recorder writes. A resampler's tables grow with the rate: a made-up header could ask for gigabytes."""
 
-_GAP_SAMPLES = SAMPLE_RATE // 10
+_GAP_SECONDS = 0.1
 """A timestamp further ahead than this is a gap; below it is the container's rounding."""
 _LONGEST_GAP_SECONDS = 3600.0
 """Believed where the container does not say how long it is."""
 
 
-def decode(path: Path) -> Iterator[Audio]:
-    """The file's sound in blocks of BLOCK_SAMPLES, the last one shorter; see the module for what sample n means.
+def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[Audio]:
+    """The file's sound in blocks of BLOCK_SECONDS, the last one shorter; see the module for what sample n means.
 
+    sample_rate: Hz, of the blocks; the file's own may be any.
     The stream is the one that players choose. Raises: UnsupportedMedia, NoAudio, FileNotFound.
     """
     with opened(path) as container:
         stream = _audio_stream(container)
         heard = False
-        for block in _blocks(_aligned(container, stream)):
+        for block in _blocks(_aligned(container, stream, sample_rate), BLOCK_SECONDS * sample_rate):
             heard = True
             yield block
         if not heard:
@@ -54,6 +57,17 @@ def decode(path: Path) -> Iterator[Audio]:
                 "Convert it to mp3 or wav and send it again.",
                 field="file",
             )
+
+
+def resampled(audio: Audio, rate: int, to: int) -> Audio:
+    """The same sound at another rate. rate, to: Hz."""
+    if rate == to or not len(audio):
+        return audio
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio[np.newaxis]), "fltp", "mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler("fltp", "mono", to)
+    pieces = [piece.to_ndarray().reshape(-1) for part in (frame, None) for piece in resampler.resample(part)]
+    return np.concatenate(pieces).clip(-1, 1)
 
 
 def _audio_stream(container: Any) -> Any:
@@ -92,8 +106,8 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             continue
 
 
-def _aligned(container: Any, stream: Any) -> Iterator[npt.NDArray[np.int16]]:
-    """Mono 16 kHz samples in pieces of any size, silence in the gaps."""
+def _aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16]]:
+    """Mono samples at `rate` in pieces of any size, silence in the gaps."""
     origin = (container.start_time or 0) / av.time_base
     duration = duration_of(container)
     emitted = 0
@@ -102,15 +116,15 @@ def _aligned(container: Any, stream: Any) -> Iterator[npt.NDArray[np.int16]]:
     for frame in _frames(container, stream):
         if frame.sample_rate not in _RATES or not 1 <= len(frame.layout.channels) <= _MAX_CHANNELS:
             raise _undecodable(f"{frame.sample_rate} Hz, {len(frame.layout.channels)} channels")
-        due = emitted if frame.time is None else round((frame.time - origin) * SAMPLE_RATE)
-        late = due - emitted > _GAP_SAMPLES and _believable(due, emitted, duration)
+        due = emitted if frame.time is None else round((frame.time - origin) * rate)
+        late = due - emitted > _GAP_SECONDS * rate and _believable(due / rate, emitted / rate, duration)
         if late or shape != _shape(frame):
             for piece in _flush(resampler):
                 emitted += len(piece)
                 yield piece
-            resampler, shape = av.AudioResampler("s16", "mono", SAMPLE_RATE), _shape(frame)
+            resampler, shape = av.AudioResampler("s16", "mono", rate), _shape(frame)
         while late and emitted < due:
-            silence = np.zeros(min(BLOCK_SAMPLES, due - emitted), np.int16)
+            silence = np.zeros(min(BLOCK_SECONDS * rate, due - emitted), np.int16)
             emitted += len(silence)
             yield silence
         frame.pts = None  # the clock is kept here
@@ -126,17 +140,17 @@ def _flush(resampler: Any) -> Iterator[npt.NDArray[np.int16]]:
             yield frame.to_ndarray().reshape(-1)
 
 
-def _blocks(pieces: Iterator[npt.NDArray[np.int16]]) -> Iterator[Audio]:
+def _blocks(pieces: Iterator[npt.NDArray[np.int16]], size: int) -> Iterator[Audio]:
     held: list[npt.NDArray[np.int16]] = []
     samples = 0
     for piece in pieces:
         held.append(piece)
         samples += len(piece)
-        if samples >= BLOCK_SAMPLES:
+        if samples >= size:
             joined = np.concatenate(held)
-            whole = samples - samples % BLOCK_SAMPLES
-            for start in range(0, whole, BLOCK_SAMPLES):
-                yield _as_float(joined[start : start + BLOCK_SAMPLES])
+            whole = samples - samples % size
+            for start in range(0, whole, size):
+                yield _as_float(joined[start : start + size])
             held, samples = [joined[whole:]], samples - whole
     if samples:
         yield _as_float(np.concatenate(held))
@@ -151,8 +165,8 @@ def _shape(frame: Any) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
-def _believable(due: int, emitted: int, duration: float | None) -> bool:
-    """Whether a jump of the timestamps is a gap in the sound, and not a damaged or made-up number."""
+def _believable(due: float, emitted: float, duration: float | None) -> bool:
+    """Whether a jump of the timestamps is a gap in the sound, and not a damaged or made-up number; all in seconds."""
     if duration is None:
-        return due - emitted <= _LONGEST_GAP_SECONDS * SAMPLE_RATE
-    return due <= (duration + 1) * SAMPLE_RATE
+        return due - emitted <= _LONGEST_GAP_SECONDS
+    return due <= duration + 1

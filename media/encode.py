@@ -1,0 +1,143 @@
+"""Sound going out: float samples become 16-bit ones in one place, and those a file or the bytes of an answer.
+
+    float32 ─▶ as_int16 ─┬▶ pieces of a stream
+                         ├▶ WavFile: on disk, growing as the sound comes
+                         └▶ encoded: wav, pcm, mp3 or opus, in memory
+
+Everything after `as_int16` is made of the same 16-bit samples, so the pieces of a stream, joined, are the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import wave
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+Kind = Literal["wav", "pcm", "mp3", "opus"]
+Samples = npt.NDArray[np.int16]
+"""int16, shape (n_samples,), mono."""
+
+_FULL_SCALE = 1 << 15
+_BLOCK_SAMPLES = 1 << 16
+"""What an encoder is given at once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Codec:
+    """name, container: FFmpeg's. rates: Hz, ascending; the first that loses nothing is taken. bit_rate: bits/s."""
+
+    name: str
+    container: str
+    rates: tuple[int, ...]
+    bit_rate: int
+    options: dict[str, str]
+
+
+_CODECS = {
+    # Below 16 kHz LAME writes MPEG 2.5, which has no 96 kbit/s and not every player reads.
+    "mp3": _Codec("libmp3lame", "mp3", (16_000, 22_050, 24_000, 32_000, 44_100, 48_000), 96_000, {}),
+    "opus": _Codec("libopus", "ogg", (48_000,), 32_000, {"application": "voip"}),
+}
+
+
+def as_int16(audio: npt.NDArray[np.floating[Any]]) -> Samples:
+    """Samples in [-1, 1] as 16-bit ones, rounded; what lies beyond is clipped. Undoes what decoding does, exactly."""
+    scaled: npt.NDArray[np.floating[Any]] = np.rint(audio * _FULL_SCALE)
+    return scaled.clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+class WavFile:
+    """A 16-bit mono wav file that grows; whole, valid and on the disk once it is closed. Also a context manager.
+
+    Raises: OSError.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        self.path, self.sample_rate, self.samples = path, sample_rate, 0
+        self._file = path.open("wb")
+        self._wave = _mono(self._file, sample_rate)
+
+    @property
+    def duration(self) -> float:
+        """Seconds written so far."""
+        return self.samples / self.sample_rate
+
+    def append(self, samples: Samples) -> None:
+        self._wave.writeframesraw(_little_endian(samples))
+        self.samples += len(samples)
+
+    def close(self) -> None:
+        """Write the length into the header and wait for the disk. Closing twice is closing once."""
+        if self._file.closed:
+            return
+        with self._file:
+            self._wave.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> WavFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def encoded(samples: Samples, sample_rate: int, kind: Kind) -> bytes:
+    """A whole file of this sound; `pcm` is the bare samples, little-endian.
+
+    mp3 and opus play for as long as the samples do: what their encoders add before and after is marked to be skipped.
+    """
+    if kind == "pcm":
+        return _little_endian(samples)
+    made = BytesIO()
+    if kind == "wav":
+        with _mono(made, sample_rate) as file:
+            file.writeframes(_little_endian(samples))
+    else:
+        _encode(samples, sample_rate, _CODECS[kind], made)
+    return made.getvalue()
+
+
+def _encode(samples: Samples, sample_rate: int, codec: _Codec, into: BytesIO) -> None:
+    samples = np.pad(samples, (0, max(0, sample_rate // 100 - len(samples))))  # for less, encoders may write nothing
+    rate = next((rate for rate in codec.rates if rate >= sample_rate), codec.rates[-1])
+    with av.open(into, "w", format=codec.container) as container:
+        stream: Any = container.add_stream(codec.name, rate=rate, layout="mono", options=codec.options)
+        stream.bit_rate = codec.bit_rate
+        for frame in _resampled(samples, sample_rate, stream.codec_context.format.name, rate):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _resampled(samples: Samples, sample_rate: int, form: str, rate: int) -> Iterator[Any]:
+    """Frames as an encoder wants them."""
+    resampler = av.AudioResampler(form, "mono", rate)
+    for start in range(0, len(samples), _BLOCK_SAMPLES):
+        block = np.ascontiguousarray(samples[np.newaxis, start : start + _BLOCK_SAMPLES])
+        frame = av.AudioFrame.from_ndarray(block, "s16", "mono")
+        frame.sample_rate, frame.pts = sample_rate, start
+        yield from resampler.resample(frame)
+    yield from resampler.resample(None)
+
+
+def _mono(file: Any, sample_rate: int) -> wave.Wave_write:
+    made = wave.Wave_write(file)
+    made.setnchannels(1)
+    made.setsampwidth(np.dtype(np.int16).itemsize)
+    made.setframerate(sample_rate)
+    return made
+
+
+def _little_endian(samples: Samples) -> bytes:
+    return samples.astype("<i2", copy=False).tobytes()

@@ -1,0 +1,276 @@
+"""Saved voices on disk: written by workers, listed and deleted by the server, read by both at any time.
+
+    VOICES_DIR/<hash of the owner>/<reference_id>/voice.json       what is known of it, its owner included
+                                                  reference.wav    the checked recording, 16-bit mono
+                                                  codes-….npy      that recording as a model's codes, a cache
+               .making-…, .deleting-…                              on their way in and out
+
+A voice comes and goes by one rename, so it is there whole or not at all, whoever is killed when. Its id is a hash of
+its owner, sound and text: saving the same again is the same voice. An id that a client sent becomes a path only after
+it matched the pattern, and then only below its owner's folder. Nothing here imports a sound library before a sound is
+saved, so that the server's process can list and delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+import structlog
+
+from pipeline.errors import VoiceNotFound
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from media.audio import Audio
+
+REFERENCE_ID = re.compile(r"voice_[0-9a-f]{24}")
+
+_RECORD = "voice.json"
+_PASSING = (".making-", ".deleting-")
+_ABANDONED_SECONDS = 3600.0
+"""A folder on its way in or out that is older belongs to a process that died."""
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Voice:
+    """A saved voice. duration: seconds. created_at: seconds since 1970. text: what is said in the recording."""
+
+    reference_id: str
+    owner: str
+    name: str | None
+    description: str | None
+    text: str
+    duration: float
+    created_at: float
+    folder: Path
+
+    @property
+    def sound(self) -> Path:
+        """The checked recording, 16-bit mono wav."""
+        return self.folder / "reference.wav"
+
+    def codes(self, model_key: str) -> Path:
+        """Where a model keeps the recording as its codes. model_key: all that these codes depend on."""
+        return self.folder / f"codes-{_digest(model_key)}.npy"
+
+    def shown(self) -> dict[str, Any]:
+        """As `voices` lists it."""
+        fields = ("reference_id", "name", "description", "duration", "created_at")
+        return {field: getattr(self, field) for field in fields}
+
+
+_VOICE = pydantic.TypeAdapter(Voice)
+
+
+class Voices:
+    """The voices of all owners. Any number of processes may use one folder at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(
+        self,
+        owner: str,
+        sound: Audio,
+        sample_rate: int,
+        text: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> Voice:
+        """Keep a voice; on the disk when this returns.
+
+        sound: float32, shape (n_samples,), mono, in [-1, 1], at `sample_rate`; see `media.references`.
+        Saving what is there already updates its name and description where they are given, and keeps the rest.
+        Raises: OSError.
+        """
+        from media.encode import WavFile, as_int16
+
+        samples = as_int16(sound)
+        reference_id = f"voice_{_digest(owner, text, samples.tobytes())}"
+        folder = self._of(owner) / reference_id
+        voice = Voice(reference_id, owner, name, description, text, len(samples) / sample_rate, time.time(), folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
+        making = self._passing(".making-")
+        making.mkdir()
+        try:
+            with WavFile(making / voice.sound.name, sample_rate) as wav:
+                wav.append(samples)
+            _write(making / _RECORD, _recorded(voice))
+            _sync(making)
+            return self._placed(voice, making)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def find(self, reference_id: Any, owner: str) -> Voice:
+        """An owner's voice. Raises: VoiceNotFound, the same for what never was, is another's or is no id at all."""
+        voice = None
+        if isinstance(reference_id, str) and REFERENCE_ID.fullmatch(reference_id):
+            voice = _read(self._of(owner) / reference_id)
+        if voice is None or voice.owner != owner:
+            raise VoiceNotFound(
+                "There is no voice of yours with this reference_id; the message 'voices' lists those there are.",
+                field="reference_id",
+            )
+        return voice
+
+    def of(self, owner: str) -> list[Voice]:
+        """An owner's voices, newest first."""
+        try:
+            folders = list(self._of(owner).iterdir())
+        except FileNotFoundError:
+            return []
+        read = [_read(folder) for folder in folders if REFERENCE_ID.fullmatch(folder.name)]
+        voices = [voice for voice in read if voice is not None and voice.owner == owner]
+        return sorted(voices, key=lambda voice: (-voice.created_at, voice.reference_id))
+
+    def delete(self, reference_id: Any, owner: str) -> None:
+        """Forget an owner's voice and what was made of it. Raises: VoiceNotFound."""
+        while not self._taken_away(self.find(reference_id, owner).folder):  # another process was faster: find says so
+            continue
+
+    def _of(self, owner: str) -> Path:
+        """One owner's folder, so that listing looks at nobody else's; its name tells nobody whose it is."""
+        return self._folder / _digest(owner)
+
+    def _passing(self, kind: str) -> Path:
+        return self._folder / f"{kind}{uuid.uuid4().hex}"
+
+    def _placed(self, voice: Voice, making: Path) -> Voice:
+        """Move a voice in, or bring the one that is there already up to date; others may do either at the same time."""
+        while True:
+            try:
+                making.rename(voice.folder)
+            except OSError as exc:
+                if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            else:
+                _sync(voice.folder.parent)
+                _sync(self._folder)
+                return voice
+            kept = _read(voice.folder)
+            if kept is None:  # damaged: make room
+                self._taken_away(voice.folder)
+                continue
+            updated = dataclasses.replace(
+                kept, name=voice.name or kept.name, description=voice.description or kept.description
+            )
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: move in after all
+                _write(voice.folder / _RECORD, _recorded(updated))
+                return updated
+
+    def _taken_away(self, folder: Path) -> bool:
+        """Whether there was a folder to delete."""
+        leaving = self._passing(".deleting-")
+        try:
+            folder.rename(leaving)
+        except FileNotFoundError:
+            return False
+        _sync(folder.parent)
+        _sync(self._folder)
+        shutil.rmtree(leaving, ignore_errors=True)
+        return True
+
+    def _clear_abandoned(self) -> None:
+        for folder in self._folder.iterdir():
+            if folder.name.startswith(_PASSING):
+                with contextlib.suppress(FileNotFoundError):  # somebody else clears too
+                    if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_codes(path: Path) -> npt.NDArray[np.generic] | None:
+    """An array that `write_codes` kept; None where there is none that can be read."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, MemoryError) as exc:  # made up or cut short: to be made again
+        log.warning("voice_codes_damaged", path=str(path), error=str(exc))
+        return None
+
+
+def write_codes(path: Path, codes: npt.NDArray[np.generic]) -> None:
+    """Keep an array of numbers, whole or not at all; not where its voice was deleted meanwhile. Raises: OSError."""
+    from io import BytesIO
+
+    import numpy as np
+
+    made = BytesIO()
+    np.lib.format.write_array(made, codes, allow_pickle=False)
+    with contextlib.suppress(FileNotFoundError):
+        _write(path, made.getvalue())
+
+
+def _read(folder: Path) -> Voice | None:
+    """The voice in a folder; None where there is none or it is damaged, which the log tells."""
+    try:
+        record = json.loads((folder / _RECORD).read_bytes())
+        voice = _VOICE.validate_python({**record, "folder": folder})
+        if voice.reference_id != folder.name:
+            raise ValueError("this is the record of another voice")
+        if not voice.sound.is_file():
+            raise ValueError("its recording is missing")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, RecursionError) as exc:
+        log.warning("voice_damaged", reference_id=folder.name, error=str(exc))
+        return None
+    return voice
+
+
+def _recorded(voice: Voice) -> bytes:
+    fields = {field.name: getattr(voice, field.name) for field in dataclasses.fields(voice) if field.name != "folder"}
+    return json.dumps(fields, indent=1).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A whole file or none, on the disk."""
+    writing = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        with writing.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        writing.replace(path)
+    finally:
+        writing.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """A rename is on the disk once its folder is."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _digest(*parts: str | bytes) -> str:
+    """24 hex digits; each part counts with its length, so that no two lists of parts are alike."""
+    made = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
+        made.update(len(content).to_bytes(8) + content)
+    return made.hexdigest()[:24]
