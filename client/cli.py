@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .aio import DEFAULT_URL
-from .transcribe import Options, Output, say, transcribe
+from .console import say
+from .transcribe import Options, Output, transcribe
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 

@@ -10,11 +10,9 @@ written into a file or a pipe cannot be taken back, so it is written when it is 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,15 +21,11 @@ from typing import Any
 from tqdm import tqdm
 
 from .aio import AsyncClient
+from .console import cancelled_with_us, connection, move, new_bar, percent_bar, say
 from .errors import OptivusError, ServerUnreachable
 from .events import Final, Partial, Progress
-from .job import AsyncJob
-
-LEAVE_SECONDS = 5.0
-"""How long Ctrl-C waits for the server's word that the job is cancelled."""
 
 TITLE_COLUMNS = 30
-PERCENT_BAR = "{l_bar}{bar}| {elapsed}{postfix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +46,11 @@ class Options:
         return {name: value for name, value in asked.items() if value is not None}
 
 
-def say(sentence: str) -> None:
-    """A sentence on standard error, above the bar if there is one."""
-    tqdm.write(sentence, file=sys.stderr)
-
-
 async def transcribe(server: str, files: Sequence[str], options: Options, output: Output) -> bool:
     """Transcribe one file after the other; False when one failed. What went wrong is said on standard error."""
     done = True
     try:
-        async with AsyncClient(server, notify=_connection) as client:
+        async with AsyncClient(server, notify=connection) as client:
             for name in files:
                 try:
                     await _file(client, name, options, output)
@@ -80,15 +69,15 @@ async def transcribe(server: str, files: Sequence[str], options: Options, output
 
 async def _file(client: AsyncClient, name: str, options: Options, output: Output) -> None:
     title = _title(name)
-    with _bar(desc=title, unit="B", unit_scale=True, unit_divisor=1024) as bar:
+    with new_bar(desc=title, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         file_id = await client.upload(name, partial(_sent, bar))
     lines = Lines(live=output.live)
-    with _bar(desc=title, total=1.0, bar_format=PERCENT_BAR) as bar:
-        async with _cancelled_with_us(client, name, file_id, options) as job:
+    with percent_bar(title) as bar:
+        async with cancelled_with_us(name, client.submit("whisp", file=file_id, **options.params())) as job:
             async for event in job.events():
                 match event:
                     case Progress():
-                        _move(bar, title, event)
+                        move(bar, title, event)
                     case Partial(index=index, data={"text": str(text)}):
                         lines.add(index, text)
                     case Final(status="success"):
@@ -100,33 +89,9 @@ async def _file(client: AsyncClient, name: str, options: Options, output: Output
     output.write(name, answer, lines.rest([chunk["text"] for chunk in chunks]))
 
 
-@contextlib.asynccontextmanager
-async def _cancelled_with_us(client: AsyncClient, name: str, file_id: str, options: Options) -> AsyncIterator[AsyncJob]:
-    """The job of a file, cancelled on the server when this command is (Ctrl-C), also in mid-submission."""
-    submission = asyncio.ensure_future(client.submit("whisp", file=file_id, **options.params()))
-    try:
-        yield await asyncio.shield(submission)
-    except asyncio.CancelledError:
-        try:
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await (await submission).cancel()
-            say(f"{name}: cancelled, on the server too.")
-        except (TimeoutError, OptivusError):
-            say(f"{name}: stopped here, but the server could not be told; its job may go on.")
-        raise
-
-
 def _sent(bar: Any, sent: int, total: int) -> None:
     bar.total = total
     bar.update(sent - bar.n)
-
-
-def _move(bar: Any, title: str, progress: Progress) -> None:
-    bar.set_description(f"{title}: {progress.stage}" if progress.stage else title, refresh=False)
-    if progress.eta is not None:
-        bar.set_postfix_str(f"{tqdm.format_interval(progress.eta)} left", refresh=False)
-    bar.n = max(bar.n, progress.fraction or 0.0)
-    bar.refresh()
 
 
 def _title(name: str) -> str:
@@ -134,15 +99,6 @@ def _title(name: str) -> str:
     title = Path(name).name
     half = TITLE_COLUMNS // 2
     return title if len(title) <= TITLE_COLUMNS else f"{title[:half]}…{title[1 - half :]}"
-
-
-def _bar(**shape: Any) -> Any:
-    """A bar on standard error that goes when it is done, and is none where nobody sees it."""
-    return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True, **shape)
-
-
-def _connection(connected: bool) -> None:
-    say("The connection is back." if connected else "The connection to the server was lost; trying again.")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,66 @@
+"""What the commands share: sentences and bars on standard error, and a job that ends when its command does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from tqdm import tqdm
+
+from .errors import OptivusError
+from .events import Progress
+from .job import AsyncJob
+
+LEAVE_SECONDS = 5.0
+"""How long Ctrl-C waits for the server's word that the job is cancelled."""
+
+
+def say(sentence: str) -> None:
+    """A sentence on standard error, above the bar if there is one."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
+def new_bar(**shape: Any) -> Any:
+    """A bar on standard error that goes when it is done, and is none where nobody sees it."""
+    return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True, **shape)
+
+
+def percent_bar(title: str) -> Any:
+    """A bar from 0 to 1, for `move`."""
+    return new_bar(desc=title, total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
+
+
+def move(bar: Any, title: str, progress: Progress) -> None:
+    """A `percent_bar` to where the job is, with the server's estimate."""
+    bar.set_description(f"{title}: {progress.stage}" if progress.stage else title, refresh=False)
+    if progress.eta is not None:
+        bar.set_postfix_str(f"{tqdm.format_interval(progress.eta)} left", refresh=False)
+    bar.n = max(bar.n, progress.fraction or 0.0)
+    bar.refresh()
+
+
+def connection(connected: bool) -> None:
+    """What to say when the connection is lost or back; for a client's `notify`."""
+    say("The connection is back." if connected else "The connection to the server was lost; trying again.")
+
+
+@contextlib.asynccontextmanager
+async def cancelled_with_us(name: str, submitting: Coroutine[Any, Any, AsyncJob]) -> AsyncIterator[AsyncJob]:
+    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C), also in mid-submission.
+
+    name: of the job, for the sentence that says so.
+    """
+    submission = asyncio.ensure_future(submitting)
+    try:
+        yield await asyncio.shield(submission)
+    except asyncio.CancelledError:
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await (await submission).cancel()
+            say(f"{name}: cancelled, on the server too.")
+        except (TimeoutError, OptivusError):
+            say(f"{name}: stopped here, but the server could not be told; its job may go on.")
+        raise
