@@ -65,7 +65,12 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     ledger = Ledger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     intake = Intake(plans, folders, ledger)
-    limits = Limits(settings.max_open_jobs, settings.max_open_jobs_per_client, settings.job_deadline_hours * 3600)
+    limits = Limits(
+        settings.max_open_jobs,
+        settings.max_open_jobs_per_client,
+        settings.job_deadline_hours * 3600,
+        int(settings.max_upload_gb * 1e9),
+    )
     road = ResultQueue(ledger, transport, plans, intake, limits)
     retention = Retention(ledger, folders, settings.retention_hours)
 

@@ -24,6 +24,13 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "jobs": {},
 }
 """Messages that are answered at once instead of becoming a job, with their keys."""
+_RECORDING: dict[str, Any] = {
+    "job_id": {"type": "string"},
+    "audio": {"type": "string", "format": "binary", "description": "The next piece, at most 4 MiB."},
+    "offset": {"type": "integer", "minimum": 0, "description": "Bytes before it; so a piece may be sent twice."},
+    "end": {"type": "boolean", "description": "The recording is whole."},
+}
+"""The event `audio` as a client sends it; acknowledged with the bytes `received` so far."""
 _COMMON: dict[str, Any] = {
     "id": {"description": "Anything; returned on every answer and event of the job."},
     "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -139,6 +146,7 @@ class Docs:
         }
         messages = {name: {"name": name, "payload": payload} for name, payload in events.items()}
         messages["request"] = {"name": "message", "payload": incoming}
+        messages["recording"] = {"name": "audio", "payload": _object(_RECORDING, ["job_id"])}
         messages["answer"] = {"name": "message", "payload": _object(answer)}
         received = {name: {"$ref": f"#/channels/socket/messages/{name}"} for name in messages}
         return {
@@ -149,7 +157,7 @@ class Docs:
                 "ask": {
                     "action": "receive",
                     "channel": {"$ref": "#/channels/socket"},
-                    "messages": [received.pop("request")],
+                    "messages": [received.pop("request"), received.pop("recording")],
                 },
                 "tell": {
                     "action": "send",

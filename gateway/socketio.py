@@ -100,9 +100,11 @@ class SocketDoor:
         try:
             if event is None:
                 raise InvalidInput("This packet is not an event with JSON in it.")
-            if event != "message":
-                raise InvalidInput(f"This server knows the event 'message' only, not {event[:80]!r}.")
+            if event not in ("message", "audio"):
+                raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)
+            if event == "audio":
+                return self._append(message, connection)
             kind = message.get("type") if isinstance(message, dict) else None
             control = self._controls.get(kind) if isinstance(kind, str) else None
             if control is not None:
@@ -118,6 +120,21 @@ class SocketDoor:
         if not acked:
             await self._server.emit("message", refusal, to=sid)
         return refusal
+
+    def _append(self, message: Any, connection: Connection) -> dict[str, Any]:
+        """A piece of a recording, its end, or both."""
+        if not isinstance(message, dict):
+            raise InvalidInput("An 'audio' event carries one object with 'job_id' and 'audio'.")
+        job_id, sound, offset = message.get("job_id"), message.get("audio", b""), message.get("offset")
+        if not isinstance(sound, bytes):
+            raise InvalidInput("'audio' must be binary.", field="audio")
+        if offset is not None and not _is_seq(offset):
+            raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
+        recordings, client = self._road.recordings, connection.who.client
+        received = recordings.append(job_id, client, offset, sound)
+        if message.get("end") is True and (offset is None or received >= offset + len(sound)):
+            recordings.finish(job_id, client)
+        return {"status": "success", "job_id": job_id, "received": received}
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who.client)}

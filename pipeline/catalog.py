@@ -21,7 +21,8 @@ def single(worker: type[Worker], limit: int) -> Plan:
     """The one-stage plan of a worker: every new worker has one by being there."""
     if worker.many is not None:
         return _many(worker, *worker.many, limit)
-    return Plan(worker.message_type, worker.Params, (Stage(worker.name, worker.name, "$request"),), worker.answer)
+    stage = Stage(worker.name, worker.name, "$request", live=worker.live)
+    return Plan(worker.message_type, worker.Params, (stage,), worker.answer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +123,10 @@ PIPELINES: tuple[Pipeline, ...] = (Pipeline(video, ("dlp", "whisper", "florence"
 
 
 def load_plans(found: Mapping[str, type[Worker]], max_items: int) -> dict[str, Plan]:
-    """Every plan by name: a single and a batch form for each worker, and the pipelines whose workers are there."""
+    """Every plan by name: for each worker one and its batch form, and the pipelines whose workers are there."""
     plans: list[Plan] = []
     for worker in found.values():
-        plans += [single(worker, max_items), batch(worker, max_items)]
+        plans += [single(worker, max_items), *([] if worker.live else [batch(worker, max_items)])]
     plans += [pipeline.plan(found, max_items) for pipeline in PIPELINES if found.keys() >= set(pipeline.needs)]
     return {plan.name: plan for plan in plans}
 

@@ -39,7 +39,7 @@ class Intake:
 
     def __init__(self, plans: Mapping[str, Plan], folders: Folders, ledger: Database) -> None:
         self._plans = plans
-        self._folders = folders
+        self.folders = folders
         self._ledger = ledger
 
     async def read(self, message: Any, who: Identity) -> tuple[Request, Plan]:
@@ -51,13 +51,16 @@ class Intake:
         key = raw.get("idempotency_key")
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
             raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
-        binder = _Binder(self._folders, self._ledger, who)
+        binder = _Binder(self.folders, self._ledger, who)
         if any(isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in FILE_KEYS):
             params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
             for row in binder.uploads:
                 await self._ledger.commit(file_added(row))
         else:
             params, warnings = plan.parse(raw, binder)
+        if plan.live:
+            params["file"] = await asyncio.to_thread(binder.recording)
+            await self._ledger.commit(file_added(binder.uploads[-1]))
         return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
@@ -99,6 +102,13 @@ class _Binder:
             uploaded = Path(row.path).parent == self._folders.uploads
             return FileRef("upload", value, row.name) if uploaded else FileRef("made", row.path, row.name)
         return bind_path(value, self._folders, self._owns)
+
+    def recording(self) -> dict[str, Any]:
+        """An upload that is empty yet, as a parameter of a task."""
+        file_id, path = new_upload(self._folders)
+        path.touch(exist_ok=False)
+        self.uploads.append(FileRow(file_id, self._who.owner, str(path), "recording", 0, time.time()))
+        return {"$file": {"kind": "upload", "value": file_id, "name": "recording"}}
 
     def _owns(self, path: Path) -> bool:
         return self._ledger.read_here(lambda db: owner_of_path(db, str(path))) == self._who.owner

@@ -164,7 +164,8 @@ class _Change:
             owner=self.job.request.owner,
             attempt=run.attempt,
             priority=self.job.priority,
-            alone=run.deaths > 0,
+            alone=run.deaths > 0 and not stage.live,  # alone, a conversation would hold up everybody for its length
+            live=stage.live,
             checkpoint=run.checkpoint,
         )
         self.tasks.append(task)

@@ -40,12 +40,15 @@ Crew = Mapping[str, tuple[type[Worker], WorkerSettings]]
 
 
 class Pool:
-    """The processes of one worker, and the queue they are fed from."""
+    """The processes of one worker, and the queues they are fed from.
+
+    Live tasks have a queue and places of their own, since each holds its place for as long as somebody speaks.
+    """
 
     def __init__(
         self, worker: type[Worker], settings: WorkerSettings, launch: Launch, context: Any, tell: Callable[..., None]
     ) -> None:
-        self.queue = WorkQueue()
+        self._queues = {False: WorkQueue(), True: WorkQueue()}  # by `Task.live`
         self.processes: list[Incarnation] = []
         self.restarts = 0
         self.draining = False
@@ -60,12 +63,21 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle_check: asyncio.TimerHandle | None = None
 
+    @property
+    def queued(self) -> int:
+        return sum(map(len, self._queues.values()))
+
     def submit(self, task: Task) -> None:
-        self.queue.put(task)
+        self._queues[task.live].put(task)
         self.feed()
 
+    def more(self, job: str) -> None:
+        for process in self.processes:
+            process.more(job)
+
     def cancel(self, job: str) -> None:
-        self.queue.remove(job)
+        for queue in self._queues.values():
+            queue.remove(job)
         for process in self.processes:
             process.cancel(job)
         self.feed()
@@ -74,16 +86,17 @@ class Pool:
         """Hand waiting tasks to processes with room; start another process when there is none."""
         if self.draining:
             return
-        while (process := self._for_next_task()) is not None:
-            task = self.queue.take()
-            process.send_task(task)
-            self._tell(Event.of(task, "started", f"{self._launch.name}:{process.pid}"))
+        for queue in self._queues.values():
+            while (process := self._for_next_task(queue)) is not None:
+                task = queue.take()
+                process.send_task(task)
+                self._tell(Event.of(task, "started", f"{self._launch.name}:{process.pid}"))
         if self._needs_another():
             self.start()
 
-    def _for_next_task(self) -> Incarnation | None:
+    def _for_next_task(self, queue: WorkQueue) -> Incarnation | None:
         """The process with the fewest tasks of those that may take the next one."""
-        task = self.queue.peek()
+        task = queue.peek()
         if task is None:
             return None
         fitting = (process for process in self.processes if process.state == "ready" and self._fits(process, task))
@@ -94,7 +107,7 @@ class Pool:
         ready = sum(process.state == "ready" for process in self.processes)
         if ready >= self._settings.replicas or any(process.state == "starting" for process in self.processes):
             return False
-        return len(self.queue) + self.running() > ready and not (ready and self.last_failure)
+        return self.queued + self.running() > ready and not (ready and self.last_failure)
 
     def start(self) -> None:
         process = Incarnation(self, self._context, serve, self._launch, self._settings.step_seconds)
@@ -123,7 +136,7 @@ class Pool:
         state = next((state for state in ("ready", "starting", "leaving") if state in states), None)
         return {
             "state": state or ("unavailable" if self.last_failure else "idle"),
-            "queued": len(self.queue),
+            "queued": self.queued,
             "running": self.running(),
             "restarts": self.restarts,
             "processes": [dict(process.info) for process in self.processes if process.state == "ready"],
@@ -181,11 +194,13 @@ class Pool:
         """A process could not be had: fail what waits, unless there is another to serve it."""
         log.warning("model_unavailable", worker=self._launch.name, reason=failure["message"])
         self.last_failure = failure
-        waiting = [] if any(other.state == "ready" for other in self.processes) else self.queue.clear()
-        self._tell(*(Event.of(task, "failed", failure) for task in waiting))
+        if not any(other.state == "ready" for other in self.processes):
+            waiting = [task for queue in self._queues.values() for task in queue.clear()]
+            self._tell(*(Event.of(task, "failed", failure) for task in waiting))
 
     def _fits(self, process: Incarnation, task: Task) -> bool:
-        if len(process.held) >= self._worker.open_tasks:
+        places = self._worker.live_tasks if task.live else self._worker.open_tasks
+        if sum(held.live == task.live for held in process.held.values()) >= places:
             return False
         return not process.held or not (task.alone or any(held.alone for held in process.held.values()))
 
@@ -239,6 +254,10 @@ class LocalTransport(Transport):
     def cancel(self, job: str) -> None:
         for pool in self._pools.values():
             pool.cancel(job)
+
+    def more(self, job: str) -> None:
+        for pool in self._pools.values():
+            pool.more(job)
 
     async def drain(self, seconds: float) -> None:
         for pool in self._pools.values():

@@ -101,6 +101,7 @@ class Task:
     checkpoint, finished: what an earlier attempt left: its last checkpoint and, by index, the data of its partials, or
     ``{"start", "end"}`` of its audio.
     alone: run while the process holds nothing else, since this task may be what killed it.
+    live: its client's recording grows while it runs, so that it waits most of the time.
     """
 
     job: str
@@ -113,6 +114,7 @@ class Task:
     attempt: int = 1
     priority: int = 0
     alone: bool = False
+    live: bool = False
     checkpoint: Any = None
     finished: tuple[Any, ...] = ()
 

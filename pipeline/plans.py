@@ -48,6 +48,7 @@ class Stage:
     params: a template: references are replaced, everything else is passed as it stands.
     when: a reference; the stage is skipped, with result None, where it is empty.
     on_error: ``fail`` ends the job, ``keep`` leaves the error in the place of the result.
+    live: its task follows the recording that the client is still sending.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Stage:
     over: str | None = None
     when: str | None = None
     on_error: Literal["fail", "keep"] = "fail"
+    live: bool = False
 
     @property
     def references(self) -> Iterator[str]:
@@ -79,6 +81,11 @@ class Plan:
     each: dict[str, Any] | str | None = None
     echoes: tuple[str, ...] = ()
     message: type[BaseModel] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether the client sends its recording while the job runs; it is the parameter `file`."""
+        return any(stage.live for stage in self.stages)
 
     def __post_init__(self) -> None:
         for position, stage in enumerate(self.stages):

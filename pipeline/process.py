@@ -119,6 +119,11 @@ class Incarnation(asyncio.Protocol):
             self._send({"cancel": job})
             self._later(CANCEL_SECONDS, self._insist, job)
 
+    def more(self, job: str) -> None:
+        """Wake a job's task that waits for more of its recording."""
+        if any(task.job == job for task in self.held.values()):
+            self._send({"more": job})
+
     def leave(self) -> None:
         """Let the process end by itself; it holds nothing."""
         self.state = "leaving"

@@ -38,6 +38,7 @@ from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.ledger import EventRow, JobRow, Ledger
 from pipeline.messages import Event, Task
 from pipeline.plans import Plan
+from pipeline.recordings import Recordings
 from pipeline.transport import Transport
 
 log = structlog.get_logger()
@@ -75,6 +76,7 @@ class ResultQueue:
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
         self._deadlines = Deadlines(self._open, self._late)
+        self.recordings = Recordings(intake.folders, transport.more, limits.recording_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
 
@@ -335,10 +337,13 @@ class ResultQueue:
     def _enter(self, job: Job) -> None:
         self._open[job.id] = job
         self._deadlines.add(job.deadline, job.id)
+        if job.plan.live:
+            self.recordings.enter(job)
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
         self._fractions.pop(job.id, None)
+        self.recordings.leave(job.id)
         self._places.give_back(job.request.client)
 
     def _late(self, job_id: str) -> None:

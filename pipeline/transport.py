@@ -40,6 +40,10 @@ class Transport(ABC):
         """Free the workers of a job's tasks as soon as can be."""
 
     @abstractmethod
+    def more(self, job: str) -> None:
+        """The recording of a live job has grown, or ended: wake its task."""
+
+    @abstractmethod
     async def drain(self, seconds: float) -> None:
         """Hand out no more tasks; return when those under way have ended, or after `seconds`."""
 
@@ -94,6 +98,11 @@ class InlineTransport(Transport):
         self._waiting = [task for task in self._waiting if task.job != job]
         for engine in self._engines.values():
             engine.cancel(job)
+
+    def more(self, job: str) -> None:
+        for engine in self._engines.values():
+            engine.more(job)
+        self._running.set()
 
     async def drain(self, seconds: float) -> None:
         self._waiting.clear()

@@ -23,6 +23,7 @@ from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 from pipeline.transport import InlineTransport
 from tests.drive import folders
+from tests.toys.listener import Listener
 from tests.toys.toy import Toy, ToyParams
 from tests.toys.waiter import Waiter
 from workers.base import AsyncWorker, Context, Params, Worker
@@ -62,7 +63,7 @@ class Road:
         self.folders = folders(folder / "data", folder)
         self.folders.speech.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folders.data / "ledger.sqlite3")
-        toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader, "waiter": Waiter}
+        toys: dict[str, type[Worker]] = {"toy": Toy, "reader": Reader, "waiter": Waiter, "toy_listener": Listener}
         self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in toys.items()})
         self.plans = {**load_plans(toys, max_items=3), "twice": TWICE}
         intake = Intake(self.plans, self.folders, self.ledger)
@@ -197,7 +198,7 @@ async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
 async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:
     with pytest.raises(Exception, match="3 items"):
         await road.queue.submit({"type": "toy", "data": [{"words": []}] * 4}, ME)
-    with pytest.raises(UnknownType, match="reader, toy, twice, waiter"):
+    with pytest.raises(UnknownType, match="reader, toy, toy_listener, twice, waiter"):
         await road.queue.submit({"type": "song"}, ME)
 
 

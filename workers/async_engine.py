@@ -40,6 +40,9 @@ class AsyncEngine(BaseEngine):
     def cancel(self, job: str) -> None:
         self._loop.call_soon_threadsafe(self._cancel, job)
 
+    def more(self, job: str) -> None:
+        """Nothing: `MORE` is for tasks that are generators."""
+
     def step(self) -> None:
         """Nothing: the tasks step by themselves."""
 

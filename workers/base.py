@@ -8,6 +8,9 @@ implements three methods; the host (`workers.host`) does the rest:
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
+A task that follows its client's recording while that is still being sent (`media.live`) yields `MORE` where there is no
+more of it yet, and is resumed when there is.
+
 A worker that waits more than it computes, as downloads do, is an `AsyncWorker`: `run_async` instead of the last two.
 
 The host takes units round-robin between the open tasks, so a short file is not stuck behind a long one and tasks of
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 
 Run = Generator[Any, Any, Any]
 """Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
+
+
+MORE: Final = object()
+"""What a task yields to wait until its recording has grown or ended."""
 
 
 class Params(BaseModel):
@@ -135,8 +142,12 @@ class Worker:
     """Parameters of a request that works wherever the model does; run by the tests."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is slow and safe to share: loaded once in the fork server."""
+    live: ClassVar[bool] = False
+    """Whether the client sends the parameter `file` while the task runs, which then may yield `MORE`."""
     open_tasks: ClassVar[int] = 8
     """How many tasks the host holds open at once."""
+    live_tasks: ClassVar[int] = 64
+    """How many more of those that follow a recording while it is being sent."""
     batch: int = 1
     """How many units `forward` takes at once."""
 

@@ -115,6 +115,10 @@ class BaseEngine(ABC):
         """Stop the tasks of a job as soon as can be."""
 
     @abstractmethod
+    def more(self, job: str) -> None:
+        """The recording that the job's tasks follow has grown, or ended."""
+
+    @abstractmethod
     def step(self) -> None:
         """Do the next piece of work."""
 

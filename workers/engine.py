@@ -4,6 +4,8 @@ add(task) ─▶ run() up to its first unit ┐
                                         ├─▶ step(): up to `batch` units that go together ─▶ forward() ─▶ run() goes on
 units wait, oldest task first ──────────┘
 
+A task that waits for more of its recording stands aside until there is some.
+
 A task that yields a list has several units waiting. Every task that waits gives one to a batch before any gives its
 second, so a long list fills batches without holding up the others.
 """
@@ -22,7 +24,7 @@ from pipeline.errors import ServiceError
 from pipeline.messages import Task
 from pipeline.plans import checked
 from workers.async_engine import AsyncEngine
-from workers.base import AsyncWorker, Run, Worker
+from workers.base import MORE, AsyncWorker, Run, Worker
 from workers.context import CANCELLED, BaseEngine, Emit, TaskContext
 
 log = structlog.get_logger()
@@ -40,11 +42,18 @@ class _Open:
     waiting: deque[int] = dataclasses.field(default_factory=deque)
     """Which of the units have no result yet."""
     several: bool = False
+    news: bool = False
+    """Whether its recording has grown since it last waited for that."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no unit, since it waits for more of its recording."""
+        return not self.units
 
     def stand_at(self, asked: Any) -> None:
         self.several = isinstance(asked, list)
-        self.units = asked if self.several else [asked]
-        if not self.units:
+        self.units = [] if asked is MORE else asked if self.several else [asked]
+        if not self.units and asked is not MORE:
             raise ValueError("a task must yield at least one unit")
         self.results = [None] * len(self.units)
         self.waiting = deque(range(len(self.units)))
@@ -56,6 +65,7 @@ class Engine(BaseEngine):
     def __init__(self, worker: Worker, emit: Emit) -> None:
         super().__init__(worker, emit)
         self._open: deque[_Open] = deque()
+        self._waiting: list[_Open] = []
 
     @property
     def busy(self) -> bool:
@@ -71,10 +81,21 @@ class Engine(BaseEngine):
             return
         self._go_on(_Open(task, ctx, run))
 
+    def more(self, job: str) -> None:
+        for task in self._of(job):
+            if task.waits:
+                self._waiting.remove(task)
+                self._go_on(task)
+            else:
+                task.news = True
+
+    def _of(self, job: str) -> list[_Open]:
+        return [task for task in (*self._open, *self._waiting) if task.task.job == job]
+
     def cancel(self, job: str) -> None:
         """Stop the tasks of a job between two of their steps."""
-        for task in [task for task in self._open if task.task.job == job]:
-            self._open.remove(task)
+        for task in self._of(job):
+            (self._waiting if task.waits else self._open).remove(task)
             task.ctx.cancelled = True
             try:
                 task.run.close()
@@ -123,7 +144,10 @@ class Engine(BaseEngine):
         self.step_started = time.monotonic()
         try:
             task.stand_at(_resumed(task))
-            self._open.append(task)
+            while task.waits and task.news:  # it grew while the task was at work
+                task.news = False
+                task.stand_at(task.run.send(None))
+            (self._waiting if task.waits else self._open).append(task)
         except StopIteration as stop:
             self._end(task.task, "done", stop.value)
         except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
@@ -134,7 +158,7 @@ class Engine(BaseEngine):
 
 def _resumed(task: _Open) -> Any:
     """What the task yields after it was sent its results, or the first exception among them."""
-    if not task.units:
+    if task.waits:
         return next(task.run)
     failure = next((result for result in task.results if isinstance(result, BaseException)), None)
     if failure is not None:

@@ -1,6 +1,6 @@
 """The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
 
-    server ──{"do": task}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
+    server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
     server ◀─{"ready"}, {"unavailable"}, {"events"}, {"beat"}─┘
 
 While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
@@ -95,6 +95,8 @@ def _work(worker: Worker, link: _Link) -> None:
         for message in link.take(wait=not engine.busy):
             if "do" in message:
                 engine.add(Task.decode(message["do"]))
+            elif "more" in message:
+                engine.more(message["more"])
             elif "cancel" in message:
                 engine.cancel(message["cancel"])
             elif "leave" in message:

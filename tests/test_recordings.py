@@ -1,0 +1,147 @@
+"""A recording that is sent while its job runs: nothing of it is lost or heard twice, and it holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from media import live
+from pipeline import recordings
+from pipeline.errors import InvalidInput, TooLarge
+from tests.conftest import contract_like_server
+from tests.peers import Peer
+
+SOUND = b"0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+async def begin(peer: Peer) -> str:
+    accepted = await peer.ask({"type": "toy_listener", "id": "mic"})
+    assert accepted["status"] == "accepted"
+    return str(accepted["job_id"])
+
+
+async def send(peer: Peer, job_id: str, sound: bytes = b"", **more: Any) -> Any:
+    return await peer.ask({"job_id": job_id, "audio": sound, **more}, event="audio")
+
+
+async def partial(peer: Peer, job_id: str, index: int) -> str:
+    body = await peer.wait(
+        lambda event, body: (event, body.get("job_id"), body.get("index")) == ("partial", job_id, index)
+    )
+    return str(body["data"])
+
+
+async def test_a_recording_is_heard_while_it_is_sent(url: str) -> None:
+    async with Peer(url) as peer:
+        job_id = await begin(peer)
+        assert (await send(peer, job_id, SOUND[:12]))["received"] == 12
+        assert await partial(peer, job_id, 0) == "0123456789"
+        await send(peer, job_id, SOUND[12:])
+        assert await partial(peer, job_id, 2) == "klmnopqrst"
+        await send(peer, job_id, end=True)
+        assert (await peer.final(job_id))["heard"] == SOUND.decode()
+
+
+async def test_a_piece_may_come_twice_and_a_hole_is_told(url: str) -> None:
+    async with Peer(url) as peer:
+        job_id = await begin(peer)
+        assert (await send(peer, job_id, SOUND[:10], offset=0))["received"] == 10
+        assert (await send(peer, job_id, SOUND[20:], offset=20, end=True))["received"] == 10
+        assert (await send(peer, job_id, SOUND[5:15], offset=5))["received"] == 15
+        assert (await send(peer, job_id, SOUND[:3], offset=0))["received"] == 15
+        await send(peer, job_id, SOUND[15:], offset=15, end=True)
+        assert (await peer.final(job_id))["heard"] == SOUND.decode()
+
+
+async def test_another_connection_of_the_client_goes_on(url: str) -> None:
+    async with Peer(url) as peer:
+        job_id, token = await begin(peer), peer.token
+        await send(peer, job_id, SOUND[:20])
+    async with Peer(url, token) as later:
+        await later.ask({"type": "resume", "jobs": {job_id: 0}})
+        await send(later, job_id, SOUND[20:], offset=20, end=True)
+        assert (await later.final(job_id))["heard"] == SOUND.decode()
+        assert [body["data"] for body in later.of(job_id, "partial")] == ["0123456789", "abcdefghij", "klmnopqrst"]
+
+
+async def test_a_recording_survives_its_server_and_its_worker(tmp_path: Path) -> None:
+    server = contract_like_server(tmp_path)
+    with server:
+        async with Peer(server.url) as peer:
+            job_id, token = await begin(peer), peer.token
+            await send(peer, job_id, SOUND[:15])
+            assert await partial(peer, job_id, 0) == "0123456789"
+            os.kill(server.worker("toy_listener"), signal.SIGKILL)
+            await send(peer, job_id, SOUND[15:20])
+            assert await partial(peer, job_id, 1) == "abcdefghij"
+        server.kill()
+        server.start()
+        async with Peer(server.url, token) as later:
+            await later.ask({"type": "resume", "jobs": {job_id: 0}})
+            await send(later, job_id, SOUND[20:], offset=20, end=True)
+            assert (await later.final(job_id))["heard"] == SOUND.decode()
+
+
+async def test_listeners_wait_for_places_of_their_own(url: str) -> None:
+    """Two places: the third is heard when one of them has ended, whole."""
+    async with Peer(url) as peer:
+        jobs = [await begin(peer) for _ in range(3)]
+        for job_id in jobs:
+            await send(peer, job_id, SOUND, end=job_id == jobs[2])
+        assert await partial(peer, jobs[1], 0) == "0123456789"
+        assert not peer.of(jobs[2])
+        await send(peer, jobs[0], end=True)
+        assert (await peer.final(jobs[2]))["heard"] == SOUND.decode()
+        await peer.ask({"type": "cancel", "job_id": jobs[1]})
+        assert (await peer.final(jobs[1]))["status"] == "cancelled"
+        assert (await send(peer, jobs[1], b"more"))["error_code"] == "JOB_NOT_FOUND"
+
+
+async def test_only_its_client_adds_to_a_recording(url: str) -> None:
+    async with Peer(url) as peer, Peer(url) as other:
+        job_id = await begin(peer)
+        assert (await send(other, job_id, b"x"))["error_code"] == "JOB_NOT_FOUND"
+        assert (await send(other, "job_of_nobody", b"x"))["error_code"] == "JOB_NOT_FOUND"
+        await send(peer, job_id, SOUND, end=True)
+        assert (await peer.final(job_id))["heard"] == SOUND.decode()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [None, [], {"audio": b"x"}, {"audio": "text"}, {"audio": 5}, {"audio": b"x", "offset": -1}, {"offset": "0"}],
+)
+async def test_malformed_pieces_are_refused(url: str, message: Any) -> None:
+    async with Peer(url) as peer:
+        job_id = await begin(peer)
+        sent = {"job_id": job_id, **message} if isinstance(message, dict) else message
+        reply = await peer.ask(sent, event="audio")
+        assert reply.get("error_code") == ("INVALID_INPUT" if message != {"audio": b"x"} else None)
+        await peer.ask({"type": "cancel", "job_id": job_id})
+
+
+async def test_a_recording_that_nobody_goes_on_with_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.test_result_queue import ME, Road
+
+    monkeypatch.setattr(recordings, "SILENCE_SECONDS", 0.05)
+    road = await Road(tmp_path).start()
+    job_id = await road.queue.submit({"type": "toy_listener"}, ME)
+    road.queue.recordings.append(job_id, ME.client, None, SOUND)
+    assert (await asyncio.wait_for(road.final(job_id), 10))["heard"] == SOUND.decode()
+    await road.close()
+
+
+def test_a_recording_has_a_limit_and_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    assert live.append(path, None, b"ab", limit=3) == 2
+    with pytest.raises(TooLarge):
+        live.append(path, 2, b"cd", limit=3)
+    live.finish(path)
+    with pytest.raises(InvalidInput):
+        live.append(path, 2, b"c", limit=3)
+    assert path.read_bytes() == b"ab"
