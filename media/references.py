@@ -57,8 +57,11 @@ def reference_sound(path: Path, sample_rate: int, field: str = "reference_audio"
     if peak < _SILENT:
         raise InvalidInput(f"The reference is silent; {_ADVICE}", field=field)
     spans = _speech(audio / peak, sample_rate)
-    if sum(end - start for start, end in spans) < _LEAST_SPEECH_SECONDS * sample_rate:
+    if not spans:
         raise InvalidInput(f"No speech is heard in the reference, only other sounds; {_ADVICE}", field=field)
+    spoken = sum(end - start for start, end in spans) / sample_rate
+    if spoken < _LEAST_SPEECH_SECONDS:
+        raise InvalidInput(f"Only {spoken:.1g} s of speech are heard in the reference; {_ADVICE}", field=field)
     loudness = _rms(np.concatenate([audio[start:end] for start, end in spans]))
     audio = _trimmed(audio, spans, loudness, sample_rate)
     return audio * np.float32(min(_LEVEL / loudness, _PEAK / float(np.abs(audio).max())))

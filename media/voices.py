@@ -24,6 +24,7 @@ import shutil
 import time
 import uuid
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -43,6 +44,9 @@ _RECORD = "voice.json"
 _PASSING = (".making-", ".deleting-")
 _ABANDONED_SECONDS = 3600.0
 """A folder on its way in or out that is older belongs to a process that died."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, OverflowError, SyntaxError, TokenError, MemoryError)
+"""What NumPy raises over damaged files: it reads their header as Python's literals."""
 
 log = structlog.get_logger()
 
@@ -84,13 +88,12 @@ class Voices:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(
+    def save(  # noqa: PLR0917
         self,
         owner: str,
         sound: Audio,
         sample_rate: int,
         text: str,
-        *,
         name: str | None = None,
         description: str | None = None,
     ) -> Voice:
@@ -205,7 +208,7 @@ def read_codes(path: Path) -> npt.NDArray[np.generic] | None:
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, MemoryError) as exc:  # made up or cut short: to be made again
+    except _UNREADABLE as exc:  # to be made again
         log.warning("voice_codes_damaged", path=str(path), error=str(exc))
         return None
 
@@ -229,14 +232,12 @@ def _read(folder: Path) -> Voice | None:
         voice = _VOICE.validate_python({**record, "folder": folder})
         if voice.reference_id != folder.name:
             raise ValueError("this is the record of another voice")
-        if not voice.sound.is_file():
-            raise ValueError("its recording is missing")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, RecursionError) as exc:
         log.warning("voice_damaged", reference_id=folder.name, error=str(exc))
         return None
-    return voice
+    return voice if voice.sound.is_file() else None  # not where it is being deleted right now
 
 
 def _recorded(voice: Voice) -> bytes:
