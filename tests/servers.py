@@ -35,6 +35,10 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         """Returns when it answers. Raises: RuntimeError with its log when it ends instead."""
         self._process = subprocess.Popen(
