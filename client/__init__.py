@@ -10,7 +10,7 @@
 
 from .aio import AsyncClient
 from .errors import Cancelled, OptivusError, ServerUnreachable
-from .events import Audio, Event, Final, JobInfo, Partial, Progress
+from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice
 from .job import AsyncJob
 from .sync import Client, Job
 
@@ -28,4 +28,5 @@ __all__ = [
     "Partial",
     "Progress",
     "ServerUnreachable",
+    "Voice",
 ]

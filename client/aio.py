@@ -17,7 +17,6 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,7 +26,8 @@ from .errors import OptivusError, ServerUnreachable
 from .events import JobInfo, event_of, job_info
 from .job import AsyncJob
 from .link import Link, backoff
-from .web import Report, Web
+from .tasks import Tasks
+from .web import Report, Web, with_bytes
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 PATIENCE = 300.0
@@ -35,7 +35,7 @@ MAX_RESUMED = 1000
 """What the server takes in one `resume`."""
 
 
-class AsyncClient:
+class AsyncClient(Tasks):
     """A client of one server; an async context manager.
 
     url: the server's address, ``http://host:port``.
@@ -141,7 +141,7 @@ class AsyncClient:
 
     async def jobs(self) -> list[JobInfo]:
         """This client's jobs, as far as the server still keeps them."""
-        return [job_info(row) for row in (await self._link.ask({"type": "jobs"}))["jobs"]]
+        return [job_info(row) for row in (await self._ask({"type": "jobs"}))["jobs"]]
 
     async def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
         """Send a local file to the server, streamed. Returns its file_id.
@@ -151,17 +151,8 @@ class AsyncClient:
         """
         return await self._web.upload(path, progress)
 
-    async def transcribe(self, file: str | os.PathLike[str], **params: Any) -> dict[str, Any]:
-        """Transcribe a local file, which is uploaded first, or one that the server has. Returns the whole answer.
-
-        file: a local path; a string that names no local file is sent as it is: a path on the server or a file_id.
-        params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad.
-        Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
-        """
-        if isinstance(file, os.PathLike) or await asyncio.to_thread(Path(file).is_file):
-            file = await self.upload(file)
-        job = await self.submit("whisp", file=file, **params)
-        return await job.result()
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        return await self._link.ask(message)
 
     # What arrives.
 
@@ -198,7 +189,7 @@ class AsyncClient:
         except OptivusError as exc:
             job.fail(exc)
         else:
-            job.add(event_of("message", whole))
+            job.add(event_of("message", with_bytes(whole)))
         self._jobs.pop(job.id, None)
 
     async def _fetched(self, url: str) -> dict[str, Any]:

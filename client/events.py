@@ -36,10 +36,15 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A piece of speech. audio: pcm_s16le, mono, at `sample_rate` Hz; the pieces joined are the whole."""
+    """A piece of sound; the pieces joined are the whole.
+
+    audio: pcm_s16le, mono, at `sample_rate` Hz; start, end: which samples of the whole these are, `end` excluded.
+    """
 
     seq: int
     index: int
+    start: int
+    end: int
     sample_rate: int
     audio: bytes
 
@@ -74,6 +79,17 @@ class JobInfo:
     queue_position: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One row of `voices()`. duration: of its recording, in seconds; created_at: seconds since 1970."""
+
+    reference_id: str
+    name: str | None
+    description: str | None
+    duration: float
+    created_at: float
+
+
 def event_of(name: str, data: dict[str, Any]) -> Event:
     """The event that arrived as `name` (``progress``, ``partial``, ``audio``, or ``message`` for the final answer)."""
     item = _item(data.get("item"))
@@ -83,7 +99,7 @@ def event_of(name: str, data: dict[str, Any]) -> Event:
         case "partial":
             return Partial(data["seq"], data.get("stage"), item, data["index"], data["data"])
         case "audio":
-            return Audio(data["seq"], data["index"], data["sample_rate"], data["audio"])
+            return Audio(data["seq"], data["index"], data["start"], data["end"], data["sample_rate"], data["audio"])
         case _:
             return Final(data["seq"], data["status"], data)
 
@@ -96,3 +112,8 @@ def _item(sent: int | list[int] | None) -> Item:
 def job_info(row: dict[str, Any]) -> JobInfo:
     """One row of the server's answer to ``jobs``; fields that a newer server adds are left out."""
     return JobInfo(**{name: row[name] for name in JobInfo.__dataclass_fields__ if name in row})
+
+
+def voice_of(row: dict[str, Any]) -> Voice:
+    """One row of the server's answer to ``voices``; fields that a newer server adds are left out."""
+    return Voice(**{name: row[name] for name in Voice.__dataclass_fields__})

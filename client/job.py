@@ -3,16 +3,22 @@
 An event is taken when its `seq` is the one after the last; an earlier one is a repetition and dropped; a later one
 means that something was missed, and is left for the replay that the client then asks for. So what `events()` gives has
 neither hole nor duplicate, whatever the connections did meanwhile.
+
+Events are kept, so that `events()` gives them again to whoever comes later. Sound is not, since a stream may last for
+hours: a piece goes when every iterator that there is has passed it, and one made later begins behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 from .errors import OptivusError, error_of
-from .events import Event, Final, Progress
+from .events import Audio, Event, Final, Progress
+
+SAMPLE_BYTES = 2
 
 
 class AsyncJob:
@@ -20,6 +26,7 @@ class AsyncJob:
 
     id: the server's name for it; with the client's token it can be found again from another process.
     last_seq: the `seq` of the last event that has arrived.
+    sample_rate: of its sound, in Hz; None until the first piece of it has arrived.
     """
 
     def __init__(self, job_id: str, last_seq: int, cancel: Callable[[str], Awaitable[bool]]) -> None:
@@ -29,23 +36,50 @@ class AsyncJob:
         self._known = last_seq
         self.final: Final | None = None
         self.failure: OptivusError | None = None
+        self.sample_rate: int | None = None
         self._cancel = cancel
-        self._kept: list[Event] = []
+        self._kept: list[Event | None] = []  # None: a piece of sound that everybody has
+        self._forgotten = 0  # no sound is kept before this place
+        self._cursors: weakref.WeakSet[_Cursor] = weakref.WeakSet()
         self._progress: Progress | None = None
         self._changed = asyncio.Event()
 
-    async def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncGenerator[Event, None]:
         """Every event from the first that this client received to `Final`, the last, whatever its status.
 
-        `Progress` is given when there is nothing else to give, and only the newest. May be called more than once.
+        `Progress` is given when there is nothing else to give, and only the newest. May be called more than once;
+        `Audio` that all earlier callers have had by then is not given again.
         Raises: OptivusError (JOB_NOT_FOUND when the server no longer knows the job), ServerUnreachable.
         """
-        given = 0
+        self._cursors.add(cursor := _Cursor())
+        return self._events(cursor)
+
+    def audio(self) -> AsyncGenerator[bytes, None]:
+        """The sound of a job with ``stream``, piece by piece as it is made: pcm_s16le, mono, at `sample_rate`.
+
+        The pieces joined are the whole, and it is complete when the iterator ends by itself.
+        Raises: Cancelled; OptivusError with the answer's code, message and details; ServerUnreachable.
+        """
+        return self._audio(self.events())
+
+    async def _audio(self, events: AsyncIterator[Event]) -> AsyncGenerator[bytes, None]:
+        heard = 0
+        async for event in events:
+            if isinstance(event, Audio) and event.end > heard:  # less when the server told the job again: see `replay`
+                yield event.audio[max(0, heard - event.start) * SAMPLE_BYTES :]
+                heard = event.end
+        await self.result()
+
+    async def _events(self, cursor: _Cursor) -> AsyncGenerator[Event, None]:
         progress = None
         while True:
-            while given < len(self._kept):
-                event = self._kept[given]
-                given += 1
+            while cursor.given < len(self._kept):
+                event = self._kept[cursor.given]
+                cursor.given += 1
+                if event is None:
+                    continue
+                if isinstance(event, Audio):
+                    self._forget_sound()
                 yield event
                 if isinstance(event, Final):
                     return
@@ -87,6 +121,8 @@ class AsyncJob:
         if isinstance(event, Progress):
             self._progress = event
         else:
+            if isinstance(event, Audio):
+                self.sample_rate = event.sample_rate
             self.last_seq = event.seq
             if event.seq > self._known or isinstance(event, Final):
                 self._kept.append(event)
@@ -104,6 +140,20 @@ class AsyncJob:
             self.failure = failure
             self._wake()
 
+    def _forget_sound(self) -> None:
+        passed = min(cursor.given for cursor in self._cursors)
+        for place in range(self._forgotten, passed):
+            if isinstance(self._kept[place], Audio):
+                self._kept[place] = None
+        self._forgotten = max(self._forgotten, passed)
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+class _Cursor:
+    """How many of the kept events an iterator has been given; it is gone when the iterator is."""
+
+    def __init__(self) -> None:
+        self.given = 0

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .aio import DEFAULT_URL, PATIENCE, AsyncClient
-from .events import Event, JobInfo
+from .events import Event, JobInfo, Voice
 from .job import AsyncJob
+from .tasks import LocalFile
 from .web import Report
 
 T = TypeVar("T")
@@ -63,15 +64,31 @@ class Job:
         """The `seq` of the last event that has arrived."""
         return self._job.last_seq
 
+    @property
+    def sample_rate(self) -> int | None:
+        """Of its sound, in Hz; None until the first piece of it has arrived."""
+        return self._job.sample_rate
+
     def events(self) -> Iterator[Event]:
         """Every event as it comes, up to `Final`; as `AsyncJob.events`."""
-        events = aiter(self._job.events())
+        return self._following(self._job.events)
 
-        async def following() -> Event | None:
-            return await anext(events, None)
+    def audio(self) -> Iterator[bytes]:
+        """The sound of a job with ``stream`` as it is made: pcm_s16le, mono; as `AsyncJob.audio`."""
+        return self._following(self._job.audio)
 
-        while (event := self._loop.run(following())) is not None:
-            yield event
+    def _following(self, follow: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+        async def started() -> AsyncIterator[T]:
+            return follow()
+
+        return self._each(self._loop.run(started()))
+
+    def _each(self, values: AsyncIterator[T]) -> Iterator[T]:
+        async def following() -> T | None:
+            return await anext(values, None)
+
+        while (value := self._loop.run(following())) is not None:
+            yield value
 
     def result(self) -> dict[str, Any]:
         """The job's answer, when it is there. Raises: Cancelled, OptivusError, ServerUnreachable."""
@@ -142,9 +159,31 @@ class Client:
         """Send a local file, streamed; returns its file_id. progress: bytes so far and in all, in another thread."""
         return self._loop.run(self._client.upload(path, progress))
 
-    def transcribe(self, file: str | os.PathLike[str], **params: Any) -> dict[str, Any]:
+    def transcribe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
         """Transcribe a local file, uploaded first, or one that the server has; returns the whole answer."""
         return self._loop.run(self._client.transcribe(file, **params))
+
+    def speak(self, text: str, **options: Any) -> dict[str, Any]:
+        """Say a text; returns the whole answer, ``audio_data`` in it. Options: those of `AsyncClient.speak`."""
+        return self._loop.run(self._client.speak(text, **options))
+
+    def stream_speech(self, text: str, **options: Any) -> Job:
+        """Say a text; the job's `audio` gives the sound as it is made. Options: those of `AsyncClient.speak`."""
+        return Job(self._loop.run(self._client.stream_speech(text, **options)), self._loop)
+
+    def save_voice(
+        self, recording: LocalFile, text: str | None = None, *, name: str | None = None, description: str | None = None
+    ) -> str:
+        """Keep a voice for `speak`; returns its reference_id. As `AsyncClient.save_voice`."""
+        return self._loop.run(self._client.save_voice(recording, text, name=name, description=description))
+
+    def voices(self) -> list[Voice]:
+        """The saved voices of this client's owner, newest first."""
+        return self._loop.run(self._client.voices())
+
+    def delete_voice(self, reference_id: str) -> None:
+        """Forget a saved voice. Raises: OptivusError (VOICE_NOT_FOUND); ServerUnreachable."""
+        self._loop.run(self._client.delete_voice(reference_id))
 
 
 async def _made(url: str, token: str | None, patience: float | None, notify: Callable[[bool], None]) -> AsyncClient:

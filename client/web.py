@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,6 +85,15 @@ class _Reported(io.BufferedReader):
         if self._report is not None and piece:
             self._loop.call_soon_threadsafe(self._report, min(self.tell(), self._total), self._total)
         return piece
+
+
+def with_bytes(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer as it would have come in a message: sound that JSON could only hold as base64 is bytes again."""
+    if isinstance(sound := answer.get("audio_data"), str):
+        answer = {**answer, "audio_data": b64decode(sound)}
+    if isinstance(items := answer.get("data"), list):
+        answer = {**answer, "data": [with_bytes(item) if isinstance(item, dict) else item for item in items]}
+    return answer
 
 
 async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""What most programs ask for in one call, made of `submit` and `upload`: transcripts, speech and voices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from .events import Voice, voice_of
+from .job import AsyncJob
+from .web import Report
+
+LocalFile = str | os.PathLike[str]
+"""A local file, which is uploaded first; a string that names none is sent as it is: a path on the server, a file_id."""
+
+
+class Tasks(ABC):
+    """Mixed into `AsyncClient`, which knows how to submit, upload and ask."""
+
+    @abstractmethod
+    async def submit(self, type: str, *, id: Any = None, idempotency_key: str | None = None, **params: Any) -> AsyncJob:
+        """Ask for a job."""
+
+    @abstractmethod
+    async def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
+        """Send a local file to the server."""
+
+    @abstractmethod
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The acknowledgement of a control message."""
+
+    async def transcribe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
+        """Transcribe a local file, which is uploaded first, or one that the server has. Returns the whole answer.
+
+        file: a local path; a string that names no local file is sent as it is: a path on the server or a file_id.
+        params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad.
+        Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
+        """
+        job = await self.submit("whisp", file=await self._at_server(file), **params)
+        return await job.result()
+
+    async def speak(
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        reference: LocalFile | None = None,
+        reference_text: str | None = None,
+        audio_format: str = "wav",
+        **params: Any,
+    ) -> dict[str, Any]:
+        """Say a text. Returns the whole answer: ``audio_data`` (bytes), ``sample_rate`` (Hz), ``duration`` (s), and as
+        ``fish`` where the server keeps the sound.
+
+        voice: the reference_id of a saved voice; reference, reference_text: or a recording of one and what is said in
+            it. Neither: the model's own.
+        audio_format: ``wav``, ``mp3``, ``opus``, ``pcm`` (pcm_s16le, mono), ``list`` (of floats), or ``none``: no
+            sound in the answer.
+        params: other options of ``fish``: temperature, top_p, repetition_penalty, seed, chunk_length, max_new_tokens.
+        Raises: FileNotFoundError for a Path that is not there; OptivusError (VOICE_NOT_FOUND, TEXT_TOO_LONG …);
+            ServerUnreachable.
+        """
+        asked = await self._speech(text, voice, reference, reference_text)
+        return await (await self.submit("fish", **asked, audio_format=audio_format, **params)).result()
+
+    async def stream_speech(
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        reference: LocalFile | None = None,
+        reference_text: str | None = None,
+        audio_format: str = "none",
+        **params: Any,
+    ) -> AsyncJob:
+        """Say a text and be given the sound as it is made, by `AsyncJob.audio` of the job; parameters as of `speak`.
+
+        audio_format: in which the job's answer has the sound once more; by default it does not.
+        """
+        asked = await self._speech(text, voice, reference, reference_text)
+        return await self.submit("fish", **asked, stream=True, audio_format=audio_format, **params)
+
+    async def save_voice(
+        self, recording: LocalFile, text: str | None = None, *, name: str | None = None, description: str | None = None
+    ) -> str:
+        """Keep a voice for `speak`. Returns its reference_id.
+
+        recording: 1 to 60 s of one person speaking; text: what is said in it, by default as the server understands it.
+        Raises: FileNotFoundError for a Path that is not there; OptivusError (INVALID_INPUT when it cannot serve as a
+            voice, …); ServerUnreachable.
+        """
+        about = _given(reference_text=text, name=name, description=description)
+        job = await self.submit("fish", reference_audio=await self._at_server(recording), **about)
+        return str((await job.result())["reference_id"])
+
+    async def voices(self) -> list[Voice]:
+        """The saved voices of this client's owner, newest first."""
+        return [voice_of(row) for row in (await self._ask({"type": "voices"}))["voices"]]
+
+    async def delete_voice(self, reference_id: str) -> None:
+        """Forget a saved voice. Raises: OptivusError (VOICE_NOT_FOUND); ServerUnreachable."""
+        await self._ask({"type": "delete_voice", "reference_id": reference_id})
+
+    async def _speech(
+        self, text: str, voice: str | None, reference: LocalFile | None, reference_text: str | None
+    ) -> dict[str, Any]:
+        recording = None if reference is None else await self._at_server(reference)
+        return {
+            "text": text,
+            **_given(reference_id=voice, reference_audio=recording, reference_text=reference_text),
+        }
+
+    async def _at_server(self, file: LocalFile) -> str:
+        if isinstance(file, os.PathLike) or await asyncio.to_thread(Path(file).is_file):
+            return await self.upload(file)
+        return file
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
