@@ -142,6 +142,48 @@ def test_a_list_of_units_does_not_hold_up_other_tasks(folders: Folders) -> None:
     assert steps == 5
 
 
+def test_who_comes_during_a_batch_goes_before_those_who_were_in_it(folders: Folders) -> None:
+    """Also when a list of theirs has units left; and they are not kept waiting by a second one that comes."""
+
+    class Meanwhile(Toy):
+        def forward(self, units: list[str]) -> list[Any]:
+            if len(self.batches) < 2:
+                engine.add(task(f"short{len(self.batches)}", words=["s"]))
+            said.append(units)
+            return super().forward(units)
+
+        def fits(self, batch: list[str], unit: str) -> bool:
+            return unit == batch[0]
+
+    said: list[list[str]] = []
+    worker = Meanwhile(Toy.Settings(), folders)
+    worker.load()
+    engine = Engine(worker, lambda event: None)
+    engine.add(task("long", words=["l"] * 3))
+    while engine.busy:
+        engine.step()
+    assert said == [["l"], ["s"], ["l"], ["s"], ["l"]]
+
+
+def test_a_worker_says_what_fits_into_a_batch(folders: Folders) -> None:
+    class Alike(Toy):
+        def fits(self, batch: list[str], unit: str) -> bool:
+            return len(unit) == len(batch[0])
+
+        def forward(self, units: list[str]) -> list[Any]:
+            said.append(units)
+            return super().forward(units)
+
+    said: list[list[str]] = []
+    worker = Alike(Toy.Settings(), folders)
+    worker.load()
+    engine = Engine(worker, lambda event: None)
+    engine.add(task("list", words=["a", "bb", "c", "dd"], at_once=4))
+    while engine.busy:
+        engine.step()
+    assert said == [["a", "c"], ["bb", "dd"]]
+
+
 def waiting(job: str, folder: Path) -> tuple[Task, Path]:
     """A task that ends when somebody writes into the pipe."""
     pipe = folder / job

@@ -166,6 +166,10 @@ class Worker:
         """Units of equal key may share a batch."""
         return None
 
+    def fits(self, batch: list[Any], unit: Any) -> bool:
+        """Whether a unit of equal key may join a batch that is being put together; its first unit waited longest."""
+        return True
+
     def forward(self, units: list[Any]) -> list[Any]:
         """One batch. A result that is an exception is raised in its own task only."""
         raise NotImplementedError
@@ -173,6 +177,11 @@ class Worker:
     def info(self) -> dict[str, Any]:
         """Facts that change while running, for /health: ``{"vram_used_gb": 1.5}``."""
         return {}
+
+    @classmethod
+    def places(cls, settings: Any) -> int:
+        """How many tasks a process with these settings holds open at once."""
+        return cls.open_tasks
 
     @classmethod
     def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None]) -> None:

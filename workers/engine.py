@@ -7,7 +7,8 @@ units wait, oldest task first ──────────┘
 A task that waits for more of its recording stands aside until there is some.
 
 A task that yields a list has several units waiting. Every task that waits gives one to a batch before any gives its
-second, so a long list fills batches without holding up the others.
+second, so a long list fills batches without holding up the others. It is the turn of the task that was served longest
+ago; one that came while a batch was computed goes before those who were in it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class _Open:
     waiting: deque[int] = dataclasses.field(default_factory=deque)
     """Which of the units have no result yet."""
     several: bool = False
+    turn: float = 0.0
+    """The number of the step that served it last; of one that came since, just less than the latest."""
     news: bool = False
     """Whether its recording has grown since it last waited for that."""
 
@@ -64,7 +67,8 @@ class Engine(BaseEngine):
 
     def __init__(self, worker: Worker, emit: Emit) -> None:
         super().__init__(worker, emit)
-        self._open: deque[_Open] = deque()
+        self._open: list[_Open] = []
+        self._steps = 0
         self._waiting: list[_Open] = []
 
     @property
@@ -79,12 +83,13 @@ class Engine(BaseEngine):
         except ServiceError as exc:
             self._fail(task, exc)
             return
-        self._go_on(_Open(task, ctx, run))
+        self._go_on(_Open(task, ctx, run, turn=self._steps - 0.5))
 
     def more(self, job: str) -> None:
         for task in self._of(job):
             if task.waits:
                 self._waiting.remove(task)
+                task.turn = self._steps - 0.5
                 self._go_on(task)
             else:
                 task.news = True
@@ -106,25 +111,32 @@ class Engine(BaseEngine):
     def step(self) -> None:
         """One batch: the oldest waiting unit and those that go with it, of the same and other tasks."""
         batch = self._next_batch()
+        self._steps += 1
         for (task, index), result in zip(batch, self._forward(batch), strict=True):
             task.results[index] = result
             task.waiting.remove(index)
         for task in dict.fromkeys(task for task, _ in batch):
-            self._open.remove(task)
-            if task.waiting:
-                self._open.append(task)
-            else:
+            task.turn = self._steps
+            if not task.waiting:
+                self._open.remove(task)
                 self._go_on(task)
 
     def _next_batch(self) -> list[tuple[_Open, int]]:
-        oldest = self._open[0]
+        waiting = sorted(self._open, key=lambda task: task.turn)
+        oldest = waiting[0]
         key = self._worker.key(oldest.units[oldest.waiting[0]])
         fitting = [
-            [(task, index) for index in task.waiting if self._worker.key(task.units[index]) == key]
-            for task in self._open
+            [(task, index) for index in task.waiting if self._worker.key(task.units[index]) == key] for task in waiting
         ]
         rounds = chain.from_iterable(zip_longest(*fitting))
-        return [pair for pair in rounds if pair][: self._worker.batch]
+        batch: list[tuple[_Open, int]] = []
+        units: list[Any] = []
+        for task, index in (pair for pair in rounds if pair):
+            unit = task.units[index]
+            if len(batch) < self._worker.batch and (not batch or self._worker.fits(units, unit)):
+                batch.append((task, index))
+                units.append(unit)
+        return batch
 
     def _forward(self, batch: list[tuple[_Open, int]]) -> list[Any]:
         """Results in order; an exception stands in the place of the unit that it concerns."""
