@@ -46,9 +46,9 @@ def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[Audio]:
     The stream is the one that players choose. Raises: UnsupportedMedia, NoAudio, FileNotFound.
     """
     with opened(path) as container:
-        stream = _audio_stream(container)
+        stream = audio_stream(container)
         heard = False
-        for block in _blocks(_aligned(container, stream, sample_rate), BLOCK_SECONDS * sample_rate):
+        for block in _blocks(aligned(container, stream, sample_rate), BLOCK_SECONDS * sample_rate):
             heard = True
             yield block
         if not heard:
@@ -70,7 +70,8 @@ def resampled(audio: Audio, rate: int, to: int) -> Audio:
     return np.concatenate(pieces).clip(-1, 1)
 
 
-def _audio_stream(container: Any) -> Any:
+def audio_stream(container: Any) -> Any:
+    """The stream of sound that players choose; the others are not read. Raises: NoAudio, UnsupportedMedia."""
     if not container.streams.audio:
         if container.streams.video:
             raise NoAudio("This file has no sound; send one with an audio track.", field="file")
@@ -102,11 +103,11 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             yield from packet.decode()
         except MemoryError:
             raise
-        except av.FFmpegError:  # a damaged packet: its place is left to `_aligned`
+        except av.FFmpegError:  # a damaged packet: its place is left to `aligned`
             continue
 
 
-def _aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16]]:
+def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16]]:
     """Mono samples at `rate` in pieces of any size, silence in the gaps."""
     origin = (container.start_time or 0) / av.time_base
     duration = duration_of(container)
@@ -150,13 +151,14 @@ def _blocks(pieces: Iterator[npt.NDArray[np.int16]], size: int) -> Iterator[Audi
             joined = np.concatenate(held)
             whole = samples - samples % size
             for start in range(0, whole, size):
-                yield _as_float(joined[start : start + size])
+                yield as_float(joined[start : start + size])
             held, samples = [joined[whole:]], samples - whole
     if samples:
-        yield _as_float(np.concatenate(held))
+        yield as_float(np.concatenate(held))
 
 
-def _as_float(samples: npt.NDArray[np.int16]) -> Audio:
+def as_float(samples: npt.NDArray[np.int16]) -> Audio:
+    """In [-1, 1]."""
     return samples.astype(np.float32) / np.float32(1 << 15)
 
 

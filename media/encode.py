@@ -43,7 +43,7 @@ class _Codec:
 
 
 _CODECS = {
-    # Below 16 kHz LAME writes MPEG 2.5, which has no 96 kbit/s and not every player reads.
+    # Below 16 kHz mp3 is MPEG 2.5, an extension that not every player reads.
     "mp3": _Codec("libmp3lame", "mp3", (16_000, 22_050, 24_000, 32_000, 44_100, 48_000), 96_000, {}),
     "opus": _Codec("libopus", "ogg", (48_000,), 32_000, {"application": "voip"}),
 }

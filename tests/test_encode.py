@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import wave
+from io import BytesIO
 from pathlib import Path
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 
@@ -64,6 +66,10 @@ def test_compressed_sound_plays_as_long_and_in_step(tmp_path: Path, speech: Samp
     heard = played(content, tmp_path, rate)
     assert len(heard) == pytest.approx(len(said), abs=0.005 * rate)
     assert abs(lag(heard, said)) < 0.002 * rate
+    with av.open(BytesIO(content)) as container:
+        assert container.streams.audio[0].rate == {("mp3", 8_000): 16_000, ("mp3", rate): rate}.get(
+            (kind, rate), 48_000
+        )
     assert content[:4] == b"OggS" if kind == "opus" else content[:3] == b"ID3"
 
 

@@ -85,6 +85,7 @@ def test_saving_the_same_again_is_the_same_voice(voices: Voices, sound: Audio) -
     again = voices.save("ann", sound, RATE, "And so", name="Kennedy")
     assert (again.reference_id, again.created_at) == (first.reference_id, first.created_at)
     assert (again.name, again.description) == ("Kennedy", "A president")
+    assert voices.save("ann", sound, RATE, "And so") == again
     assert voices.of("ann") == [again]
     assert read_codes(again.codes("model")) is not None
     others = [
@@ -135,6 +136,14 @@ def test_what_is_no_id_is_no_voice_and_no_path(voices: Voices, sound: Audio, ref
             act(reference_id, "ann")
         assert len(str(refused.value.answer())) < 300
     assert voices.of("ann") == [kept]
+
+
+def test_a_path_to_a_voice_is_no_id_of_it(voices: Voices, sound: Audio) -> None:
+    kept = voices.save("ann", sound, RATE, "And so")
+    own, reference_id = kept.folder.parent.name, kept.reference_id
+    for path in (f"../{own}/{reference_id}", f"./{reference_id}", f"{reference_id}/", str(kept.folder)):
+        with pytest.raises(VoiceNotFound):
+            voices.find(path, "ann")
 
 
 def test_a_deleted_voice_leaves_nothing(voices: Voices, sound: Audio) -> None:
