@@ -51,8 +51,8 @@ _FAINTEST_VOICE = -60.0
 _KNOWN, _REMEMBERED = round(0.15 / HOP), round(3.0 / HOP)
 """Hops of voice that the level so far counts for when a piece begins, and that it is the mean of at most."""
 
-_CEILING, _KNEE = 10 ** (-1 / 20), 10 ** (-4 / 20)
-"""What no sample passes, and from where on peaks are bent: -1 and -4 dBFS."""
+_CEILING, _KNEE = 0.89, 0.63
+"""What no sample passes, and from where on peaks are bent: just below -1 and -4 dBFS."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Leveller:
 class Joiner:
     """One stream. sample_rate: Hz. loudness: of the piece before, where the stream goes on from one.
 
-    Samples are float32, mono, any block of them (n,), in and out; what goes out is within ±0.891 (-1 dBFS). A constant
+    Samples are float32, mono, any block of them (n,), in and out; what goes out is within ±0.89 (-1 dBFS). A constant
     offset stays, and is not taken for sound. Not thread-safe.
     """
 

@@ -62,7 +62,7 @@ _CLAUSES = regex.compile(
     regex.VERBOSE,
 )
 _WORDS = regex.compile(r"[\s\u200b\u0f0b\u1361]++")
-_WORD_PARTS = regex.compile(r"(?<=\w)[-/_&?=+.]++(?=\w)")
+_WORD_PARTS = regex.compile(r"(?<=\w)[-:/_&?=+]++(?=\w)")
 _CLUSTER = regex.compile(r"\X")
 
 _LEVELS = ((_CLAUSES, CLAUSE), (_WORDS, 0.0), (_WORD_PARTS, 0.0))
@@ -160,7 +160,7 @@ def _opening(sentences: Sequence[Piece], first: int, longest: int) -> tuple[list
         enough = size >= first // 4 and _SPOKEN.search("".join(part.text for part in parts[:taken]))
         if enough and size + _size(part) > first:
             break
-        taken, size = count, size + len(part.text.encode())
+        taken, size = count, size + _size(part, with_space=True)
     opening = _joined(parts[:taken]) if taken else None
     if opening is None or _size(opening) > longest or not _SPOKEN.search(opening.text):
         return [], list(sentences)
@@ -188,12 +188,12 @@ def _packed(parts: Sequence[Piece], longest: int) -> list[Piece]:
             groups.append([])
             size = 0
         groups[-1].append(part)
-        size += len(part.text.encode())
+        size += _size(part, with_space=True)
     if len(groups) > 1:
-        before, last = (sum(map(_size, group)) for group in groups[-2:])
-        while last + (moved := _size(groups[-2][-1])) <= before - moved:
+        before = sum(_size(part, with_space=True) for part in groups[-2])
+        while size + (moved := _size(groups[-2][-1], with_space=True)) <= before - moved:
             groups[-1].insert(0, groups[-2].pop())
-            before, last = before - moved, last + moved
+            before, size = before - moved, size + moved
     return [_joined(group) for group in groups]
 
 
@@ -231,6 +231,6 @@ def _followed_by(piece: Piece, pause: float) -> Piece:
     return dataclasses.replace(piece, pause=max(piece.pause, pause))
 
 
-def _size(piece: Piece) -> int:
-    """Bytes, without the space at its end."""
-    return len(piece.text.rstrip().encode())
+def _size(piece: Piece, with_space: bool = False) -> int:
+    """Bytes, without the space at its end or with it, as where something follows."""
+    return len((piece.text if with_space else piece.text.rstrip()).encode())
