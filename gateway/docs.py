@@ -22,6 +22,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "cancel": {"job_id": {"type": "string"}},
     "resume": {"jobs": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}},
     "jobs": {},
+    "voices": {},
+    "delete_voice": {"reference_id": {"type": "string"}},
 }
 """Messages that are answered at once instead of becoming a job, with their keys."""
 _RECORDING: dict[str, Any] = {

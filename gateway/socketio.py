@@ -16,6 +16,7 @@ from gateway.connection import Connection
 from gateway.docs import CONTROLS
 from gateway.wire import SocketServer
 from media.files import Folders
+from media.voices import Voices
 from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
@@ -34,6 +35,7 @@ class SocketDoor:
         self._road = road
         self._tokens = tokens
         self._folders = folders
+        self._saved_voices = Voices(folders.voices)
         self._server = SocketServer(self._on_event, self._on_connected)
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
@@ -141,6 +143,14 @@ class SocketDoor:
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"jobs": await self._road.jobs(connection.who.client)}
+
+    async def _voices(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        found = await asyncio.to_thread(self._saved_voices.of, connection.who.owner)
+        return {"voices": [voice.shown() for voice in found]}
+
+    async def _delete_voice(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        await asyncio.to_thread(self._saved_voices.delete, message.get("reference_id"), connection.who.owner)
+        return {"deleted": True}
 
     async def _resume(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         wanted = message.get("jobs")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from pipeline.fish import fish
 from pipeline.plans import REFUSED, RESERVED, Bind, Plan, Stage, checked
 from pipeline.video import video
 from workers.base import Worker
@@ -118,7 +119,10 @@ class Pipeline(NamedTuple):
     needs: tuple[str, ...]
 
 
-PIPELINES: tuple[Pipeline, ...] = (Pipeline(video, ("dlp", "whisper", "florence")),)
+PIPELINES: tuple[Pipeline, ...] = (
+    Pipeline(video, ("dlp", "whisper", "florence")),
+    Pipeline(fish, ("fish", "whisper")),
+)
 """Plans of several stages, one row each."""
 
 

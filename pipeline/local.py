@@ -199,7 +199,7 @@ class Pool:
             self._tell(*(Event.of(task, "failed", failure) for task in waiting))
 
     def _fits(self, process: Incarnation, task: Task) -> bool:
-        places = self._worker.live_tasks if task.live else self._worker.open_tasks
+        places = self._worker.live_tasks if task.live else self._worker.places(self._settings)
         if sum(held.live == task.live for held in process.held.values()) >= places:
             return False
         return not process.held or not (task.alone or any(held.alone for held in process.held.values()))

@@ -157,6 +157,8 @@ class Incarnation(asyncio.Protocol):
             elif "beat" in message:
                 if message["beat"]["step"] > HUNG_STEPS * self._step_seconds:
                     self.kill("hung")
+            elif "info" in message:
+                self.info |= message["info"]
             elif "ready" in message:
                 self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
                 self._stop_watch()

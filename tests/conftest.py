@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import make_ctranslate2
+from tests.checkpoints_fish import make_speaker
 from tests.checkpoints_florence import make_native
 from tests.servers import Server
 
@@ -33,6 +34,12 @@ def florence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given and (real := Path(given) / "florence2-shapes").is_dir():
         return real
     return make_native(tmp_path_factory.mktemp("florence") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def fish_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny fish-speech that says noise."""
+    return make_speaker(tmp_path_factory.mktemp("fish") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
 
     server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
-    server ◀─{"ready"}, {"unavailable"}, {"events"}, {"beat"}─┘
+    server ◀─{"ready"}, {"unavailable"}, {"events"}, {"info"}, {"beat"}─┘
 
 While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
 process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
@@ -91,6 +91,7 @@ def serve(launch: Launch, connection: Connection) -> None:
 
 def _work(worker: Worker, link: _Link) -> None:
     engine = link.engine = engine_of(worker, link.emit)
+    told: dict[str, Any] = {}
     while True:
         for message in link.take(wait=not engine.busy):
             if "do" in message:
@@ -104,6 +105,9 @@ def _work(worker: Worker, link: _Link) -> None:
         if engine.busy:
             engine.step()
         link.flush()
+        if not engine.busy and (info := worker.info()) != told:
+            link.send({"info": info})
+            told = info
 
 
 class _Link(threading.Thread):

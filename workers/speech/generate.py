@@ -96,19 +96,21 @@ class Loop:
         """How many more sequences can be opened."""
         return len(self._free)
 
-    def open(self, utterance: Utterance) -> Handle:
-        """Raises: TextTooLong, InvalidInput, QueueFull when no row is free."""
-        prompt = utterance.prompt
+    def check(self, prompt: Tensor) -> None:
+        """Whether a prompt is this model's and leaves room for an answer. Raises: TextTooLong, InvalidInput."""
         if prompt.ndim != 2 or prompt.size(0) != self._codebooks + 1 or not prompt.size(1):
             raise InvalidInput(f"A prompt for this model has {self._codebooks + 1} rows and at least one column.")
-        room = self.length - prompt.size(1)
-        if room <= 0:
+        if prompt.size(1) >= self.length:
             raise TextTooLong(
                 f"The text and the references take {prompt.size(1)} tokens and the model holds {self.length} with what "
                 "it says. Send a shorter text, or fewer or shorter references.",
                 tokens=prompt.size(1),
                 limit=self.length,
             )
+
+    def open(self, utterance: Utterance) -> Handle:
+        """Raises: TextTooLong, InvalidInput, QueueFull when no row is free."""
+        self.check(utterance.prompt)
         if utterance.max_new_tokens < 0:
             raise InvalidInput("`max_new_tokens` must not be negative.", field="max_new_tokens")
         if not self._free:
@@ -120,6 +122,7 @@ class Loop:
         with torch.inference_mode():
             self._rules[row] = torch.tensor(rules, dtype=self._family.rules).float().to(self._device)
             self._window.forget(row)
+        room = self.length - utterance.prompt.size(1)
         limit = min(utterance.max_new_tokens or room, room)
         return Handle(row, utterance, sampling.generator(self._device), limit)
 

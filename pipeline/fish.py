@@ -1,0 +1,65 @@
+"""The `fish` plan: recordings of a voice that came without their text are looked at and heard before they are used.
+
+message ─▶ recordings without a text ─▶ check (fish: a voice of 1 to 60 s?) ─▶ whisper ─┐
+   └────────────────────────────────────────────────────────────────────────────────────┴▶ fish ─▶ the answer
+
+Where each recording has its text, or there is none, `fish` begins at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.plans import RESERVED, Bind, Plan, Stage, checked
+from workers.base import Params, Worker
+
+_OURS = frozenset({"transcripts", "check"})
+"""Parameters of the worker that this plan sets itself."""
+
+
+class _Request(BaseModel):
+    """What a message has become: the stages refer to this. untold: ``{"file"}`` of recordings without a text."""
+
+    speech: dict[str, Any]
+    untold: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FishPlan(Plan):
+    """speech: the worker's parameters."""
+
+    speech: type[Params] = Params
+
+    def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
+        known = {name: value for name, value in raw.items() if name not in RESERVED | _OURS}
+        speech = checked(self.speech, known, bind).model_dump(exclude=set(_OURS))
+        unknown = [key for key in raw if key not in speech and key not in RESERVED]
+        warnings = tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
+        return {"speech": speech, "untold": _untold(speech)}, warnings
+
+
+def fish(found: Mapping[str, type[Worker]], limit: int) -> FishPlan:
+    """The plan over the workers that this server has. limit: of batches, which have a plan of their own."""
+    return FishPlan(
+        name="fish",
+        params=_Request,
+        stages=(
+            Stage("check", "fish", {"reference_audio": "$item.file", "check": True}, over="$request.untold"),
+            Stage("whisper", "whisper", {"file": "$item.file"}, over="$request.untold", when="$check.duration"),
+            Stage("fish", "fish", {"**": "$request.speech", "transcripts": "$whisper*.text"}),
+        ),
+        answer="$fish",
+        message=found["fish"].Params,
+        speech=found["fish"].Params,
+    )
+
+
+def _untold(speech: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """In the order in which the worker goes through them."""
+    alone = {"audio": speech["reference_audio"], "text": speech["reference_text"]}
+    given = [alone, *speech["references"]]
+    return [{"file": one["audio"]} for one in given if one["audio"] is not None and not one["text"]]
