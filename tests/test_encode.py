@@ -67,9 +67,7 @@ def test_compressed_sound_plays_as_long_and_in_step(tmp_path: Path, speech: Samp
     assert len(heard) == pytest.approx(len(said), abs=0.005 * rate)
     assert abs(lag(heard, said)) < 0.002 * rate
     with av.open(BytesIO(content)) as container:
-        assert container.streams.audio[0].rate == {("mp3", 8_000): 16_000, ("mp3", rate): rate}.get(
-            (kind, rate), 48_000
-        )
+        assert container.streams.audio[0].rate == (max(rate, 16_000) if kind == "mp3" else 48_000)
     assert content[:4] == b"OggS" if kind == "opus" else content[:3] == b"ID3"
 
 
