@@ -116,6 +116,8 @@ class Figures:
 async def compare(served: dict[str, Served], scenes: list[Scene], seconds: float, rounds: int) -> None:
     print("| streams | server | first ms | delay ms | jitter p50 ms | p99 ms | max ms | CPU ms/s | memory MB |")
     print("|---|---|---|---|---|---|---|---|---|")
+    for server in served.values():
+        await measure(server, scenes[0], 1.0, random.Random(0))  # the engine's process has started
     for scene in scenes:
         found: dict[str, list[Figures]] = {name: [] for name in served}
         for number in range(rounds):

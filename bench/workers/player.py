@@ -43,10 +43,10 @@ async def pieces(params: PlayerParams) -> AsyncIterator[Piece]:
     began = time.monotonic()
     if params.align:
         began += params.align - began % params.align
-    whole = np.arange(round(params.seconds * RATE), dtype=np.int64).astype(np.int16)
-    for index, start in enumerate([0, *range(FIRST_SAMPLES, len(whole), PIECE_SAMPLES)]):
-        samples = whole[start : start + (PIECE_SAMPLES if index else FIRST_SAMPLES)]
-        piece = Piece(index, start, samples, began + start / RATE / params.pace)
+    end = round(params.seconds * RATE)
+    for index, start in enumerate([0, *range(FIRST_SAMPLES, end, PIECE_SAMPLES)]):
+        stop = min(end, start + (PIECE_SAMPLES if index else FIRST_SAMPLES))
+        piece = Piece(index, start, np.arange(start, stop).astype(np.int16), began + start / RATE / params.pace)
         if (left := piece.due - time.monotonic()) > 0:
             await asyncio.sleep(left)
         yield piece
