@@ -1,6 +1,7 @@
 """The command `optivus`.
 
-    optivus transcribe FILE…     upload, transcribe, print; many files one after another
+    optivus transcribe FILE…     upload, transcribe, print; many files one after another, folders with all they hold
+      --format srt,vtt           write files beside the sources instead; a second run does only what is missing
     optivus models pull          on the server's machine: fetch the models' weights before the first request
 
 Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C.
@@ -18,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .aio import DEFAULT_URL
+from .beside import FORMATS, Beside, Files, missing, sources_of
 from .console import say
-from .transcribe import Options, Output, transcribe
+from .transcribe import Options, Output, say_failed, transcribe
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -46,14 +48,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     files = commands.add_parser("transcribe", help="audio and video files to text", allow_abbrev=False)
-    files.add_argument("files", nargs="+", metavar="FILE", help="an audio or video file of this machine")
+    files.add_argument(
+        "files", nargs="+", metavar="FILE", help="an audio or video file of this machine, or a folder of such files"
+    )
     files.add_argument("--server", default=DEFAULT_URL, metavar="URL", help="the server's address (%(default)s)")
     files.add_argument("--language", metavar="L", help="the spoken language, e.g. en or ja; detected when not given")
     files.add_argument("--translate", action="store_true", help="into English")
     files.add_argument("--words", action="store_true", help="with --json: the time of every word")
     files.add_argument("--json", action="store_true", help="the whole answers with their times, one JSON line per file")
     files.add_argument("-o", "--output", type=_writable, metavar="OUT", help="write to this file instead of the screen")
-    files.set_defaults(run=_transcribe)
+    files.add_argument(
+        "--format",
+        action="extend",
+        type=_formats,
+        metavar="F",
+        dest="formats",
+        help=f"write files beside each source, and skip those that are there: {', '.join(FORMATS)}; several by commas",
+    )
+    files.add_argument("--overwrite", action="store_true", help="with --format: replace files that are there")
+    files.set_defaults(run=_transcribe, refuse=files.error)
 
     models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
     pull = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -64,9 +77,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _transcribe(args: argparse.Namespace) -> int:
+    if args.formats and (args.json or args.output):
+        args.refuse("--format writes files beside the sources; leave out --json and --output, or run once with each")
+    if args.overwrite and not args.formats:
+        args.refuse("--overwrite is about the files that --format writes; --output replaces its file anyway")
     options = Options(language=args.language, translate=args.translate, words=args.words)
-    done = asyncio.run(transcribe(args.server, args.files, options, Output(args.output, args.json)))
-    return 0 if done else FAILED
+    failed: list[str] = []
+
+    def refuse(name: str, exc: Exception) -> None:
+        say_failed(name, exc)
+        failed.append(name)
+
+    sources = sources_of(args.files, refuse)
+    output: Output | Files = Output(args.output, args.json)
+    if args.formats:
+        beside = Beside(sources, list(dict.fromkeys(args.formats)), overwrite=args.overwrite)
+        todo, done = missing(beside, refuse)
+        if done:
+            say(f"{done} of {len(beside.sources)} files were done already.")
+        sources, output = list(todo), Files(beside, todo)
+    if sources and not asyncio.run(transcribe(args.server, sources, options, output)):
+        failed.append("")
+    return FAILED if failed else 0
 
 
 def _pull(args: argparse.Namespace) -> int:
@@ -92,6 +124,13 @@ def _pull(args: argparse.Namespace) -> int:
             say(exc.message)
             status = FAILED
     return status
+
+
+def _formats(text: str) -> list[str]:
+    formats = text.lower().replace(",", " ").split()
+    if not formats or not set(formats) <= set(FORMATS):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
+    return formats
 
 
 def _writable(name: str) -> Path:

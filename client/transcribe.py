@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .aio import AsyncClient
+from .beside import Files, Refused
 from .console import cancelled_with_us, connection, move, new_bar, percent_bar, say
 from .errors import OptivusError, ServerUnreachable
 from .events import Final, Partial, Progress
@@ -46,20 +47,24 @@ class Options:
         return {name: value for name, value in asked.items() if value is not None}
 
 
-async def transcribe(server: str, files: Sequence[str], options: Options, output: Output) -> bool:
+def say_failed(name: str, exc: Exception) -> None:
+    """What went wrong with a file or folder."""
+    say(f"{name}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
+
+
+async def transcribe(server: str, files: Sequence[str], options: Options, output: Output | Files) -> bool:
     """Transcribe one file after the other; False when one failed. What went wrong is said on standard error."""
     done = True
     try:
         async with AsyncClient(server, notify=connection) as client:
-            for name in files:
+            for number, name in enumerate(files, 1):
+                title = _title(name) if len(files) == 1 else f"{number}/{len(files)} {_title(name)}"
                 try:
-                    await _file(client, name, options, output)
-                except ServerUnreachable:
+                    await _file(client, name, title, options, output)
+                except (ServerUnreachable, BrokenPipeError):
                     raise
-                except (OptivusError, OSError) as exc:
-                    if isinstance(exc, BrokenPipeError):
-                        raise
-                    say(f"{name}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
+                except (OptivusError, OSError, Refused) as exc:
+                    say_failed(name, exc)
                     done = False
     except OptivusError as exc:
         say(str(exc))
@@ -67,13 +72,13 @@ async def transcribe(server: str, files: Sequence[str], options: Options, output
     return done
 
 
-async def _file(client: AsyncClient, name: str, options: Options, output: Output) -> None:
-    title = _title(name)
+async def _file(client: AsyncClient, name: str, title: str, options: Options, output: Output | Files) -> None:
     with new_bar(desc=title, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         file_id = await client.upload(name, partial(_sent, bar))
+    params = options.params() | output.params(name)
     lines = Lines(live=output.live)
     with percent_bar(title) as bar:
-        async with cancelled_with_us(name, client.submit("whisp", file=file_id, **options.params())) as job:
+        async with cancelled_with_us(name, client.submit("whisp", file=file_id, **params)) as job:
             async for event in job.events():
                 match event:
                     case Progress():
@@ -134,6 +139,10 @@ class Output:
         self._path = path
         self._json = as_json
         self._mode = "w"  # then appended to: a run replaces the file at its first transcript
+
+    def params(self, name: str) -> dict[str, Any]:
+        """What the transcription of a file is to be asked for on top."""
+        return {}
 
     def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:
         """The answer about the file `name`. texts: the chunks that have not been shown yet."""

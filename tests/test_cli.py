@@ -52,11 +52,12 @@ def ran(arguments: list[str], folder: Path, env: dict[str, str] | None = None) -
 class Terminal:
     """The command with a terminal of 100 columns as its standard output and error."""
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, **env: str) -> None:
         self._screen, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         command = [sys.executable, "-m", "client", *map(str, args)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=terminal, stderr=terminal, stdin=terminal)
+        screen = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **screen)
         os.close(terminal)
         self.shown = ""
 
@@ -154,7 +155,143 @@ def test_absent_server_is_named() -> None:
     assert run.stderr.startswith("No Optivus server answers at http://127.0.0.1:1;")
 
 
-@pytest.mark.parametrize("wrong", [[], ["transcribe"], ["transcribe", "-o", "/absent/out.txt", "talk.mp3"]])
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder with three recordings, the second in a folder of its own, and what is none."""
+    folder = tmp_path / "talks"
+    (folder / "inner").mkdir(parents=True)
+    with Script(tmp_path, WORDS) as script:
+        for name in ("a.mp4", "inner/B.FLAC", "z.mp3"):
+            shutil.copyfile(script.path, folder / name)
+    (folder / "notes.md").write_text("no recording")
+    (folder / ".a.mp4").write_text("hidden")
+    (folder / "inner" / "around").symlink_to(folder)
+    (folder / "inner" / "loop.mp3").symlink_to("loop.mp3")
+    return folder
+
+
+def made(folder: Path) -> list[str]:
+    """The files under a folder that are none of its fixture's, hidden ones too."""
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return sorted(there - {"a.mp4", "inner/B.FLAC", "z.mp3", "notes.md", ".a.mp4"})
+
+
+def test_formats_are_written_beside_all_recordings_of_a_folder(server: Server, folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run = optivus(
+        "transcribe", "--server", server.url, "--format", "srt,vtt", "--format", "tsv", folder, folder / "a.mp4"
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert made(folder) == [f"{stem}.{name}" for stem in ("a", "inner/B", "z") for name in ("srt", "tsv", "vtt")]
+    assert (folder / "a.srt").read_text() == "1\n00:00:00,000 --> 00:00:04,000\nask not what your\n\n"
+    assert (folder / "z.tsv").read_text().splitlines()[:2] == ["start\tend\ttext", "0\t1000\task"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_stopped_run_goes_on_where_it_stopped(server: Server, folder: Path, tmp_path: Path) -> None:
+    command = ["transcribe", "--server", server.url, "--format", "srt", folder]
+    with Script(tmp_path, WORDS, gated=True) as script:
+        shutil.copyfile(script.path, folder / "inner" / "B.FLAC")
+        terminal = Terminal(*command)
+        script.open(1)
+        terminal.until("2/3 B.FLAC: whisper:  25%")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+        assert made(folder) == ["a.srt"]
+    first = (folder / "a.srt").stat()
+    shutil.copyfile(folder / "a.mp4", folder / "inner" / "B.FLAC")
+    run = optivus(*command)
+    assert (run.returncode, run.stderr) == (0, "1 of 3 files were done already.\n")
+    assert made(folder) == ["a.srt", "inner/B.srt", "z.srt"]
+    assert (folder / "a.srt").stat() == first
+    again = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "srt", folder)  # no server is needed
+    assert (again.returncode, again.stderr) == (0, "3 of 3 files were done already.\n")
+
+
+def test_only_the_missing_formats_are_made(server: Server, folder: Path) -> None:
+    (folder / "a.srt").write_text("by hand")
+    run = optivus("transcribe", "--server", server.url, "--format", "srt,txt", folder / "a.mp4")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (folder / "a.srt").read_text() == "by hand"
+    assert (folder / "a.txt").read_text() == TEXT
+
+
+def test_what_is_in_the_way_is_replaced_only_when_told_to(server: Server, folder: Path) -> None:
+    old = folder / "a.srt"
+    old.write_text("by hand")
+    os.utime(old, (1, 1))
+    (folder / "z.srt").mkdir()
+    command = ["transcribe", "--server", server.url, "--format", "srt", folder]
+    run = optivus(*command)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        f"{folder}/a.mp4: a.srt is in the way and older than its source; --overwrite replaces it.",
+        f"{folder}/z.mp3: z.srt is in the way and older than its source; --overwrite replaces it.",
+    ]
+    assert old.read_text() == "by hand"
+    assert made(folder) == ["a.srt", "inner/B.srt"]
+    run = optivus(*command, "--overwrite")
+    assert (run.returncode, run.stderr) == (1, f"{folder}/z.mp3: Is a directory\n")
+    assert old.read_text().startswith("1\n")
+    assert made(folder) == ["a.srt", "inner/B.srt"]
+
+
+def test_bad_file_does_not_stop_the_others_of_its_folder(server: Server, folder: Path) -> None:
+    (folder / "a.mp4").write_text("no script")
+    run = optivus("transcribe", "--server", server.url, "--format", "srt", folder, folder / "absent.mp3")
+    assert run.returncode == 1
+    absent, bad = run.stderr.splitlines()
+    assert absent == f"{folder}/absent.mp3: No such file or directory"
+    assert bad.startswith(f"{folder}/a.mp4: ")
+    assert made(folder) == ["inner/B.srt", "z.srt"]
+
+
+def test_sources_that_differ_in_their_ending_only_keep_it(server: Server, folder: Path) -> None:
+    shutil.copyfile(folder / "a.mp4", folder / "a.mp3")
+    assert optivus("transcribe", "--server", server.url, "--format", "txt", folder).returncode == 0
+    assert made(folder) == ["a.mp3", "a.mp3.txt", "a.mp4.txt", "inner/B.txt", "z.txt"]
+
+
+def test_source_is_never_replaced(folder: Path) -> None:
+    script = (folder / "a.mp4").rename(folder / "a.txt")
+    run = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "txt", "--overwrite", script)
+    assert run.returncode == 1
+    assert run.stderr == f"{script}: a.txt is a source itself; move it away or choose another format.\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_is_read_only_is_named_before_the_work(folder: Path) -> None:
+    folder.chmod(0o500)
+    run = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "srt", folder / "a.mp4")
+    folder.chmod(0o700)
+    assert run.returncode == 1
+    assert run.stderr == f"{folder}/a.mp4: nothing can be written beside it; make the folder {folder} writable.\n"
+
+
+def test_folder_without_recordings_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("text")
+    run = optivus("transcribe", tmp_path)
+    assert (run.returncode, run.stderr) == (1, f"{tmp_path}: no audio or video file is in this folder.\n")
+
+
+def test_transcripts_of_a_folder_are_printed_in_order(server: Server, folder: Path) -> None:
+    run = optivus("transcribe", "--server", server.url, "--json", folder)
+    names = [json.loads(line)["file"] for line in run.stdout.splitlines()]
+    assert names == [f"{folder}/{name}" for name in ("a.mp4", "inner/B.FLAC", "z.mp3")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["transcribe"],
+        ["transcribe", "-o", "/absent/out.txt", "talk.mp3"],
+        ["transcribe", "--format", "docx", "talk.mp3"],
+        ["transcribe", "--format", "srt", "--json", "talk.mp3"],
+        ["transcribe", "--format", "srt", "-o", "out.srt", "talk.mp3"],
+        ["transcribe", "--overwrite", "talk.mp3"],
+    ],
+)
 def test_wrong_use_is_status_2(wrong: list[str]) -> None:
     assert optivus(*wrong).returncode == 2
 

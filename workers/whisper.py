@@ -48,6 +48,7 @@ def _known_language(code: str) -> str:
 
 
 Language = Annotated[str, AfterValidator(_known_language), Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
+Format = Literal["srt", "vtt", "ass", "txt", "tsv"]
 Hint = Annotated[str, Field(max_length=2000)]
 """Whisper keeps its last 223 tokens."""
 
@@ -79,9 +80,15 @@ class WhisperParams(Params):
     initial_prompt: Hint | None = Field(None, description="text whose spelling and style to follow, in every piece")
     hotwords: Hint | None = Field(None, description="words that are likely to occur")
     vad: bool = Field(True, description="leave out what is not speech")
+    formats: list[Format] | None = Field(None, description="add `exports`: the transcript as text of these formats")
     missing_audio: Literal["error", "empty"] = Field(
         "error", description="a video without sound: `NO_AUDIO`, or an empty transcript that says so in `reason`"
     )
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether chunks are to have `words`: asked for, or needed to cut subtitles."""
+        return self.word_timestamps or not {"srt", "vtt", "ass"}.isdisjoint(self.formats or ())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +153,7 @@ class Whisper(Worker):
         path = ctx.local(params.file)
         file = probe(path)
         if params.missing_audio == "empty" and file.has_video and not file.has_audio:
-            return silent(file.duration)
+            return exported(silent(file.duration), params)
         told = file.duration
         transcript = Transcript(ctx, SAMPLE_RATE, params.language, translated=params.task == "translate")
         heard = 0
@@ -161,7 +168,7 @@ class Whisper(Worker):
                     transcript.pass_over(window)
                     ctx.progress(*transcript.progress(told))
                     yield Unit(None, None, params)
-        return transcript.result(heard / SAMPLE_RATE)
+        return exported(transcript.result(heard / SAMPLE_RATE), params)
 
     def forward(self, units: list[Any]) -> list[Any]:
         return [self._transcribe(unit) for unit in units]
@@ -175,7 +182,7 @@ class Whisper(Worker):
                 language=unit.language,
                 task=unit.params.task,
                 beam_size=self.settings.beam_size,
-                word_timestamps=unit.params.word_timestamps,
+                word_timestamps=unit.params.needs_words,
                 initial_prompt=unit.params.initial_prompt or None,
                 hotwords=unit.params.hotwords or None,
                 condition_on_previous_text=False,
@@ -194,6 +201,20 @@ class Whisper(Worker):
             known = language == "en"
         if not known:
             raise InvalidInput(f"The server's Whisper model does not know the language {language!r}.", field="language")
+
+
+def exported(result: dict[str, Any], params: WhisperParams) -> dict[str, Any]:
+    """A result with `exports` if they are asked for, and without words that only these needed."""
+    from media.subtitles import exports
+
+    if not params.formats:
+        return result
+    written = exports(result, params.formats, "en" if params.task == "translate" else result["language"])
+    if not params.word_timestamps:
+        result["chunks"] = [
+            {key: value for key, value in chunk.items() if key != "words"} for chunk in result["chunks"]
+        ]
+    return {**result, "exports": written}
 
 
 def _device(setting: str) -> tuple[str, int]:

@@ -35,7 +35,8 @@ class Scripted(whisper.Whisper):
             ctx.progress((index + 1) / len(chunks), eta=float(len(chunks) - index - 1))
             ctx.partial(index, chunks[index])
             ctx.checkpoint(index + 1)
-        return {"text": "".join(f" {text}" for text in texts), "chunks": chunks, "language": params.language or "en"}
+        text = "".join(f" {text}" for text in texts)
+        return whisper.exported({"text": text, "chunks": chunks, "language": params.language or "en"}, params)
 
     def forward(self, units: list[Any]) -> list[Any]:
         for gate in units:
