@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -16,14 +17,16 @@ RATE = 44_100
 CEILING = 10 ** (-1 / 20)
 
 
+@functools.cache
 def voice(seconds: float, level: float = TARGET, seed: int = 0, rate: int = RATE) -> Audio:
     """Something like speech at `level` dBFS: a buzz of 120 Hz and some breath, in syllables of a quarter second."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     k = np.arange(1, 12)[:, None]
     buzz = (np.sin(2 * np.pi * 120 * k * t + k) / k).sum(axis=0) + 0.1 * rng.standard_normal(len(t))
-    sound = buzz * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t))
-    return (sound / np.sqrt(np.mean(sound**2)) * 10 ** (level / 20)).astype(np.float32)
+    sound: Audio = buzz * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t))
+    sound *= 10 ** (level / 20) / np.sqrt(np.mean(sound**2))
+    return sound.astype(np.float32)
 
 
 def silence(seconds: float, level: float = -80.0, rate: int = RATE) -> Audio:
@@ -52,11 +55,11 @@ def steps(sound: Audio) -> float:
 
 @given(
     cuts=st.lists(st.integers(0, 30_000), max_size=12),
-    lengths=st.lists(st.integers(0, 12_000), min_size=1, max_size=4),
+    lengths=st.lists(st.integers(0, 12_000), min_size=1, max_size=3),
     quiet=st.integers(0, 9_000),
     rate=st.sampled_from([RATE, 16_000, 22_050]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_blocks_of_any_size_give_the_same_sound(cuts: list[int], lengths: list[int], quiet: int, rate: int) -> None:
     whole, pieced = Joiner(rate), Joiner(rate)
     for index, length in enumerate(lengths):
@@ -146,10 +149,20 @@ def test_a_hot_piece_does_not_clip(level: float) -> None:
 
 
 def test_numbers_that_are_none_do_not_spoil_what_follows() -> None:
-    spoiled = voice(1.0)
+    spoiled = voice(1.0).copy()
     spoiled[4_000:4_010] = np.nan, np.inf, -np.inf, *[np.nan] * 7
-    sound = joined([spoiled, voice(1.0)])
-    assert np.isfinite(sound).all() and abs(decibels(sound[-RATE // 2 : -RATE // 8]) - TARGET) < 2
+    joiner = Joiner(RATE)
+    sound = joined([spoiled, voice(1.0)], joiner=joiner)
+    assert np.isfinite(sound).all()
+    assert joiner.loudness.level == pytest.approx(TARGET, abs=1)
+
+
+def test_a_crack_does_not_silence_what_follows() -> None:
+    cracked = voice(1.0).copy()
+    cracked[4_000] = 1e9
+    joiner = Joiner(RATE)
+    joined([cracked, voice(4.0, -26)], joiner=joiner)
+    assert joiner.loudness.gain > 3
 
 
 def test_long_silences_are_cut_and_speech_never() -> None:
@@ -162,7 +175,7 @@ def test_long_silences_are_cut_and_speech_never() -> None:
     assert np.count_nonzero(sound[-RATE // 4 :]) == 0
     assert np.abs(sound[: round(0.04 * RATE)]).max() < 0.001
     spoken = np.count_nonzero(np.abs(piece) > 0.01)
-    assert np.count_nonzero(np.abs(sound) > 0.01) == pytest.approx(spoken, rel=0.02)
+    assert np.count_nonzero(np.abs(sound) > 0.01) == pytest.approx(spoken, rel=0.003)
 
 
 def test_a_short_silence_is_kept_as_it_is() -> None:

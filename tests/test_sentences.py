@@ -36,7 +36,6 @@ def bytes_of(text: str) -> int:
     [
         pytest.param(["Dr. Smith paid 3.14 dollars. ", "He left! ", "Why?"], id="Latin"),
         pytest.param(["See https://a.example/b.c?d=e today. ", '"Hello there." ', "Yes... no."], id="addresses"),
-        pytest.param(["Das ist z.B. kurz. ", "Am 3. Oktober war es kalt. ", "Gut."], id="ordinals"),
         pytest.param(["Привет, мир. ", "А. С. Пушкин писал стихи. ", "Как дела?"], id="Cyrillic"),
         pytest.param(["Τι κάνεις; ", "Είμαι καλά. ", "Εσύ;"], id="Greek"),
         pytest.param(["今天天气很好。", "我们去公园吧！", "她说：“好的。”"], id="Han"),
@@ -60,6 +59,13 @@ def test_sentences_end_where_their_script_ends_them(sentences: list[str]) -> Non
         pieces = spoken_pieces(text, max(bytes_of(text) - 1, 4), first=bytes_of(head))
         assert pieces[0] == Piece(head, SENTENCE)
     assert {piece.pause for piece in spoken_pieces(text, max(map(bytes_of, sentences)))[:-1]} == {SENTENCE}
+
+
+@pytest.mark.parametrize(
+    "sentence", ["Am 3. Oktober war es kalt.", "А. С. Пушкин писал.", "Mr. B. Lee came.", "1. Milk"]
+)
+def test_a_full_stop_within_a_sentence_does_not_end_it(sentence: str) -> None:
+    assert texts(f"{sentence}\nThe end.", 200, first=5)[0].endswith(sentence[-5:])
 
 
 def test_thai_is_cut_at_its_spaces_which_part_phrases() -> None:
@@ -86,6 +92,8 @@ def test_a_long_sentence_is_cut_at_clauses_then_words_then_letters() -> None:
         Piece("nobody spoke - for at 10:30,", CLAUSE),
         Piece("1,000 birds had come.", 0.0),
     ]
+    assert texts("nobody ever spoke - for years they did", 30) == ["nobody ever spoke -", "for years they did"]
+    assert texts("他有1，000只鸟，还有一只猫。", 24) == ["他有1，000只鸟，", "还有一只猫。"]
     assert texts("one two three four", 9) == ["one two", "three", "four"]
     assert texts("https://example.com/some/path", 16) == ["https://", "example.com/", "some/path"]
     assert texts("a" * 10, 4) == ["aaaa", "aaaa", "aa"]
@@ -93,7 +101,7 @@ def test_a_long_sentence_is_cut_at_clauses_then_words_then_letters() -> None:
 
 def test_letters_keep_their_marks() -> None:
     cluster = "क्षि"
-    for piece in texts(cluster * 40, 50):
+    for piece in texts(cluster * 40, 47):
         assert piece == cluster * (len(piece) // len(cluster))
     assert texts("e\u0323\u0302" * 3, 5) == ["\u1ec7"] * 3
 
@@ -101,6 +109,10 @@ def test_letters_keep_their_marks() -> None:
 def test_a_sentence_in_quotes_is_cut_only_if_it_must_be() -> None:
     quote = 'He said: "Nobody came. Nobody called." Then he left.'
     assert texts(quote, 40) == ['He said: "Nobody came. Nobody called."', "Then he left."]
+    assert texts('"We saw Dr. Smith there today. Mr. Jones left."', 35) == [
+        '"We saw Dr. Smith there today.',
+        'Mr. Jones left."',
+    ]
     assert texts(quote, 30) == ['He said: "Nobody came.', 'Nobody called." Then he left.']
 
 
@@ -137,6 +149,7 @@ def test_what_cannot_be_spoken_is_left_out_between_pieces_and_keeps_its_pause() 
 
 def test_text_is_cleaned() -> None:
     assert texts("e\u0301 a\u00a0\u2003b\tc \x00\x1b\ufeff\u202ed\udfff soft\u00adhy ", 200) == ["é a b c d softhy"]
+    assert texts("ខ្មែរ\u200bខ្មែរ", 200) == ["ខ្មែរខ្មែរ"]
     assert texts("می\u200cخواهم " + "!" * 900 + " 8", 200) == ["می\u200cخواهم !!! 8"]
 
 
@@ -148,7 +161,11 @@ def test_the_first_piece_is_short_if_the_text_lets_it_be() -> None:
     assert texts("Nobody was there when, at last, they came home.", 200, first=30)[0] == "Nobody was there when,"
     assert texts("Nobody was there when they came home.", 200, first=10) == ["Nobody was there when they came home."]
     # A word alone is no good first piece.
-    assert texts("Yes. It was late when they came home. Nobody was there.", 200, first=40)[0].endswith("home.")
+    assert texts("Yes. It was late when they came home. Nobody was there.", 200, first=30)[0].endswith("home.")
+
+
+def test_sentences_are_whole_in_long_texts_too() -> None:
+    assert all(text.endswith("sentence.") for text in texts("These are seven words in a sentence. " * 500, 200))
 
 
 @given(
@@ -157,7 +174,7 @@ def test_the_first_piece_is_short_if_the_text_lets_it_be() -> None:
     longest=st.integers(4, 80),
     first=st.none() | st.integers(1, 40),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_letter_and_number_is_spoken_once_and_in_order(text: str, longest: int, first: int | None) -> None:
     pieces = spoken_pieces(text, longest, first)
     assert [char for piece in pieces for char in spoken(piece.text)] == spoken(text)
@@ -175,19 +192,19 @@ def test_every_letter_and_number_is_spoken_once_and_in_order(text: str, longest:
         pytest.param("a" * 100_000, id="one word"),
         pytest.param("a" + "." * 1_000_000, id="full stops"),
         pytest.param("a" + "\u0301\u0316" * 500_000, id="marks on a letter"),
-        pytest.param("\u1100" * 100_000, id="one cluster"),
-        pytest.param("a" + "🇦🇧" * 30_000 + "b", id="flags"),
-        pytest.param("今天很好。" * 20_000, id="no spaces"),
+        pytest.param("\u1100" * 50_000, id="one cluster"),
+        pytest.param("a" + "🇦🇧" * 20_000 + "b", id="flags"),
+        pytest.param("今天很好。" * 30_000, id="no spaces"),
         pytest.param("1. " * 30_000, id="numbers"),
         pytest.param('"a. ' * 30_000, id="open quotes"),
         pytest.param("\n" * 300_000 + "a", id="empty lines"),
     ],
 )
 def test_no_text_takes_long(text: str) -> None:
-    """About 0.1 s each; what takes quadratic time takes minutes."""
+    """About 0.2 s each; what takes quadratic time takes many."""
     started = time.process_time()
     assert all(bytes_of(piece.text) <= 200 for piece in spoken_pieces(text, 200, first=60))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 3
 
 
 def test_no_model_library_is_needed() -> None:

@@ -146,7 +146,7 @@ class Joiner:
 
     def _next(self, hop: Audio) -> list[Audio]:
         """What goes out after this hop. Held back is the last hop of voice, with the silence since then."""
-        power = float(np.var(hop, dtype=np.float64))
+        power = min(float(np.var(hop, dtype=np.float64)), 1.0)
         silent = self._leveller.silent(power)
         if silent and not self._held:
             self._before.append((hop, power))
