@@ -2,10 +2,12 @@
 
     optivus transcribe FILE…     upload, transcribe, print; many files one after another, folders with all they hold
       --format srt,vtt           write files beside the sources instead; a second run does only what is missing
+    optivus say TEXT             speak: play it while it is being spoken, write it to a file, or both
+    optivus voices               the saved voices: list, add, delete
     optivus models pull          on the server's machine: fetch the models' weights before the first request
 
 Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C.
-The transcript alone goes to standard output; bars and sentences go to standard error.
+What was asked for alone goes to standard output; bars and sentences go to standard error.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import asyncio
 import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from .aio import DEFAULT_URL
 from .beside import FORMATS, Beside, Files, missing, sources_of
 from .console import say
+from .speech import ENDINGS, Speech, add_voice, delete_voice, list_voices, speak
 from .transcribe import Options, Output, say_failed, transcribe
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -68,12 +72,69 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--overwrite", action="store_true", help="with --format: replace files that are there")
     files.set_defaults(run=_transcribe, refuse=files.error)
 
+    _add_say(commands)
+    _add_voices(commands)
     models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
     pull = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "pull", help="fetch what the configured models need; nothing is done when it is there", allow_abbrev=False
     )
     pull.set_defaults(run=_pull)
     return parser
+
+
+def _add_say(commands: Any) -> None:
+    spoken = commands.add_parser("say", help="text to speech", allow_abbrev=False)
+    spoken.add_argument("text", metavar="TEXT", help="what to say; - reads it from standard input")
+    spoken.add_argument("--server", default=DEFAULT_URL, metavar="URL", help="the server's address (%(default)s)")
+    voice = spoken.add_mutually_exclusive_group()
+    voice.add_argument("--voice", metavar="ID", help="in a saved voice, see `optivus voices`")
+    voice.add_argument("--reference", type=Path, metavar="FILE", help="in the voice of this recording")
+    spoken.add_argument("--reference-text", metavar="T", help="what is said in the recording")
+    spoken.add_argument("--play", action="store_true", help="let it be heard while it is being spoken")
+    spoken.add_argument(
+        "-o", "--output", type=_sound_file, metavar="OUT", help=f"write it to this file: {', '.join(ENDINGS)}"
+    )
+    spoken.add_argument("--seed", type=int, metavar="N", help="the same number says it the same way")
+    spoken.add_argument("--temperature", type=float, metavar="X", help="how freely it speaks")
+    spoken.set_defaults(run=_say, refuse=spoken.error)
+
+
+def _add_voices(commands: Any) -> None:
+    voices = commands.add_parser("voices", help="list the saved voices; add, delete", allow_abbrev=False)
+    voices.add_argument("--server", default=DEFAULT_URL, metavar="URL", help="the server's address (%(default)s)")
+    voices.set_defaults(run=lambda args: _status(list_voices(args.server)))
+    actions = voices.add_subparsers(metavar="COMMAND")
+    add = actions.add_parser("add", help="save a voice and print its id", allow_abbrev=False)
+    add.add_argument("file", type=Path, metavar="FILE", help="1 to 60 s of one person speaking")
+    add.add_argument("--text", metavar="T", help="what is said in it; by default as the server understands it")
+    add.add_argument("--name", metavar="N")
+    add.add_argument("--description", metavar="D")
+    add.set_defaults(
+        run=lambda args: _status(add_voice(args.server, args.file, args.text, args.name, args.description))
+    )
+    delete = actions.add_parser("delete", help="forget a saved voice", allow_abbrev=False)
+    delete.add_argument("id", metavar="ID")
+    delete.set_defaults(run=lambda args: _status(delete_voice(args.server, args.id)))
+    for action in (add, delete):  # where it is not given here, what was given before it holds
+        action.add_argument("--server", default=argparse.SUPPRESS, metavar="URL", help="the server's address")
+
+
+def _say(args: argparse.Namespace) -> int:
+    if not args.play and not args.output:
+        args.refuse("where to: --play, -o OUT, or both")
+    text = args.text
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            args.refuse("standard input is not text in UTF-8")
+    options = {"seed": args.seed, "temperature": args.temperature}
+    speech = Speech(text, args.voice, args.reference, args.reference_text, args.play, args.output, options)
+    return _status(speak(args.server, speech))
+
+
+def _status(work: Coroutine[Any, Any, bool]) -> int:
+    return 0 if asyncio.run(work) else FAILED
 
 
 def _transcribe(args: argparse.Namespace) -> int:
@@ -131,6 +192,13 @@ def _formats(text: str) -> list[str]:
     if not formats or not set(formats) <= set(FORMATS):
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
     return formats
+
+
+def _sound_file(name: str) -> Path:
+    path = _writable(name)
+    if path.suffix.lower() not in ENDINGS:
+        raise argparse.ArgumentTypeError(f"the ending of {name} should say in which format: {', '.join(ENDINGS)}")
+    return path
 
 
 def _writable(name: str) -> Path:

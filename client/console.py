@@ -59,8 +59,8 @@ async def cancelled_with_us(name: str, submitting: Coroutine[Any, Any, AsyncJob]
     except asyncio.CancelledError:
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await (await submission).cancel()
-            say(f"{name}: cancelled, on the server too.")
+                if await (await submission).cancel():
+                    say(f"{name}: cancelled, on the server too.")
         except (TimeoutError, OptivusError):
             say(f"{name}: stopped here, but the server could not be told; its job may go on.")
         raise

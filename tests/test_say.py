@@ -1,57 +1,22 @@
-"""Speech through the client library and `optivus say`, against a real server whose voice is played (client_workers)."""
+"""`optivus say` and `optivus voices`, in a process of their own, against a server whose voice is played."""
 
 from __future__ import annotations
 
-import io
 import os
-import uuid
-import wave
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
-import numpy as np
 import pytest
 
-from client import AsyncClient, AsyncJob, Audio, Cancelled, Client, Final
-from tests.proxy import Proxy
+from client.cli import main
 from tests.scripts import scripted_server
-from tests.servers import Server
-
-RATE = 44100
-LETTER_SAMPLES = 2205
-WORDS = "ask not what your country can do for you"
-LONG = " ".join(["sesquipedalian"] * 80)
-"""3.5 MB of sound, more than a message may hold."""
-
-
-def sound_of(text: str, first: int = 0) -> bytes:
-    """What the played voice says, as pcm_s16le; see `tests/client_workers/speaker.py`."""
-    size = sum(min(RATE // 2, LETTER_SAMPLES * len(word)) for word in text.split())
-    return np.arange(first, first + size).astype("<i2").tobytes()
-
-
-class Gate:
-    """A fifo that lets the played voice go on, piece by piece."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / uuid.uuid4().hex
-
-    def text(self, words: str) -> str:
-        return f"{self.path} {words}"
-
-    def open(self, pieces: int) -> None:
-        os.write(self._fifo, b"." * pieces)
-
-    def __enter__(self) -> Self:
-        os.mkfifo(self.path)
-        self._fifo = os.open(self.path, os.O_RDWR)  # for reading too: then it opens at once
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.path.unlink()
-        self.open(99)  # who still waits there goes on
-        os.close(self._fifo)
+from tests.servers import ROOT, Server
+from tests.test_cli import Terminal, optivus
+from tests.test_client_speech import RATE, WORDS, Gate, frames, sound_of
 
 
 @pytest.fixture(scope="module")
@@ -60,137 +25,132 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
+def say(server: Server, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return optivus("say", "--server", server.url, *args, **env)
+
+
+def player(folder: Path, script: str) -> str:
+    """A PATH with one player on it that does what `script` says."""
+    folder.mkdir()
+    program = folder / "aplay"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("MP3", b"ID3"), ("ogg", b"OggS")])
+def test_ending_of_the_file_says_the_format(server: Server, tmp_path: Path, ending: str, begins: bytes) -> None:
+    run = say(server, WORDS, "-o", tmp_path / f"out.{ending}")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert (tmp_path / f"out.{ending}").read_bytes().startswith(begins)
+
+
+def test_text_comes_from_standard_input(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcm"
+    command = [sys.executable, "-m", "client", "say", "--server", server.url, "-", "-o", str(out), "--seed", "3"]
+    subprocess.run(command, cwd=ROOT, input=WORDS.encode(), check=True, timeout=60)
+    assert out.read_bytes() == sound_of(WORDS, 3)
+    wrong = subprocess.run(command, cwd=ROOT, input=b"\xff", check=False, timeout=60, capture_output=True)
+    assert (wrong.returncode, b"UTF-8" in wrong.stderr) == (2, True)
+
+
+def test_file_is_replaced_when_the_speech_is_there_and_not_before(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    out.write_text("of an earlier run")
+    failed = say(server, WORDS, "-o", out, "--voice", "voice_of_nobody")
+    assert failed.returncode == 1
+    assert "reference_id" in failed.stderr
+    assert out.read_text() == "of an earlier run"
+    assert say(server, WORDS, "-o", out).returncode == 0
+    assert frames(out.read_bytes()) == (RATE, sound_of(WORDS))
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_speech_is_played_while_it_is_spoken_and_written_too(server: Server, tmp_path: Path) -> None:
+    os.mkfifo(heard := tmp_path / "heard")
+    path = player(tmp_path / "bin", f'echo "$@" > {tmp_path}/args; exec /bin/cat > {heard}')
+    out = tmp_path / "out.pcm"
+    command = [sys.executable, "-m", "client", "say", "--server", server.url, "--play", "-o", str(out)]
     with Gate(tmp_path) as gate:
-        yield gate
-
-
-def frames(wav: bytes) -> tuple[int, bytes]:
-    """A wav file's sample rate and samples."""
-    with wave.open(io.BytesIO(wav)) as file:
-        return file.getframerate(), file.readframes(file.getnframes())
-
-
-async def test_speech_comes_as_a_file_in_bytes(server: Server) -> None:
-    async with AsyncClient(server.url) as client:
-        answer = await client.speak(WORDS)
-        assert frames(answer["audio_data"]) == (answer["sample_rate"], sound_of(WORDS)) == (RATE, sound_of(WORDS))
-        assert answer["duration"] == len(sound_of(WORDS)) / 2 / RATE
-        assert Path(answer["fish"]).read_bytes() == answer["audio_data"]
-        assert (await client.speak(WORDS, audio_format="pcm", seed=5))["audio_data"] == sound_of(WORDS, 5)
-
-
-async def test_sound_too_large_for_a_message_is_bytes_too(server: Server) -> None:
-    async with AsyncClient(server.url) as client:
-        assert (await client.speak(LONG, audio_format="pcm"))["audio_data"] == sound_of(LONG)
-        texts = [LONG, WORDS]
-        batch = await client.submit("fish", data=[{"text": text, "audio_format": "pcm"} for text in texts])
-        items = (await batch.result())["data"]
-        assert [item["audio_data"] for item in items] == [sound_of(text) for text in texts]
-
-
-async def test_pieces_joined_are_the_speech(server: Server) -> None:
-    async with AsyncClient(server.url) as client:
-        job = await client.stream_speech(WORDS, audio_format="pcm")
-        pieces = [piece async for piece in job.audio()]
-        assert len(pieces) == len(WORDS.split())
-        assert b"".join(pieces) == (await job.result())["audio_data"] == sound_of(WORDS)
-        assert job.sample_rate == RATE
-
-
-async def test_speech_is_heard_while_it_is_made_and_a_cut_leaves_no_hole(server: Server, gate: Gate) -> None:
-    async with Proxy(server) as proxy, AsyncClient(proxy.url) as client:
-        job = await client.stream_speech(gate.text(WORDS))
-        heard = b""
-        gate.open(2)
-        async for piece in job.audio():
-            heard += piece
-            if heard == sound_of("ask not"):
-                assert job.final is None
-                proxy.cut()
-                gate.open(3)
-            elif heard == sound_of("ask not what your"):
-                proxy.lose(b'"index":4', cut=True)
-                gate.open(9)
-        assert heard == sound_of(WORDS)
-
-
-async def test_speech_that_was_stopped_is_not_taken_for_whole(server: Server, gate: Gate) -> None:
-    async with AsyncClient(server.url) as client:
-        job = await client.stream_speech(gate.text(WORDS))
         gate.open(1)
-        with pytest.raises(Cancelled):
-            async for _ in job.audio():
-                await job.cancel()
+        environment = {**os.environ, "PATH": path}
+        with subprocess.Popen([*command, gate.text(WORDS)], cwd=ROOT, env=environment) as process:
+            with heard.open("rb") as sound:
+                assert sound.read(len(sound_of("ask"))) == sound_of("ask")
+                assert not out.exists()
+                gate.open(9)
+                assert sound.read() == sound_of(WORDS)[len(sound_of("ask")) :]
+            assert process.wait(30) == 0
+    assert out.read_bytes() == sound_of(WORDS)
+    assert f"-r {RATE} " in (tmp_path / "args").read_text()
 
 
-async def test_speech_in_the_voice_of_a_recording(server: Server, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> None:
+    os.mkfifo(heard := tmp_path / "heard")
+    path = player(tmp_path / "bin", f"exec /bin/cat > {heard}")
+    with Gate(tmp_path) as gate:
+        gate.open(1)
+        terminal = Terminal("say", "--server", server.url, "--play", gate.text(WORDS), PATH=path)
+        with heard.open("rb") as sound:
+            assert sound.read(len(sound_of("ask"))) == sound_of("ask")
+            terminal.process.send_signal(signal.SIGINT)
+            assert sound.read() == b""
+        assert terminal.end() == 130
+    assert terminal.lines == ["The speech: cancelled, on the server too."]
+    with urllib.request.urlopen(f"{server.url}/metrics") as metrics:
+        assert b'optivus_jobs_finished_total{state="cancelled",type="fish"} 1.0' in metrics.read()
+
+
+def test_without_a_player_it_says_which_to_install(server: Server, tmp_path: Path) -> None:
+    run = say(server, WORDS, "--play", PATH=str(tmp_path))
+    assert run.returncode == 1
+    assert "ffplay" in run.stderr
+    assert "aplay" in run.stderr
+
+
+def test_player_that_ends_early_is_named_and_the_file_is_written(server: Server, tmp_path: Path) -> None:
+    path = player(tmp_path / "bin", "exit 3")
+    out = tmp_path / "out.pcm"
+    for arguments in ([], ["-o", out]):
+        run = say(server, WORDS, "--play", *arguments, PATH=path)
+        assert run.returncode == 1
+        assert run.stderr.startswith("aplay ended before the speech did (status 3);")
+    assert out.read_bytes() == sound_of(WORDS)
+
+
+def test_speech_in_the_voice_of_a_recording(server: Server, tmp_path: Path) -> None:
     recording = tmp_path / "me.wav"
     recording.write_bytes(b"1234567")
-    async with AsyncClient(server.url) as client:
-        spoken = await client.speak(WORDS, reference=recording, reference_text="Me.", audio_format="pcm")
-        assert spoken["audio_data"] == sound_of(WORDS, 7 + 3)
-        with pytest.raises(FileNotFoundError):
-            await client.speak(WORDS, reference=tmp_path / "absent.wav")
+    out = tmp_path / "out.pcm"
+    run = say(server, WORDS, "--reference", recording, "--reference-text", "Me.", "-o", out)
+    assert run.returncode == 0
+    assert out.read_bytes() == sound_of(WORDS, 7 + 3)
+    absent = say(server, WORDS, "--reference", tmp_path / "absent.wav", "-o", out)
+    assert (absent.returncode, absent.stderr) == (1, f"{tmp_path}/absent.wav: No such file or directory\n")
 
 
-def test_sync_client_speaks_with_the_same_names(server: Server) -> None:
-    with Client(server.url) as client:
-        assert frames(client.speak(WORDS)["audio_data"]) == (RATE, sound_of(WORDS))
-        job = client.stream_speech(WORDS)
-        assert b"".join(job.audio()) == sound_of(WORDS)
-        assert job.sample_rate == RATE
+def test_voices_are_added_listed_and_deleted(server: Server, tmp_path: Path) -> None:
+    recording = tmp_path / "me.wav"
+    recording.write_bytes(b"of the played voice only the text counts")
+    to = ("--server", server.url)
+    added = optivus("voices", *to, "add", recording, "--text", "Me.", "--name", "my own")
+    assert (added.returncode, added.stderr) == (0, "")
+    voice = added.stdout.strip()
+    [line] = optivus("voices", *to).stdout.splitlines()
+    assert line.split() == [voice, "1.0", "s", *line.split()[3:5], "my", "own"]
+    out = tmp_path / "out.pcm"
+    assert say(server, WORDS, "--voice", voice, "-o", out).returncode == 0
+    assert out.read_bytes() == sound_of(WORDS, len("Me."))
+    assert optivus("voices", "delete", voice, *to).returncode == 0
+    assert optivus("voices", *to).stdout == ""
+    gone = optivus("voices", *to, "delete", voice)
+    assert gone.returncode == 1
+    assert "voice" in gone.stderr
 
 
-async def not_cancelled(job_id: str) -> bool:
-    return False
-
-
-def piece(seq: int) -> Audio:
-    """The piece that is told with this `seq`: one sample, its own number."""
-    return Audio(seq, seq - 1, seq - 1, seq, RATE, bytes([seq, 0]))
-
-
-def told(pieces: int) -> AsyncJob:
-    """A job of which so many pieces have arrived, and the end."""
-    job = AsyncJob("job_1", 0, not_cancelled)
-    for seq in range(1, pieces + 1):
-        job.add(piece(seq))
-    job.add(Final(pieces + 1, "success", {}))
-    return job
-
-
-async def test_sound_is_kept_until_all_have_heard_it_and_no_longer() -> None:
-    job = told(3)
-    early, slow = job.audio(), job.events()
-    assert [sound async for sound in early] == [b"\1\0", b"\2\0", b"\3\0"]
-    assert [event async for event in slow] == [piece(1), piece(2), piece(3), job.final]
-    assert [event async for event in job.events()] == [job.final]
-
-
-async def test_one_who_left_holds_no_sound_back() -> None:
-    job = told(3)
-    left, stays = job.events(), job.audio()
-    assert await anext(left) == piece(1)
-    await left.aclose()
-    assert [sound async for sound in stays] == [b"\1\0", b"\2\0", b"\3\0"]
-    assert [event async for event in job.events()] == [job.final]
-
-
-async def test_sound_broken_off_goes_on_where_it_was() -> None:
-    job = told(3)
-    async for sound in job.audio():
-        assert sound == b"\1\0"
-        break
-    assert [sound async for sound in job.audio()] == [b"\2\0", b"\3\0"]
-
-
-async def test_sound_that_is_told_again_is_heard_once() -> None:
-    job = AsyncJob("job_1", 0, not_cancelled)
-    for seq in (1, 2):
-        job.add(piece(seq))
-    job.replay()
-    job.add(Audio(1, 0, 0, 3, RATE, b"\1\0\2\0\3\0"))
-    job.add(Final(2, "success", {}))
-    assert [sound async for sound in job.audio()] == [b"\1\0", b"\2\0", b"\3\0"]
+@pytest.mark.parametrize(
+    "wrong", [[], ["-o", "out.txt"], ["-o", "/absent/out.wav"], ["--voice", "a", "--reference", "b"]]
+)
+def test_wrong_use_is_status_2(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["say", "hello", *wrong])

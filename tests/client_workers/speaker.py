@@ -7,52 +7,41 @@ sawtooth. A first word with a slash in it is the path of a fifo, of which each p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from media.encode import WavFile, encoded
 from media.voices import Voices
-from pipeline.messages import FileRef
-from workers.base import Context, Params, Run, Worker
+from workers import fish
 
 RATE = 44100
 LETTER_SAMPLES = 2205
 
 
-class SpeakerParams(Params):
-    text: str | None = None
-    reference_id: str | None = None
-    reference_audio: FileRef | None = None
-    reference_text: str | None = None
-    name: str | None = None
-    description: str | None = None
-    stream: bool = False
-    audio_format: str = "list"
-    seed: int = 0
-
-
-class Speaker(Worker):
+class Speaker(fish.Fish):
     name = "fish"
-    message_type = "fish"
-    answer: ClassVar[dict[str, Any] | str] = "$fish"
-    Params = SpeakerParams
-    example: ClassVar[dict[str, Any]] = {"text": "hello"}
 
-    def run(self, params: SpeakerParams, ctx: Context) -> Run:
+    def load(self) -> dict[str, Any]:
+        return {"device": "cpu"}
+
+    def info(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, params: Any, ctx: Any) -> Any:
+        if params.check:
+            return {"duration": 1.0}
         voices = Voices(self.folders.voices)
         if params.text is None:
-            assert params.reference_audio
-            ctx.local(params.reference_audio)
+            [(_, reference)] = params.recordings
             sound = np.linspace(-1, 1, RATE, dtype=np.float32)
-            text = params.reference_text or "heard by the server"
-            voice = voices.save(ctx.owner, sound, RATE, text, params.name, params.description)
+            voice = voices.save(ctx.owner, sound, RATE, reference.text, params.name, params.description)
             return {"reference_id": voice.reference_id, "message": "Reference processed successfully"}
-        first = params.seed
+        first = params.seed or 0
         if params.reference_id:
             first += len(voices.find(params.reference_id, ctx.owner).text)
-        if params.reference_audio:
-            first += ctx.local(params.reference_audio).stat().st_size + len(params.reference_text or "")
+        for _, reference in params.recordings:
+            first += ctx.local(reference.audio).stat().st_size + len(reference.text)
         words = params.text.split()
         gate = words.pop(0) if "/" in words[0] else None
         sizes = [min(RATE // 2, LETTER_SAMPLES * len(word)) for word in words]
@@ -70,6 +59,9 @@ class Speaker(Worker):
         ctx.made(path, path.name)
         return {"fish": str(path), **_sound(whole, params), "sample_rate": RATE, "duration": len(whole) / RATE}
 
+    def key(self, unit: Any) -> Any:
+        return None
+
     def forward(self, units: list[Any]) -> list[Any]:
         for gate in units:
             if gate:
@@ -78,7 +70,7 @@ class Speaker(Worker):
         return units
 
 
-def _sound(whole: Any, params: SpeakerParams) -> dict[str, Any]:
+def _sound(whole: Any, params: Any) -> dict[str, Any]:
     match params.audio_format:
         case "none":
             return {}
