@@ -38,6 +38,9 @@ class Scripted(whisper.Whisper):
         text = "".join(f" {text}" for text in texts)
         return whisper.exported({"text": text, "chunks": chunks, "language": params.language or "en"}, params)
 
+    def key(self, unit: Any) -> Any:
+        return None
+
     def forward(self, units: list[Any]) -> list[Any]:
         for gate in units:
             if gate:
