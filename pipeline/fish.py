@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.errors import ServiceError
+from pipeline.messages import FileRef
 from pipeline.plans import RESERVED, Bind, Plan, Stage, checked
 from workers.base import Params, Worker
 
@@ -22,7 +24,10 @@ _OURS = frozenset({"transcripts", "check"})
 
 
 class _Request(BaseModel):
-    """What a message has become: the stages refer to this. untold: ``{"file"}`` of recordings without a text."""
+    """What a message has become: the stages refer to this.
+
+    untold: ``{"file", "field"}`` of recordings without a text; field: the parameter that they were sent as.
+    """
 
     speech: dict[str, Any]
     untold: list[dict[str, Any]]
@@ -36,7 +41,7 @@ class FishPlan(Plan):
 
     def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
         known = {name: value for name, value in raw.items() if name not in RESERVED | _OURS}
-        speech = checked(self.speech, known, bind).model_dump(exclude=set(_OURS))
+        speech = checked(self.speech, known, _naming_fields(bind, raw)).model_dump(exclude=set(_OURS))
         unknown = [key for key in raw if key not in speech and key not in RESERVED]
         warnings = tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
         return {"speech": speech, "untold": _untold(speech)}, warnings
@@ -48,7 +53,7 @@ def fish(found: Mapping[str, type[Worker]], limit: int) -> FishPlan:
         name="fish",
         params=_Request,
         stages=(
-            Stage("check", "fish", {"reference_audio": "$item.file", "check": True}, over="$request.untold"),
+            Stage("check", "fish", {"reference_audio": "$item.file", "check": "$item.field"}, over="$request.untold"),
             Stage("whisper", "whisper", {"file": "$item.file"}, over="$request.untold", when="$check.duration"),
             Stage("fish", "fish", {"**": "$request.speech", "transcripts": "$whisper*.text"}),
         ),
@@ -60,6 +65,20 @@ def fish(found: Mapping[str, type[Worker]], limit: int) -> FishPlan:
 
 def _untold(speech: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In the order in which the worker goes through them."""
-    alone = {"audio": speech["reference_audio"], "text": speech["reference_text"]}
-    given = [alone, *speech["references"]]
-    return [{"file": one["audio"]} for one in given if one["audio"] is not None and not one["text"]]
+    given = [("references", one["audio"], one["text"]) for one in speech["references"]]
+    if speech["reference_audio"] is not None:
+        given.insert(0, ("reference_audio", speech["reference_audio"], speech["reference_text"]))
+    return [{"file": audio, "field": field} for field, audio, text in given if not text]
+
+
+def _naming_fields(bind: Bind, raw: Mapping[str, Any]) -> Bind:
+    """As `bind`, which calls each file `file`, but its errors name the parameter that the file stands in."""
+
+    def named(value: str | bytes) -> FileRef:
+        try:
+            return bind(value)
+        except ServiceError as exc:
+            field = "reference_audio" if value == raw.get("reference_audio") else "references"
+            raise type(exc)(exc.message, **{**exc.details, "field": field}) from exc
+
+    return named

@@ -103,16 +103,16 @@ class Fish(Worker):
     def run(self, params: FishParams, ctx: Context) -> Run:
         """Result: ``{"fish", "audio_data", "sample_rate", "duration"}``, of a saved voice ``{"reference_id", …}``."""
         if params.check and params.reference_audio is not None:
-            return (yield from self._look_at(params.reference_audio, ctx))
+            return (yield from self._look_at(params.reference_audio, params.check, ctx))
         if params.text is None:
             return (yield from self._save(params, ctx))
         return (yield from self._speak(params.text, params, ctx))
 
     # Voices.
 
-    def _look_at(self, audio: FileRef, ctx: Context) -> Run:
+    def _look_at(self, audio: FileRef, field: str, ctx: Context) -> Run:
         """Encoded here, it is in memory when it is spoken with."""
-        codes = yield from self._encoded(self._recordings.of_file(ctx.local(audio), "reference_audio"))
+        codes = yield from self._encoded(self._recordings.of_file(ctx.local(audio), field))
         return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
 
     def _save(self, params: FishParams, ctx: Context) -> Run:

@@ -85,7 +85,9 @@ class FishParams(Params):
     temperature: float = Field(0.7, gt=0, lt=2, description="how freely it is said")
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed and text are the same sound")
     transcripts: SkipJsonSchema[list[Text]] = Field([], description="texts of the recordings that came without one")
-    check: SkipJsonSchema[bool] = Field(False, description="only see whether `reference_audio` can be used")
+    check: SkipJsonSchema[str | None] = Field(
+        None, description="only see whether `reference_audio` can be used, which the client sent as this parameter"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -42,6 +42,7 @@ from workers.engine import engine_of
 log = structlog.get_logger()
 
 BEAT_SECONDS = 0.5
+INFO_SECONDS = 5.0
 ENDS = frozenset({"done", "failed", "lost"})
 
 
@@ -91,7 +92,7 @@ def serve(launch: Launch, connection: Connection) -> None:
 
 def _work(worker: Worker, link: _Link) -> None:
     engine = link.engine = engine_of(worker, link.emit)
-    told: dict[str, Any] = {}
+    told: tuple[float, dict[str, Any]] = (0.0, {})
     while True:
         for message in link.take(wait=not engine.busy):
             if "do" in message:
@@ -105,9 +106,19 @@ def _work(worker: Worker, link: _Link) -> None:
         if engine.busy:
             engine.step()
         link.flush()
-        if not engine.busy and (info := worker.info()) != told:
-            link.send({"info": info})
-            told = info
+        told = _inform(worker, link, told, busy=engine.busy)
+
+
+def _inform(
+    worker: Worker, link: _Link, told: tuple[float, dict[str, Any]], busy: bool
+) -> tuple[float, dict[str, Any]]:
+    """Tell what has changed for /health, when there is nothing to do or it was long ago. told: when, and what."""
+    if busy and time.monotonic() - told[0] < INFO_SECONDS:
+        return told
+    info = worker.info()
+    if info != told[1]:
+        link.send({"info": info})
+    return time.monotonic(), info
 
 
 class _Link(threading.Thread):

@@ -96,11 +96,11 @@ class Loop:
         """How many more sequences can be opened."""
         return len(self._free)
 
-    def check(self, prompt: Tensor) -> None:
-        """Whether a prompt is this model's and leaves room for an answer. Raises: TextTooLong, InvalidInput."""
+    def check(self, prompt: Tensor, frames: int = 1) -> None:
+        """Whether a prompt is this model's and leaves room for so many frames. Raises: TextTooLong, InvalidInput."""
         if prompt.ndim != 2 or prompt.size(0) != self._codebooks + 1 or not prompt.size(1):
             raise InvalidInput(f"A prompt for this model has {self._codebooks + 1} rows and at least one column.")
-        if prompt.size(1) >= self.length:
+        if prompt.size(1) + frames > self.length:
             raise TextTooLong(
                 f"The text and the references take {prompt.size(1)} tokens and the model holds {self.length} with what "
                 "it says. Send a shorter text, or fewer or shorter references.",

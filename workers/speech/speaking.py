@@ -24,7 +24,7 @@ VOICE_SECONDS = 20.0
 """Of what was said before, as the reference of what follows: more makes every frame dearer and the voice no better."""
 
 _FRAMES_A_BYTE = 1.5
-"""Of English text, about; for telling how far a piece is."""
+"""Of English text, about; what a piece takes at least, for telling how far it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ class Speaker:
     def check(self, pieces: Sequence[Piece]) -> None:
         """Whether each piece fits into the model, before any is heard. Raises: TextTooLong, InvalidInput."""
         for piece in pieces:
-            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.references))
+            frames = min(self.manner.max_new_tokens, round(len(piece.text.encode()) * _FRAMES_A_BYTE))
+            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.references), frames)
 
     def speak(self, pieces: Sequence[Piece], delivery: Delivery, progress: Progress) -> Run:
         """Yields the saying in hand, once for each frame. Returns whether `max_new_tokens` cut a piece short."""
@@ -110,4 +111,7 @@ class Speaker:
 
     def _begin(self, piece: Piece, number: int) -> Saying:
         prompt = self.synthesis.prompt(piece.text, self.voice.references)
+        needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
+        if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
+            prompt = self.synthesis.prompt(piece.text, [])  # in another voice sooner than not at all
         return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens)

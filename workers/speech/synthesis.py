@@ -76,9 +76,9 @@ class Synthesis:
         """Raises: InvalidInput."""
         return self._checkpoint.prompt(text, references)
 
-    def check(self, prompt: Tensor) -> None:
-        """Whether a prompt leaves room for an answer. Raises: TextTooLong."""
-        self._loop.check(prompt)
+    def check(self, prompt: Tensor, frames: int) -> None:
+        """Whether a prompt leaves room for so many frames. Raises: TextTooLong."""
+        self._loop.check(prompt, frames)
 
     def say(self, prompt: Tensor, sampling: Sampling, max_new_tokens: int) -> Saying:
         """Raises: TextTooLong, InvalidInput, QueueFull."""

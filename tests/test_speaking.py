@@ -1,0 +1,249 @@
+"""The speech worker in this process: batches that texts share, one voice for a text, attempts, memory that runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import wave
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import torch
+
+from media.files import Folders
+from media.voices import Voices
+from pipeline.errors import ModelUnavailable, OutOfMemory
+from pipeline.messages import Event, Task
+from tests import drive
+from tests.checkpoints_codec import noise
+from workers.engine import Engine
+from workers.fish import Fish
+from workers.fish_params import FishSettings
+from workers.speech.checkpoint import INSTALL
+from workers.speech.generate import Frame, Handle, Loop
+from workers.speech.prompt import Reference
+from workers.speech.speaking import Voice
+
+pytest.importorskip("fish_speech.tokenizer", reason="fish-speech is not installed (requirements-fish.txt)")
+
+TEXT = "One, two. " * 12
+SPEAK: dict[str, Any] = {"text": TEXT, "chunk_length": 40, "max_new_tokens": 9, "seed": 1, "stream": True}
+"""Three pieces."""
+
+
+class CountingFish(Fish):
+    """A Fish that keeps the sizes of its batches. Its name is its parent's, so no server finds it."""
+
+    sizes: list[int]
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        self.sizes.append(len(units))
+        return super().forward(units)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return drive.folders(tmp_path_factory.mktemp("speaking"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: Folders, fish_model: Path) -> CountingFish:
+    return fish(fish_model, folders)
+
+
+@pytest.fixture
+def worker(loaded: CountingFish) -> CountingFish:
+    loaded.sizes = []
+    return loaded
+
+
+def fish(model: Path, folders: Folders, **settings: Any) -> CountingFish:
+    made = CountingFish(FishSettings(model=str(model), threads=1, **settings), folders)
+    made.sizes = []
+    made.load()
+    return made
+
+
+def task(job: str, **params: Any) -> Task:
+    return Task(job, "fish", (), "fish", {**SPEAK, **params}, "client")
+
+
+def run(worker: Fish, *tasks: Task, steps: int | None = None) -> list[Event]:
+    """What the tasks say, as the server hears it; all of it, or what they say in so many steps."""
+    events: list[Event] = []
+    engine = Engine(worker, lambda event: events.append(Event.decode(orjson.loads(event.encode()))))
+    for each in tasks:
+        engine.add(each)
+    while engine.busy and (steps is None or steps > 0):
+        engine.step()
+        steps = None if steps is None else steps - 1
+    if engine.busy:
+        for each in tasks:
+            engine.cancel(each.job)
+    return events
+
+
+def of(events: list[Event], job: str, kind: str) -> list[Any]:
+    return [event.data for event in events if (event.job, event.kind) == (job, kind)]
+
+
+def sound(events: list[Event], job: str) -> bytes:
+    return b"".join(b64decode(data["audio"]) for data in of(events, job, "audio"))
+
+
+def file_of(events: list[Event], job: str) -> bytes:
+    [done] = of(events, job, "done")
+    with wave.open(str(done["fish"])) as file:
+        return bytes(file.readframes(file.getnframes()))
+
+
+def test_texts_at_once_share_batches_and_sound_as_they_do_alone(worker: CountingFish) -> None:
+    alone = [file_of(run(worker, task(name, seed=seed)), name) for name, seed in (("a", 1), ("b", 2))]
+    worker.sizes.clear()
+    together = run(worker, task("a", seed=1), task("b", seed=2))
+    assert set(worker.sizes) == {2}
+    for name, expected in zip(("a", "b"), alone, strict=True):
+        samples = (np.frombuffer(given, "<i2").astype(int) for given in (file_of(together, name), expected))
+        assert np.abs(np.subtract(*samples)).max() <= 2
+
+
+def test_as_many_texts_are_open_as_the_loop_has_rows(fish_model: Path, folders: Folders) -> None:
+    assert Fish.places(FishSettings(batch=7)) == 7
+    small = fish(fish_model, folders, batch=1)
+    [failed] = of(run(small, task("a"), task("b")), "b", "failed")
+    assert failed["error_code"] == "QUEUE_FULL"
+
+
+@pytest.mark.parametrize("steps", [1, 5, 13, 24])
+def test_a_later_attempt_tells_what_was_not_told(worker: CountingFish, steps: int) -> None:
+    """However far the first one came: the pieces joined are the file, which is the same as without a death."""
+    whole = file_of(run(worker, task("a")), "a")
+    first = run(worker, task("a"), steps=steps)
+    told = tuple({"start": data["start"], "end": data["end"]} for data in of(first, "a", "audio"))
+    second = run(worker, dataclasses.replace(task("a"), attempt=2, finished=told))
+    indices = [event.index for event in (*first, *second) if event.kind == "audio"]
+    assert indices == list(range(len(indices)))
+    assert sound(first, "a") + sound(second, "a") == whole == file_of(second, "a")
+
+
+def test_a_cancelled_text_leaves_nothing(worker: CountingFish, folders: Folders) -> None:
+    before = set(folders.speech.iterdir())
+    events = run(worker, task("gone"), steps=20)
+    assert of(events, "gone", "lost")
+    assert not of(events, "gone", "made")
+    assert set(folders.speech.iterdir()) == before
+    assert not list(folders.work.iterdir())
+    run(worker, *(task(name) for name in "abcd"))  # every row is free again
+
+
+def test_a_file_moves_to_another_disk_whole(
+    worker: CountingFish, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == folders.data.stat().st_dev:
+        pytest.skip("this machine has one disk")
+    speech = other / f"optivus-{tmp_path.name}-{id(worker)}"
+    monkeypatch.setattr(worker, "folders", dataclasses.replace(folders, speech=speech))
+    try:
+        events = run(worker, task("a"))
+        assert file_of(events, "a") == sound(events, "a")
+        assert [path.suffix for path in speech.iterdir()] == [".wav"]
+    finally:
+        for path in speech.iterdir():
+            path.unlink()
+        speech.rmdir()
+
+
+def test_what_was_said_is_the_reference_of_what_follows_up_to_a_length() -> None:
+    frames = [torch.full((8, 1), number) for number in range(6)]
+    voice = Voice([], longest=10)
+    voice.heard("a", frames)
+    voice.heard("b", frames)  # does not fit any more
+    voice.heard("c", frames[:4])
+    assert [(spoken.text, spoken.codes.shape[1]) for spoken in voice.references] == [("a", 6), ("c", 4)]
+    long = Voice([], longest=4)
+    long.heard("a", frames)
+    assert long.references[0].codes[0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_voice_that_was_given_stays_as_it_is() -> None:
+    given = Reference("a", torch.zeros(8, 3, dtype=torch.int64))
+    voice = Voice([given], longest=100)
+    voice.heard("b", [torch.zeros(8, 1)])
+    assert voice.references == [given]
+
+
+def test_references_that_leave_no_room_are_refused_before_anything_is_heard(
+    worker: CountingFish, folders: Folders
+) -> None:
+    voices = Voices(folders.voices)
+    long = voices.save("local", noise(1, 60 * 44100), 44100, "A" * 3000)
+    events = run(worker, task("a", reference_id=long.reference_id, max_new_tokens=1024))
+    [failed] = of(events, "a", "failed")
+    assert failed["error_code"] == "TEXT_TOO_LONG"
+    assert not of(events, "a", "audio")
+
+
+def test_voices_are_preloaded_by_setting(fish_model: Path, folders: Folders) -> None:
+    voice = Voices(folders.voices).save("ann", noise(2, 2 * 44100), 44100, "Hello.")
+    listed = f" {voice.reference_id}, voice_{'0' * 24},"
+    assert fish(fish_model, folders, voices_preload=listed).info()["voices"]["kept"] == 1
+    again = fish(fish_model, folders, voices_preload=voice.reference_id).info()["voices"]
+    assert (again["disk_hits"], again["misses"]) == (1, 0)
+
+
+def test_memory_for_encoded_voices_is_bounded(fish_model: Path, folders: Folders) -> None:
+    voices = Voices(folders.voices)
+    ids = [voices.save("local", noise(seed, 44100), 44100, "Hello.").reference_id for seed in (3, 4, 5)]
+    small = fish(fish_model, folders, voices_cache_mb=0.003)  # two of them
+    for reference_id in ids:
+        run(small, task("a", text="Hi.", reference_id=reference_id))
+    assert small.info()["voices"]["kept"] == 2
+    assert small.info()["voices"]["kept_bytes"] <= 3000
+
+
+class NarrowLoop(Loop):
+    """A loop on a device whose memory holds one sequence, or none."""
+
+    holds = 1
+
+    def step(self, handles: Sequence[Handle]) -> list[Frame]:
+        if len(handles) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().step(handles)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_costs_no_frame(
+    fish_model: Path, folders: Folders, worker: CountingFish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = file_of(run(worker, task("a")), "a")
+    monkeypatch.setattr("workers.speech.generate.Loop", NarrowLoop)
+    narrow = fish(fish_model, folders)
+    events = run(narrow, task("a"), task("b"))
+    assert file_of(events, "a") == file_of(events, "b") == expected
+    assert narrow.batch == 1
+    monkeypatch.setattr(NarrowLoop, "holds", 0)
+    [failed] = of(run(narrow, task("a")), "a", "failed")
+    assert failed["error_code"] == OutOfMemory.code
+    assert "FISH_BATCH" in failed["message"]
+
+
+def test_without_the_package_the_command_is_told(
+    fish_model: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fish_speech.tokenizer", None)
+    with pytest.raises(ModelUnavailable, match=INSTALL):
+        fish(fish_model, folders)
