@@ -22,6 +22,7 @@ from typing import Any
 
 FORMATS = ("srt", "vtt", "ass", "txt", "tsv")
 """What the server writes, which are also the endings of the files."""
+_MADE = tuple(f".{name}" for name in FORMATS)
 
 _NO_SOUND = frozenset({"audio/midi", "audio/x-mpegurl", "audio/mpegurl", "audio/x-scpls"})
 """Notes and playlists."""
@@ -51,7 +52,9 @@ class Task:
 def is_media(name: str) -> bool:
     """Whether a file's name has an ending of sound or film."""
     kind, packed = _TYPES.guess_type(name)
-    return kind is not None and not packed and kind.startswith(("audio/", "video/")) and kind not in _NO_SOUND
+    if kind is None or packed or kind in _NO_SOUND or name.lower().endswith(_MADE):  # .ass is a rare name of AAC too
+        return False
+    return kind.startswith(("audio/", "video/"))
 
 
 def media_files(name: str) -> list[str]:

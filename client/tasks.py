@@ -35,7 +35,8 @@ class Tasks(ABC):
         """Transcribe a local file, which is uploaded first, or one that the server has. Returns the whole answer.
 
         file: a local path; a string that names no local file is sent as it is: a path on the server or a file_id.
-        params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad.
+        params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad; and
+            formats, e.g. ``["srt", "txt"]``, for texts under ``exports`` of ``transcribe_audio``.
         Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
         """
         job = await self.submit("whisp", file=await self._at_server(file), **params)

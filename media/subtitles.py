@@ -92,25 +92,26 @@ def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
     """The cheapest way to cut a stretch into cues, found from its end."""
     count = len(stretch)
     reach = _reach(stretch)
-    sentences = _running(stretch, lambda before, unit: unit.price == SENTENCE)
-    silences = _running(stretch, lambda before, unit: unit.start - before.end >= _SILENCE)
     columns = [0, *itertools.accumulate(unit.width + unit.spaced for unit in stretch)]
-    best, following = [0.0] * (count + 1), [count] * count
+    inside = _inside(stretch)
+    ends = [unit.end for unit in stretch]
+    free = [*(unit.start - GAP for unit in stretch), ends[-1] + PAUSE]  # until when a cue may be shown that ends there
+    prices = [*(unit.price for unit in stretch), 0.0]  # of a cut there and of all after it
+    following = [count] * count
     for begin in reversed(range(count)):
-        first = stretch[begin]
-        best[begin] = float("inf")
+        start = stretch[begin].start
+        least = float("inf")
         for end in range(begin + 1, reach[reach[begin]] + 1):
-            last = stretch[end - 1]
-            if last.end - first.start > LONGEST and end > begin + 1:
+            if ends[end - 1] - start > LONGEST and end > begin + 1:
                 break
-            room = (stretch[end].start - GAP if end < count else last.end + PAUSE) - first.start
-            lack = max(SHORTEST, (columns[end] - columns[begin]) * 1000 // SPEED) - room
-            price = _CUE + best[end] + (stretch[end].price if end < count else 0.0)
-            price += _SENTENCE_INSIDE * (sentences[end - 1] - sentences[begin])
-            price += _SILENCE_INSIDE * (silences[end - 1] - silences[begin])
-            price += _LATE * max(0, lack) / 1000
-            if price <= best[begin]:
-                best[begin], following[begin] = price, end
+            price = prices[end] + inside[end - 1]
+            read = (columns[end] - columns[begin]) * 1000 // SPEED
+            late = (read if read > SHORTEST else SHORTEST) - (free[end] - start)
+            if late > 0:
+                price += _LATE * late / 1000
+            if price <= least:
+                least, following[begin] = price, end
+        prices[begin] += _CUE + least - inside[begin]
     parts, begin = [], 0
     while begin < count:
         parts.append(stretch[begin : following[begin]])
@@ -118,9 +119,13 @@ def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
     return parts
 
 
-def _running(stretch: Sequence[Unit], counts: Callable[[Unit, Unit], bool]) -> list[int]:
-    """How many places before or at each unit count."""
-    return [0, *itertools.accumulate(int(counts(*pair)) for pair in itertools.pairwise(stretch))]
+def _inside(stretch: Sequence[Unit]) -> list[float]:
+    """For each unit, what it costs a cue that began with the first to have gone on up to it."""
+    prices = (
+        _SENTENCE_INSIDE * (unit.price == SENTENCE) + _SILENCE_INSIDE * (unit.start - before.end >= _SILENCE)
+        for before, unit in itertools.pairwise(stretch)
+    )
+    return [0.0, *itertools.accumulate(prices)]
 
 
 def _reach(stretch: Sequence[Unit]) -> list[int]:

@@ -56,8 +56,10 @@ class Terminal:
         self._screen, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         command = [sys.executable, "-m", "client", *map(str, args)]
-        screen = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **screen)
+        variables = {**os.environ, **env}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdin=terminal, stdout=terminal, stderr=terminal
+        )
         os.close(terminal)
         self.shown = ""
 
@@ -156,7 +158,7 @@ def test_absent_server_is_named() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A folder with three recordings, the second in a folder of its own, and what is none."""
     folder = tmp_path / "talks"
     (folder / "inner").mkdir(parents=True)
@@ -189,7 +191,7 @@ def test_formats_are_written_beside_all_recordings_of_a_folder(server: Server, f
 
 
 def test_stopped_run_goes_on_where_it_stopped(server: Server, folder: Path, tmp_path: Path) -> None:
-    command = ["transcribe", "--server", server.url, "--format", "srt", folder]
+    command = ["transcribe", "--server", server.url, "--format", "ass", folder]
     with Script(tmp_path, WORDS, gated=True) as script:
         shutil.copyfile(script.path, folder / "inner" / "B.FLAC")
         terminal = Terminal(*command)
@@ -197,14 +199,14 @@ def test_stopped_run_goes_on_where_it_stopped(server: Server, folder: Path, tmp_
         terminal.until("2/3 B.FLAC: whisper:  25%")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 130
-        assert made(folder) == ["a.srt"]
-    first = (folder / "a.srt").stat()
+        assert made(folder) == ["a.ass"]
+    first = (folder / "a.ass").stat()
     shutil.copyfile(folder / "a.mp4", folder / "inner" / "B.FLAC")
     run = optivus(*command)
     assert (run.returncode, run.stderr) == (0, "1 of 3 files were done already.\n")
-    assert made(folder) == ["a.srt", "inner/B.srt", "z.srt"]
-    assert (folder / "a.srt").stat() == first
-    again = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "srt", folder)  # no server is needed
+    assert made(folder) == ["a.ass", "inner/B.ass", "z.ass"]
+    assert (folder / "a.ass").stat() == first
+    again = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "ass", folder)  # no server is needed
     assert (again.returncode, again.stderr) == (0, "3 of 3 files were done already.\n")
 
 

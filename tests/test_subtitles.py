@@ -8,6 +8,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pysubs2
@@ -18,7 +19,10 @@ from wcwidth import iter_graphemes, wcswidth
 
 from client.beside import FORMATS as OFFERED
 from media.subtitles import FORMATS, GAP, LONGEST, SHORTEST, SPEED, Cue, cues, exports
-from workers.whisper import Format
+from pipeline.messages import FileRef
+from tests.drive import Recorder, drive, folders
+from tests.recordings import EXAMPLE, write
+from workers.whisper import Format, Whisper, WhisperParams, WhisperSettings, exported
 
 LINE = 42
 PAUSE = 1500
@@ -124,7 +128,7 @@ def shown(found: list[Cue]) -> list[tuple[str, ...]]:
 # Properties
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(transcripts())
 def test_cues_are_short_readable_and_apart(transcript: tuple[list[dict[str, Any]], str | None]) -> None:
     """One or two lines of 42 columns, 0.8 to 7 s, in order, two frames apart; and all of the text, in order."""
@@ -138,7 +142,7 @@ def test_cues_are_short_readable_and_apart(transcript: tuple[list[dict[str, Any]
     assert spelled("".join(itertools.chain.from_iterable(shown(found)))) == said(transcript[0])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(transcripts())
 def test_no_word_and_no_cluster_is_torn(transcript: tuple[list[dict[str, Any]], str | None]) -> None:
     chunks, language = transcript
@@ -165,7 +169,7 @@ def test_no_word_and_no_cluster_is_torn(transcript: tuple[list[dict[str, Any]], 
         assert line[0] != "\u200d"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(transcripts())
 def test_readers_get_the_same_text_and_times_from_each_format(
     transcript: tuple[list[dict[str, Any]], str | None],
@@ -322,3 +326,48 @@ def test_text_and_table_have_a_line_for_each_chunk() -> None:
 
 def test_client_and_server_offer_the_formats_that_are_written() -> None:
     assert set(OFFERED) == set(get_args(Format)) == FORMATS.keys()
+
+
+# From the worker
+
+
+@pytest.fixture(scope="module")
+def whisper(whisper_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Whisper:
+    data = tmp_path_factory.mktemp("data")
+    worker = Whisper(WhisperSettings(model=str(whisper_model), threads=1), folders(data))
+    worker.load()
+    return worker
+
+
+def test_worker_exports_what_it_heard_and_keeps_words_that_nobody_asked_for(whisper: Whisper, tmp_path: Path) -> None:
+    """In the answer; partials have them, since a later attempt cuts its subtitles by them."""
+    timed, _ = drive(whisper, {"file": EXAMPLE, "word_timestamps": True}, Recorder(tmp_path))
+    asked = {"file": EXAMPLE, "formats": ["vtt", "srt", "tsv", "srt"]}
+    ctx = Recorder(tmp_path)
+    result, _ = drive(whisper, asked, ctx)
+    assert result["exports"] == exports(timed, ["vtt", "srt", "tsv"], timed["language"])
+    assert all("words" in chunk for chunk in ctx.partials.values())
+    assert not any("words" in chunk for chunk in result["chunks"])
+    assert drive(whisper, asked, ctx.again())[0] == result
+    both, _ = drive(whisper, {**asked, "word_timestamps": True}, Recorder(tmp_path))
+    assert both["chunks"] == timed["chunks"]
+
+
+def test_formats_without_cues_need_no_words(whisper: Whisper, tmp_path: Path) -> None:
+    plain, _ = drive(whisper, {"file": EXAMPLE}, Recorder(tmp_path))
+    result, _ = drive(whisper, {"file": EXAMPLE, "formats": ["txt", "tsv"]}, Recorder(tmp_path))
+    assert result["chunks"] == plain["chunks"]
+    assert plain == exported(plain, WhisperParams.model_validate({"file": FileRef("path", "x"), "formats": []}))
+    assert "exports" not in plain
+
+
+def test_silent_film_has_empty_subtitles(whisper: Whisper, tmp_path: Path) -> None:
+    film = write(tmp_path / "silent.mp4", None, video=1)
+    asked = {"file": film, "missing_audio": "empty", "formats": ["srt", "vtt"]}
+    assert drive(whisper, asked, Recorder(tmp_path))[0]["exports"] == {"srt": "", "vtt": "WEBVTT\n\n"}
+
+
+def test_translation_is_broken_as_english() -> None:
+    chunks = [{"start": 0.0, "end": 1.0, "text": "Yes"}, {"start": 1.0, "end": 2.0, "text": "indeed"}]
+    params = WhisperParams.model_validate({"file": FileRef("path", "x"), "task": "translate", "formats": ["srt"]})
+    assert "Yes indeed" in exported({"chunks": chunks, "language": "ja"}, params)["exports"]["srt"]
