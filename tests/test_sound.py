@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.peers import Peer
+from tests.peers import Peer, Raw
 from tests.servers import Server
 
 TONE: dict[str, Any] = {"type": "contract_tone", "pieces": 7}
@@ -84,6 +84,21 @@ async def test_more_sound_than_a_connection_may_have_unsent_arrives_whole(url: s
         loud = {"type": "contract_tone", "pieces": 250, "piece_samples": 22050}
         answers = await asyncio.gather(slow.answer(loud), quick.answer(TONE))
         assert len(joined(slow.of(answers[0]["job_id"], "audio"))) == 250 * 22050 * 2
+
+
+async def test_a_reader_who_stops_delays_nobody_and_misses_nothing(url: str) -> None:
+    """It has far more unsent than sockets hold; its model plays on, and the ledger keeps what it did not read."""
+    loud = {"type": "contract_tone", "pieces": 250, "piece_samples": 22050, "idempotency_key": "loud"}
+    async with Raw(url, read=False) as stopped:
+        await stopped.say(f'42["message",{orjson.dumps(loud).decode()}]')
+        async with Peer(url) as quick:
+            for answer in await asyncio.gather(*(quick.answer(TONE) for _ in range(10))):
+                assert joined(quick.of(answer["job_id"], "audio")) == WHOLE
+        async with Peer(url, stopped.session["token"]) as later:
+            job_id = (await later.ask(loud))["job_id"]
+            await later.ask({"type": "resume", "jobs": {job_id: 0}})
+            await later.final(job_id)
+            assert len(joined(later.of(job_id, "audio"))) == 250 * 22050 * 2
 
 
 async def test_a_task_knows_its_owner(contract_server: Server) -> None:
