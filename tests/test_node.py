@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
+from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.proxy import Proxy
+from tests.scripts import scripted_server
 from tests.servers import ROOT, Server
+from tests.test_client_speech import RATE, WORDS, sound_of
 from tests.test_readme import ADDRESS, example
 
 JS = Path(__file__).parent / "js"
@@ -95,3 +101,29 @@ def test_the_example_in_readme_runs_as_it_stands(node: Node, contract_server: Se
     *chunks, language = node.run([node.node, "--input-type=module", "-"], input=program).splitlines()
     assert chunks[0].startswith("0.")
     assert language == "en"
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose voice is played."""
+    with scripted_server(tmp_path_factory.mktemp("speaker")) as server:
+        yield server
+
+
+@pytest.mark.parametrize("cut_at", [None, b'"index":0', b'"index":4'])
+async def test_readmes_player_schedules_every_sample_once_also_after_a_cut(
+    node: Node, speaker: Server, cut_at: bytes | None
+) -> None:
+    """Each piece begins when the one before it ends."""
+    async with Proxy(speaker) as proxy:
+        program = example("speech-javascript").replace(ADDRESS, proxy.url) + (JS / "speech.mjs").read_text()
+        lost = proxy.lose(cut_at, cut=True) if cut_at else None
+        command = [node.node, "--input-type=module", "-", WORDS]
+        heard = json.loads(await asyncio.to_thread(node.run, command, input=program))
+        assert lost is None or lost.is_set()
+    assert b64decode(heard["samples"]) == sound_of(WORDS)
+    assert b64decode(heard["whole"]) == sound_of(WORDS)
+    ends = [0.1, *(start + duration for start, duration in heard["pieces"])]
+    assert [start for start, _ in heard["pieces"]] == ends[:-1]
+    assert ends[-1] == pytest.approx(0.1 + len(sound_of(WORDS)) / 2 / RATE)
+    assert heard["refused"]

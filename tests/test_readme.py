@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import SENTENCE
+from tests.scripts import Script, scripted_server
 from tests.servers import ROOT, Server
+from tests.test_client_speech import RATE, frames, sound_of
 
 README = (ROOT / "README.md").read_text()
 ADDRESS = "http://localhost:5000"
@@ -68,3 +70,14 @@ def test_the_python_example_prints_what_readme_says(server: Server, tmp_path: Pa
 def test_the_shell_example_prints_what_readme_says(server: Server, tmp_path: Path) -> None:
     printed = run(["sh"], server, example("shell"), ROOT)
     assert re.sub(r"file_[0-9a-f]{32}", "file_…", printed) + "\n" == output("shell")
+
+
+def test_the_speech_example_writes_a_file_and_speaks_in_a_saved_voice(tmp_path: Path) -> None:
+    """The models are played: what is heard in the recording stands in it."""
+    (tmp_path / "examples").mkdir()
+    with Script(tmp_path, ["And so"]) as recording, scripted_server(tmp_path) as server:
+        recording.path.rename(tmp_path / "examples" / "jfk.flac")
+        printed = run([sys.executable, "-"], server, example("speech-python"), tmp_path)
+    said, streamed = re.findall('"(Ask .*?)"', example("speech-python"))
+    assert frames((tmp_path / "speech.wav").read_bytes()) == (RATE, sound_of(said))
+    assert printed.splitlines() == [f"{len(sound_of(word)) / 2 / RATE:.2f} s" for word in streamed.split()]
