@@ -24,8 +24,10 @@ MAX_PIECE = 30 * SAMPLE_RATE
 WINDOW = 4 * MAX_PIECE
 """Bounds the memory; holds more than one piece and a pause, so that every window brings the cutting forward."""
 
-_JOIN_GAP = 2 * SAMPLE_RATE
+JOIN_GAP = 2 * SAMPLE_RATE
 """Speech after a longer silence begins a new piece: Whisper invents words in long silences."""
+CHANGE_GAP = SAMPLE_RATE * 4 // 5
+"""The same where the language may change, which hardly happens in a shorter pause."""
 _MARGIN = SAMPLE_RATE
 """Heard again by the next window, in case a word begins right at the border."""
 _EARLIEST_CUT = MAX_PIECE * 2 // 3
@@ -36,20 +38,22 @@ _PADDING = SAMPLE_RATE * 2 // 5
 
 
 class Span(NamedTuple):
-    """From sample to sample, the end excluded; `onset`: where the first speech in it begins."""
+    """From sample to sample, the end excluded."""
 
     start: int
     end: int
-    onset: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """start, onset: samples from the recording's beginning. audio: at most MAX_PIECE samples from `start` on."""
+    """start: samples from the recording's beginning. audio: at most MAX_PIECE samples from there on.
+
+    speech: where in the audio somebody speaks, as far as the voice detector was asked; empty if it was not.
+    """
 
     start: int
-    onset: int
     audio: Audio
+    speech: tuple[Span, ...] = ()
 
     @property
     def end(self) -> int:
@@ -66,11 +70,12 @@ class Cut:
     heard: int
 
 
-def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0) -> Generator[Cut, None, None]:
+def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_GAP) -> Generator[Cut, None, None]:
     """Cut a recording; the last Cut's `heard` is its length.
 
     blocks: the recording from its beginning. start: an earlier Cut's `start` or `stop`; what lies before is skipped,
     with an empty Cut now and then so that the caller can do something else. vad: leave out what is not speech.
+    gap: samples of silence within a piece, at most JOIN_GAP.
     """
     begin, heard, skipped = start, 0, 0
     held = np.empty(0, np.float32)
@@ -83,51 +88,61 @@ def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0) -> Generator[Cut,
             yield Cut(start, start, (), heard)
         held = np.concatenate([held, fresh])
         if len(held) >= WINDOW:
-            pieces, used = _cut_window(held[:WINDOW], begin, vad, last=False)
+            pieces, used = _cut_window(held[:WINDOW], begin, vad, gap, last=False)
             yield Cut(begin, begin + used, pieces, heard)
             begin, held = begin + used, held[used:]
-    pieces, used = _cut_window(held, begin, vad, last=True)
+    pieces, used = _cut_window(held, begin, vad, gap, last=True)
     yield Cut(begin, begin + used, pieces, heard)
 
 
-def _cut_window(window: Audio, begin: int, vad: bool, *, last: bool) -> tuple[tuple[Piece, ...], int]:
+def _cut_window(window: Audio, begin: int, vad: bool, gap: int, *, last: bool) -> tuple[tuple[Piece, ...], int]:
     """Pieces and how many samples are done with."""
-    speech = _speech(window) if vad else [Span(0, len(window), 0)]
-    spans = pack([part for span in speech for part in split(window, span)])
+    speech = _speech(window) if vad else []
+    padded = _padded(speech, len(window)) if vad else [Span(0, len(window))]
+    spans = pack([part for span in padded for part in split(window, span)], gap)
     used = len(window)
     if not last:
         used -= _MARGIN
-        if spans and len(window) - spans[-1].end < _JOIN_GAP:  # may go on beyond the window
+        if spans and len(window) - spans[-1].end < JOIN_GAP:  # may go on beyond the window
             used = spans.pop().start
-    return tuple(Piece(begin + start, begin + onset, window[start:end]) for start, end, onset in spans), used
+    return tuple(
+        Piece(begin + span.start, window[span.start : span.end], _within(speech, span)) for span in spans
+    ), used
 
 
 def _speech(audio: Audio) -> list[Span]:
-    """Speech by Silero's detector, padded with up to half of the silence between two spans."""
+    """By Silero's detector."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     if not len(audio):
         return []
     # Below 0.2 s it is a click, on which Whisper would invent a word.
     options = VadOptions(min_speech_duration_ms=200, min_silence_duration_ms=500, speech_pad_ms=0)
-    found = [(span["start"], span["end"]) for span in get_speech_timestamps(audio, options)]
-    edges = [-2 * _PADDING, *(edge for span in found for edge in span), len(audio) + 2 * _PADDING]
+    return [Span(span["start"], span["end"]) for span in get_speech_timestamps(audio, options)]
+
+
+def _padded(speech: list[Span], length: int) -> list[Span]:
+    """With some of the silence around each, but no more than half of what lies between two."""
+    edges = [-2 * _PADDING, *(edge for span in speech for edge in span), length + 2 * _PADDING]
     before = [min(_PADDING, (start - end) // 2) for end, start in zip(edges[::2], edges[1::2], strict=True)]
-    return [
-        Span(max(0, start - before[i]), min(len(audio), end + before[i + 1]), start)
-        for i, (start, end) in enumerate(found)
-    ]
+    return [Span(max(0, start - before[i]), min(length, end + before[i + 1])) for i, (start, end) in enumerate(speech)]
+
+
+def _within(speech: list[Span], piece: Span) -> tuple[Span, ...]:
+    """The part of the speech that lies in a piece, counted from its start."""
+    cut = (Span(max(start, piece.start), min(end, piece.end)) for start, end in speech)
+    return tuple(Span(start - piece.start, end - piece.start) for start, end in cut if start < end)
 
 
 def split(audio: Audio, span: Span) -> list[Span]:
     """A span in parts of at most MAX_PIECE, cut where the sound is quietest in the last third of each."""
-    start, end, onset = span
+    start, end = span
     parts = []
     while end - start > MAX_PIECE:
         at = start + _EARLIEST_CUT + _quietest(audio[start + _EARLIEST_CUT : start + MAX_PIECE])
-        parts.append(Span(start, at, onset))
-        start = onset = at
-    return [*parts, Span(start, end, onset)] if end > start else parts
+        parts.append(Span(start, at))
+        start = at
+    return [*parts, Span(start, end)] if end > start else parts
 
 
 def _quietest(audio: Audio) -> int:
@@ -137,11 +152,11 @@ def _quietest(audio: Audio) -> int:
     return (int(energy.argmin()) + 4) * _ENERGY_HOP
 
 
-def pack(spans: list[Span]) -> list[Span]:
+def pack(spans: list[Span], gap: int) -> list[Span]:
     """Neighbours joined while they fit into MAX_PIECE and no long silence lies between them."""
     packed: list[Span] = []
     for span in spans:
-        if packed and span.end - packed[-1].start <= MAX_PIECE and span.start - packed[-1].end <= _JOIN_GAP:
+        if packed and span.end - packed[-1].start <= MAX_PIECE and span.start - packed[-1].end <= gap:
             packed[-1] = packed[-1]._replace(end=span.end)
         else:
             packed.append(span)

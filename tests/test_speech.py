@@ -40,7 +40,8 @@ def test_pieces_are_short_ordered_and_disjoint(lecture: Audio, vad: bool) -> Non
     found = pieces(cuts)
     assert all(0 < len(piece.audio) <= MAX_PIECE for piece in found)
     assert all(left.end <= right.start for left, right in pairwise(found))
-    assert all(piece.start <= piece.onset < piece.end for piece in found)
+    assert all(bool(piece.speech) == vad for piece in found)
+    assert all(0 <= span.start < span.end <= len(piece.audio) for piece in found for span in piece.speech)
     assert all(np.array_equal(piece.audio, lecture[piece.start : piece.end]) for piece in found)
     assert cuts[-1].heard == len(lecture)
     assert [c.start for c in cuts[1:]] == [c.stop for c in cuts[:-1]]

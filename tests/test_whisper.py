@@ -23,8 +23,8 @@ from tests.accuracy import character_error_rate, start_errors, word_error_rate
 from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE, write
-from workers.transcript import Heard
-from workers.whisper import LANGUAGES, Unit, Whisper, WhisperParams, WhisperSettings
+from workers.hearing.units import Try, Unit
+from workers.whisper import LANGUAGES, Whisper, WhisperParams, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"
@@ -56,6 +56,11 @@ def meeting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pauses = [np.zeros(int(seconds * SAMPLE_RATE), np.float32) for seconds in (4, 0.5, 9, 1, 3, 5, 0.5, 8, 4)]
     samples = np.concatenate([part for pause in pauses for part in (speech, pause)])
     return write(tmp_path_factory.mktemp("media") / "meeting.flac", samples, "flac", SAMPLE_RATE)
+
+
+def written(units: list[Unit]) -> list[Unit]:
+    """The passes that wrote text."""
+    return [unit for unit in units if unit.audio is not None and not unit.encode_only]
 
 
 def check_times(result: dict[str, Any]) -> None:
@@ -133,7 +138,7 @@ def test_long_recording_keeps_order_and_places(tmp_path: Path) -> None:
         drive(worker, {"file": recording}, first, steps=4)
     again, rest = drive(worker, {"file": recording}, first.again())
     assert again == whole
-    assert len(rest) == len(units) - 4
+    assert 0 < len(rest) < len(units)
 
 
 # The rest needs no real weights
@@ -145,7 +150,7 @@ def test_tiny_model_says_its_sentence_with_times(tiny: Whisper, tmp_path: Path) 
     (chunk,) = result["chunks"]
     words = "".join(word["word"] for word in chunk.pop("words"))
     assert (result["text"], result["language"], result["duration"]) == (SENTENCE, "en", 11.0)
-    assert (chunk["text"], words, chunk["end"]) == (SENTENCE, SENTENCE, 1.0)
+    assert (chunk["text"], words, chunk["end"]) == (SENTENCE, SENTENCE, pytest.approx(1.0, abs=0.05))
     assert "words" in ctx.partials[0]
 
 
@@ -153,29 +158,25 @@ def test_each_chunk_is_a_partial_and_the_checkpoint_is_small(tiny: Whisper, meet
     ctx = Recorder(tmp_path)
     result, units = drive(tiny, {"file": meeting}, ctx)
     assert [ctx.partials[index] for index in sorted(ctx.partials)] == result["chunks"]
-    assert len(result["chunks"]) == len(units) > 4
-    assert len(ctx.checkpoints) == len(units)
+    assert len(result["chunks"]) == len(written(units)) == len(ctx.checkpoints) > 4
     assert max(len(json.dumps(checkpoint)) for checkpoint in ctx.checkpoints) < 200
     assert ctx.fractions == sorted(ctx.fractions, key=lambda fraction: fraction or 0)
-    assert result["text"] == " ".join([SENTENCE] * len(units))
+    assert result["text"] == " ".join([SENTENCE] * len(result["chunks"]))
     check_times(result)
 
 
 @pytest.mark.parametrize("vad", [True, False])
 def test_retry_goes_on_from_every_checkpoint(tiny: Whisper, meeting: Path, tmp_path: Path, vad: bool) -> None:
-    """Also a second retry, and one whose partials had gone further than its checkpoint."""
+    """Also when its partials had gone further than its checkpoint; no finished piece is heard again."""
     params = {"file": meeting, "vad": vad}
-    whole, units = drive(tiny, params, Recorder(tmp_path))
-    ctx, done = Recorder(tmp_path), 0
-    while done < len(units) - 1:
-        with pytest.raises(Stopped):
-            drive(tiny, params, ctx, steps=1)
-        done += 1
-        ctx.partials[len(ctx.partials)] = {"start": 0.0, "end": 1.0, "text": "sent, then died before the checkpoint"}
-        ctx = ctx.again()
-    last, rest = drive(tiny, params, ctx)
-    assert last == whole
-    assert [len(unit.audio) for unit in rest] == [len(units[-1].audio)]
+    ctx = Recorder(tmp_path)
+    whole, units = drive(tiny, params, ctx)
+    later = {"start": 0.0, "end": 1.0, "text": "sent, then died before the checkpoint"}
+    for done, checkpoint in enumerate(ctx.checkpoints, 1):
+        sent = [ctx.partials[index] for index in range(checkpoint["chunks"])]
+        again, rest = drive(tiny, params, Recorder(tmp_path, checkpoint, [*sent, later]))
+        assert again == whole
+        assert len(written(rest)) == len(written(units)) - done
 
 
 def test_silence_has_no_text(tiny: Whisper, tmp_path: Path) -> None:
@@ -246,16 +247,49 @@ def test_video_without_sound_may_be_an_empty_transcript(tiny: Whisper, tmp_path:
     assert "no sound" in result["reason"]
 
 
-def test_a_failing_unit_fails_alone(tiny: Whisper) -> None:
+def test_pieces_of_different_requests_are_written_in_one_batch(tiny: Whisper) -> None:
+    """Each in its own language and task; hints of another length or another temperature keep them apart."""
     speech: Audio = np.concatenate(list(decode(EXAMPLE)))
-    good = Unit(speech, None, WhisperParams(file=FileRef("path", str(EXAMPLE))))
-    bad = dataclasses.replace(good, language="no such language")
-    first, second, third = tiny.forward([good, bad, dataclasses.replace(good, audio=None)])
-    assert isinstance(first, Heard)
-    assert first.segments[0].text == SENTENCE
-    assert isinstance(second, Exception)
-    assert not isinstance(second, OutOfMemory)
-    assert third == Heard()
+    unit = Unit(speech, language="en")
+    others = [Unit(speech, language="fr", task="translate", words=True), Unit(speech), Unit(speech, language="de")]
+    assert {tiny.key(one) for one in (unit, *others)} == {tiny.key(unit)}
+    hinted = dataclasses.replace(unit, hints=tiny._decoder.hints("Optivus", None))
+    warmer = dataclasses.replace(unit, tried=(Try((), -2.0, 0.0, 1.0),))
+    silent = Unit(None)
+    assert len({tiny.key(one) for one in (unit, hinted, warmer, silent)}) == 4
+    outcomes = tiny.forward([unit, *others])
+    assert [outcome.segments[0].text for outcome in outcomes] == [SENTENCE] * 4
+    assert [outcome.language for outcome in outcomes] == ["en", "fr", "en", "de"]
+    assert [outcome.segments[0].words is None for outcome in outcomes] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("room", [3, 1, 0])
+def test_a_batch_too_large_for_the_device_is_halved(
+    tiny: Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """CTranslate2 itself runs out of memory above `room` pieces: later batches are small at once."""
+    worker = loaded(Path(tiny.settings.model), tmp_path)
+    model, sizes = worker._model.model, []
+
+    class Small:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(model, name)
+
+        def generate(self, features: Any, prompts: list[Any], **how: Any) -> Any:
+            sizes.append(len(prompts))
+            if len(prompts) > room:
+                raise RuntimeError("CUDA failed with error out of memory")
+            return model.generate(features, prompts, **how)
+
+    monkeypatch.setattr(worker._model, "model", Small())
+    unit = Unit(np.concatenate(list(decode(EXAMPLE))), language="en")
+    outcomes = worker.forward([unit] * 4)
+    if room:
+        assert [outcome.segments[0].text for outcome in outcomes] == [SENTENCE] * 4
+        assert sizes == {3: [4, 2, 2], 1: [4, 2, 1, 1, 2, 1, 1]}[room]
+        assert worker.batch == {3: 2, 1: 1}[room]
+    else:
+        assert all(isinstance(outcome, OutOfMemory) for outcome in outcomes)
 
 
 def test_settings_that_no_device_can_serve_are_answered(tiny: Whisper, tmp_path: Path) -> None:

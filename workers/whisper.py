@@ -3,15 +3,16 @@
     file ─▶ decode ─▶ pieces of at most 30 s, cut in silences ─▶ forward() ─▶ chunks ─▶ partials
                                                                          └▶ checkpoint after each piece
 
-Each piece is heard on its own, so pieces of different files may share a batch and a lost process costs one piece. What
-ties a file's pieces together is its language: the first one that Whisper is sure of is kept for the rest.
+Each piece is heard on its own, so pieces of different files share a batch and a lost process costs few pieces. What
+ties a file's pieces together is its language, which the first of them decide together. `hearing/` has the parts.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -25,10 +26,13 @@ from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
 from workers import whisper_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
-from workers.transcript import Heard, Transcript, silent
+from workers.hearing.units import Evidence, Outcome, Unit
+from workers.transcript import Transcript, silent
 
 if TYPE_CHECKING:
-    from media.audio import Audio
+    from media.speech import Cut, Piece
+    from workers.hearing.listening import Listening
+    from workers.hearing.pieces import Heard, Share
 
 log = structlog.get_logger()
 
@@ -51,6 +55,10 @@ Language = Annotated[str, AfterValidator(_known_language), Field(json_schema_ext
 Format = Literal["srt", "vtt", "ass", "txt", "tsv"]
 Hint = Annotated[str, Field(max_length=2000)]
 """Whisper keeps its last 223 tokens."""
+
+
+_RECORDING_SECONDS = 90.0
+"""Of one recording's speech are in a batch on a CPU: alone it would not be much faster with more."""
 
 
 class WhisperSettings(ModelSettings):
@@ -80,6 +88,9 @@ class WhisperParams(Params):
     initial_prompt: Hint | None = Field(None, description="text whose spelling and style to follow, in every piece")
     hotwords: Hint | None = Field(None, description="words that are likely to occur")
     vad: bool = Field(True, description="leave out what is not speech")
+    multilingual: bool = Field(
+        False, description="the language may change: detect it again and again; chunks then carry `language`"
+    )
     formats: list[Format] | None = Field(None, description="add `exports`: the transcript as text of these formats")
     missing_audio: Literal["error", "empty"] = Field(
         "error", description="a video without sound: `NO_AUDIO`, or an empty transcript that says so in `reason`"
@@ -91,13 +102,11 @@ class WhisperParams(Params):
         return self.word_timestamps or not {"srt", "vtt", "ass"}.isdisjoint(self.formats or ())
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Unit:
-    """One piece to transcribe. audio: at most 30 s; empty: nothing to do but to give other tasks their turn."""
+class WhisperTask(WhisperParams):
+    """Of a task; `listen` sets these. format, sample_rate: what `file` holds, while it is still being sent."""
 
-    audio: Audio | None
-    language: str | None
-    params: WhisperParams
+    format: Literal["pcm_s16le", "webm", "ogg", "mp4"] | None = None
+    sample_rate: int = 16_000
 
 
 class Whisper(Worker):
@@ -107,6 +116,7 @@ class Whisper(Worker):
     message_type = "whisp"
     answer = {"transcribe_audio": "$whisper"}
     Params = WhisperParams
+    TaskParams = WhisperTask
     Settings = WhisperSettings
     example = {"file": "examples/jfk.flac"}
     imports: ClassVar[tuple[str, ...]] = ("faster_whisper",)
@@ -123,6 +133,10 @@ class Whisper(Worker):
         from faster_whisper import WhisperModel
         from faster_whisper.vad import get_vad_model
 
+        from media.audio import SAMPLE_RATE
+        from workers.hearing.decoding import Decoder
+        from workers.hearing.pace import Pace
+
         path = whisper_weights.locate(self.settings.model, self.folders)
         try:
             device, index = _device(self.settings.device)
@@ -138,6 +152,9 @@ class Whisper(Worker):
             raise
         except Exception as exc:
             raise _unloadable(exc) from exc
+        self._decoder = Decoder(self._model, self.settings.beam_size)
+        self._quick = Decoder(self._model, beam_size=1)
+        self._pace = Pace(SAMPLE_RATE) if device == "cpu" else None
         get_vad_model()
         local = Path(self.settings.model).expanduser()
         shown = local.name if local.is_dir() else self.settings.model
@@ -147,50 +164,97 @@ class Whisper(Worker):
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
         from media.audio import SAMPLE_RATE, decode
         from media.container import probe
-        from media.speech import cut
+        from media.speech import CHANGE_GAP, JOIN_GAP, cut
 
         self._check_language(params.language)
         path = ctx.local(params.file)
+        if isinstance(params, WhisperTask) and params.format:
+            return (yield from self._listening(params, ctx, path).run())
         file = probe(path)
         if params.missing_audio == "empty" and file.has_video and not file.has_audio:
             return exported(silent(file.duration), params)
-        told = file.duration
-        transcript = Transcript(ctx, SAMPLE_RATE, params.language, translated=params.task == "translate")
-        heard = 0
-        with closing(cut(decode(path), vad=params.vad, start=transcript.window)) as windows:
-            for window in windows:
-                heard = window.heard
-                for piece in transcript.unfinished(window):
-                    result = yield Unit(piece.audio, transcript.known_language, params)
-                    transcript.add(window, piece, result)
-                    ctx.progress(*transcript.progress(told))
-                if not window.pieces:  # long silence, or the way to where an earlier attempt ended
-                    transcript.pass_over(window)
-                    ctx.progress(*transcript.progress(told))
-                    yield Unit(None, None, params)
-        return exported(transcript.result(heard / SAMPLE_RATE), params)
+        transcript = Transcript(
+            ctx,
+            SAMPLE_RATE,
+            params.language,
+            file.duration,
+            translated=params.task == "translate",
+            multilingual=params.multilingual,
+        )
+        gap = CHANGE_GAP if params.multilingual else JOIN_GAP
+        with closing(cut(decode(path), vad=params.vad, start=transcript.window, gap=gap)) as windows:
+            yield from self._hear(windows, transcript, params)
+        return exported(transcript.result(), params)
 
-    def forward(self, units: list[Any]) -> list[Any]:
-        return [self._transcribe(unit) for unit in units]
+    def _hear(self, windows: Iterator[Cut], transcript: Transcript, params: WhisperParams) -> Run:
+        from workers.hearing.pieces import Hearing
 
-    def _transcribe(self, unit: Unit) -> Heard | Exception:
-        if unit.audio is None:
-            return Heard()
+        def tell(window: Cut, piece: Piece | None, heard: Heard) -> None:
+            if piece is None:
+                transcript.pass_over(window)
+            else:
+                transcript.add(window, piece, heard, hearing.language)
+
+        template = self._template(params, transcript.language)
+        hearing = Hearing(template, self._share(), tell)
+        yield from hearing.run(transcript.unfinished(windows))
+
+    def _listening(self, params: WhisperTask, ctx: Context, path: Path) -> Listening:
+        from workers.hearing.listening import Listening
+
+        assert params.format, "its plan says what a recording is written in"
+        return Listening(ctx, path, params.format, params.sample_rate, self._template(params, params.language))
+
+    def _template(self, params: WhisperParams, language: str | None) -> Unit:
+        """A unit of a recording, whatever its audio. language: the recording's, None while it is not known."""
+        return Unit(
+            None,
+            language=None if params.multilingual else language,
+            task=params.task,
+            hints=self._decoder.hints(params.initial_prompt, params.hotwords),
+            words=params.needs_words,
+            evidence=Evidence({language: 1.0}, 1) if language else Evidence(),
+            each=params.multilingual,
+        )
+
+    def _share(self) -> Share:
+        """What one recording may have in a batch: on a CPU no more than others can well wait for."""
+        from workers.hearing.pieces import Share
+
+        if self._pace is None:
+            return Share(self.batch, math.inf, encode_first=False)
+        return Share(self.batch, _RECORDING_SECONDS, encode_first=True)
+
+    def key(self, unit: Unit) -> Hashable:
+        """CTranslate2 wants hints of one length and one temperature; encoding alone is soon done."""
+        if unit.audio is None or unit.encode_only:
+            return "turn" if unit.audio is None else "encode"
+        return len(unit.hints), unit.temperature, unit.quick
+
+    def fits(self, batch: list[Unit], unit: Unit) -> bool:
+        return self._pace is None or self._pace.fits(batch, unit)
+
+    def forward(self, units: list[Unit]) -> list[Any]:
+        """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
+        if units[0].audio is None:
+            return [Outcome()] * len(units)
+        began = time.monotonic()
         try:
-            segments, info = self._model.transcribe(
-                unit.audio,
-                language=unit.language,
-                task=unit.params.task,
-                beam_size=self.settings.beam_size,
-                word_timestamps=unit.params.needs_words,
-                initial_prompt=unit.params.initial_prompt or None,
-                hotwords=unit.params.hotwords or None,
-                condition_on_previous_text=False,
-                vad_filter=False,
-            )
-            return Heard(info.language, info.language_probability, tuple(segments))
-        except Exception as exc:  # noqa: BLE001 - a unit answers for itself, its batch goes on
-            return _out_of_memory(exc) or exc
+            outcomes = (self._quick if units[0].quick else self._decoder).hear(units)
+        except RuntimeError as exc:
+            error = _out_of_memory(exc)
+            if error is None:
+                raise
+        else:
+            if self._pace is not None and not units[0].quick:
+                self._pace.measured(units, time.monotonic() - began)
+            return list(outcomes)
+        if len(units) == 1:
+            return [error]
+        half = len(units) // 2
+        self.batch = min(self.batch, half)
+        log.warning("whisper_batch_halved", batch=self.batch)
+        return [*self.forward(units[:half]), *self.forward(units[half:])]
 
     def _check_language(self, language: str | None) -> None:
         if language is None:

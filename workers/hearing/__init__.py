@@ -1,0 +1,1 @@
+"""The parts of hearing; a folder, so that finding the workers imports none of them."""

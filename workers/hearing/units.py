@@ -1,0 +1,162 @@
+"""What Whisper is asked and answers, a step at a time, and what pieces say about a recording's language.
+
+    Unit ─▶ one pass over the model ─▶ Outcome ─▶ its `then`, if the piece needs another pass: a warmer try, the part
+                                                  after the place where Whisper stopped, the same with its language
+
+One pass is all that a step takes, so nobody waits for the tries of somebody else's difficult recording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from media.audio import Audio
+    from media.speech import Span
+
+SURE = 0.8
+"""A language with so large a share of the probability is taken for the recording's."""
+ENOUGH_PIECES = 4
+"""Whatever leads after so many pieces is taken, since music and noise make Whisper unsure of every one."""
+CHANGED = 0.5
+"""In a recording of several languages a piece less certain than this is taken for the recording's main one."""
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the tries; the first is a beam search, the others sample (Radford et al. 2022, section 4.5)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """The languages' probabilities, summed over pieces."""
+
+    sums: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    pieces: int = 0
+
+    def plus(self, probabilities: Mapping[str, float]) -> Evidence:
+        codes = self.sums.keys() | probabilities.keys()
+        return Evidence(
+            {code: self.sums.get(code, 0.0) + probabilities.get(code, 0.0) for code in codes}, self.pieces + 1
+        )
+
+    @property
+    def leader(self) -> str | None:
+        return max(self.sums, key=lambda code: self.sums[code]) if self.sums else None
+
+    @property
+    def share(self) -> float:
+        """The leader's mean probability, 0 to 1."""
+        return self.sums[self.leader] / self.pieces if self.leader else 0.0
+
+    @property
+    def decided(self) -> bool:
+        return self.share >= SURE or self.pieces >= ENOUGH_PIECES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Word:
+    """Seconds from where its segment's times count. word: as Whisper writes it, with the space before it."""
+
+    start: float
+    end: float
+    word: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """A line of text. start, end: seconds. words: None when they were not asked for."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] | None = None
+
+    def later(self, seconds: float) -> Segment:
+        words = self.words and tuple(
+            dataclasses.replace(word, start=word.start + seconds, end=word.end + seconds) for word in self.words
+        )
+        return dataclasses.replace(self, start=self.start + seconds, end=self.end + seconds, words=words)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Try:
+    """What one decoding wrote. score: mean log probability of its tokens. compression: of its text, by zlib."""
+
+    tokens: tuple[int, ...]
+    score: float
+    no_speech: float
+    compression: float
+
+    MAX_COMPRESSION = 2.4
+    MIN_SCORE = -1.0
+    MAX_NO_SPEECH = 0.6
+
+    @property
+    def silent(self) -> bool:
+        """Whisper takes it for silence and is unsure of what it wrote."""
+        return self.no_speech > self.MAX_NO_SPEECH and self.score < self.MIN_SCORE
+
+    @property
+    def repeats(self) -> bool:
+        return self.compression > self.MAX_COMPRESSION
+
+    @property
+    def good(self) -> bool:
+        """Not to be tried again."""
+        return self.silent or (not self.repeats and self.score >= self.MIN_SCORE)
+
+
+def best(tries: tuple[Try, ...]) -> Try:
+    """What to keep: a good one, else the likeliest of those that do not repeat themselves, else the likeliest."""
+    good = next((one for one in tries if one.good), None)
+    return good or max((one for one in tries if not one.repeats), key=_score, default=None) or max(tries, key=_score)
+
+
+def _score(one: Try) -> float:
+    return one.score
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One pass over a piece, or a turn for others when `audio` is None.
+
+    audio: float32, mono, 16 kHz, at most 30 s. speech: where in it somebody speaks, None if that is not known.
+    language: None to detect it. hints: tokens that stand before the prompt.
+    evidence: of the pieces before, while the language is open. each: every piece has a language of its own.
+    quick: a text for the moment, greedy, of which only the first pass counts. encode_only: stop before the text.
+    encoded: (1, 1500, width), if an earlier pass made it. tried: of colder passes.
+    """
+
+    audio: Audio | None
+    speech: tuple[Span, ...] | None = None
+    language: str | None = None
+    task: Literal["transcribe", "translate"] = "transcribe"
+    hints: tuple[int, ...] = ()
+    words: bool = False
+    evidence: Evidence = dataclasses.field(default_factory=Evidence)
+    each: bool = False
+    quick: bool = False
+    encode_only: bool = False
+    encoded: Any = None
+    tried: tuple[Try, ...] = ()
+
+    @property
+    def temperature(self) -> float:
+        return TEMPERATURES[len(self.tried)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of a unit.
+
+    segments: seconds from the unit's beginning. language: None while undecided. detected: language → probability, where
+    it was looked for. then: the next unit of the same piece, which begins `shift` seconds after this one.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    detected: Mapping[str, float] | None = None
+    then: Unit | None = None
+    shift: float = 0.0
