@@ -28,6 +28,7 @@ from workers.speech.checkpoint import INSTALL
 from workers.speech.generate import Frame, Handle, Loop
 from workers.speech.prompt import Reference
 from workers.speech.speaking import Voice
+from workers.speech.synthesis import Saying
 
 pytest.importorskip("fish_speech.tokenizer", reason="fish-speech is not installed (requirements-fish.txt)")
 
@@ -37,12 +38,14 @@ SPEAK: dict[str, Any] = {"text": TEXT, "chunk_length": 40, "max_new_tokens": 9, 
 
 
 class CountingFish(Fish):
-    """A Fish that keeps the sizes of its batches. Its name is its parent's, so no server finds it."""
+    """A Fish that keeps the sizes of its batches, and what it says. Its name is its parent's, so no server finds it."""
 
     sizes: list[int]
+    said: dict[Saying, None]
 
     def forward(self, units: list[Any]) -> list[Any]:
         self.sizes.append(len(units))
+        self.said |= {unit: None for unit in units if isinstance(unit, Saying)}
         return super().forward(units)
 
 
@@ -66,13 +69,13 @@ def loaded(folders: Folders, fish_model: Path) -> CountingFish:
 
 @pytest.fixture
 def worker(loaded: CountingFish) -> CountingFish:
-    loaded.sizes = []
+    loaded.sizes, loaded.said = [], {}
     return loaded
 
 
 def fish(model: Path, folders: Folders, **settings: Any) -> CountingFish:
     made = CountingFish(FishSettings(model=str(model), threads=1, **settings), folders)
-    made.sizes = []
+    made.sizes, made.said = [], {}
     made.load()
     return made
 
@@ -167,6 +170,13 @@ def test_a_file_moves_to_another_disk_whole(
         speech.rmdir()
 
 
+def test_each_piece_is_said_in_the_voice_of_those_before(worker: CountingFish) -> None:
+    run(worker, task("a"))
+    prompts = [saying.handle.utterance.prompt for saying in worker.said]
+    frames = [int((prompt[1:].sum(dim=0) > 0).sum()) for prompt in prompts]
+    assert frames == [0, 8, 16]  # of nine that were made of each, the first is not kept
+
+
 def test_what_was_said_is_the_reference_of_what_follows_up_to_a_length() -> None:
     frames = [torch.full((8, 1), number) for number in range(6)]
     voice = Voice([], longest=10)
@@ -189,12 +199,21 @@ def test_a_voice_that_was_given_stays_as_it_is() -> None:
 def test_references_that_leave_no_room_are_refused_before_anything_is_heard(
     worker: CountingFish, folders: Folders
 ) -> None:
-    voices = Voices(folders.voices)
-    long = voices.save("local", noise(1, 60 * 44100), 44100, "A" * 3000)
-    events = run(worker, task("a", reference_id=long.reference_id, max_new_tokens=1024))
+    """The first piece would still fit."""
+    voice = Voices(folders.voices).save("local", noise(1, 60 * 44100), 44100, "A" * 2000)
+    text = "Hi.\n" + "word " * 80
+    events = run(worker, task("a", text=text, chunk_length=400, max_new_tokens=600, reference_id=voice.reference_id))
     [failed] = of(events, "a", "failed")
     assert failed["error_code"] == "TEXT_TOO_LONG"
     assert not of(events, "a", "audio")
+
+
+def test_a_text_whose_pieces_fit_one_by_one_is_spoken(fish_model: Path, folders: Folders) -> None:
+    """What was said before is not repeated to the model where there is no room for it."""
+    small = fish(fish_model, folders, length=256)
+    events = run(small, task("a", text="word " * 60, chunk_length=100, max_new_tokens=90))
+    assert of(events, "a", "failed") == []
+    assert len(file_of(events, "a")) > 0
 
 
 def test_voices_are_preloaded_by_setting(fish_model: Path, folders: Folders) -> None:

@@ -119,8 +119,10 @@ class Fish(Worker):
         from workers.speech.recordings import Recording
 
         [(field, reference), *_] = params.recordings
-        sound = self._recordings.read(ctx.local(reference.audio), field)
-        codes = yield from self._encoded(Recording(sound))
+        path = ctx.local(reference.audio)
+        known = self._recordings.of_file(path, field)
+        sound = known.sound if isinstance(known, Recording) else self._recordings.read(path, field)
+        codes = yield from self._encoded(known)
         rate, text = self._codec.sample_rate, reference.text or ""
         voice = self._voices.save(ctx.owner, sound, rate, text, params.name, params.description)
         self._recordings.keep(voice, codes)
