@@ -115,7 +115,7 @@ class WorkerDied(ServiceError):
 
 
 class OutOfMemory(ServiceError):
-    code, status = "OUT_OF_MEMORY", 500
+    code, status, tries = "OUT_OF_MEMORY", 500, 2
 
 
 class Internal(ServiceError):

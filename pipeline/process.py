@@ -70,7 +70,7 @@ class Incarnation(asyncio.Protocol):
         self.held: dict[TaskKey, Task] = {}
         self.info: dict[str, Any] = {}
         self.killed_for: str | None = None
-        """Why the server itself killed it: then its tasks are not to blame, unless it hung."""
+        """Why the server itself killed it, or why it left: then its tasks are not to blame, unless it hung."""
         self.unavailable = False
         """Whether it said that its model cannot be had."""
         self.idle_since = 0.0
@@ -163,6 +163,9 @@ class Incarnation(asyncio.Protocol):
                 self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
                 self._stop_watch()
                 self._owner.on_ready(self)
+            elif "leaving" in message:
+                self.state, self.killed_for = "leaving", self.killed_for or message["leaving"]
+                self._later(LEAVE_SECONDS, self.kill, "left too slowly")
             elif "unavailable" in message:
                 self.state, self.unavailable = "leaving", True
                 self._later(LEAVE_SECONDS, self.kill, "left too slowly")

@@ -237,6 +237,16 @@ def test_three_deaths_set_a_task_aside() -> None:
     assert final(step)["error_code"] == "WORKER_DIED"
 
 
+def test_what_ran_out_of_memory_is_tried_once_more_alone() -> None:
+    failure = as_failure(MemoryError())
+    step = new(ONE)
+    step = advance(step.job, says(step.tasks[0], "failed", failure))
+    [again] = step.tasks
+    assert (again.attempt, again.alone) == (2, True)
+    step = advance(step.job, says(again, "failed", failure))
+    assert final(step)["error_code"] == "OUT_OF_MEMORY"
+
+
 def test_an_attempt_that_was_not_to_blame_costs_nothing() -> None:
     step = new(ONE)
     for _ in range(20):

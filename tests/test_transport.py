@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -182,6 +183,28 @@ def test_a_worker_says_what_fits_into_a_batch(folders: Folders) -> None:
     while engine.busy:
         engine.step()
     assert said == [["a", "c"], ["bb", "dd"]]
+
+
+async def test_a_process_that_ran_out_of_memory_leaves_and_the_rest_goes_on_in_another(folders: Folders) -> None:
+    """The task fails, to be tried again; what else its process held comes back uncounted."""
+    workers.add_folders([TOYS])
+    glutton = workers.discover()["glutton"]
+    transport = LocalTransport({"glutton": (glutton, glutton.Settings(threads=1))}, folders, (TOYS,))
+    await transport.start()
+    tasks = [Task(job, "s", (), "glutton", {"asks": asks}, client="c") for job, asks in (("bad", 99), ("good", 3))]
+    for one in tasks:
+        transport.submit(one)
+    events = await heard(transport, 2)
+    first = {event.job: event for event in events if event.kind in ("done", "failed", "lost")}
+    assert first["bad"].data["error_code"] == "OUT_OF_MEMORY"
+    assert (first["good"].kind, first["good"].data["counted"]) == ("lost", False)
+    transport.submit(dataclasses.replace(tasks[1], attempt=2))
+    again = await heard(transport, 1)
+    assert again[-1].kind == "done"
+    holders = {event.data for event in (*events, *again) if event.kind == "started"}
+    assert len(holders) == 2
+    assert transport.status()["glutton"]["restarts"] == 1
+    await transport.close()
 
 
 def waiting(job: str, folder: Path) -> tuple[Task, Path]:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import structlog
+from pydantic import BaseModel
 
 from media.files import Folders, local
-from pipeline.errors import ServiceError, as_failure
+from pipeline.errors import OutOfMemory, ServiceError, as_failure
 from pipeline.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
+from pipeline.plans import checked
 from workers.base import Context, Worker
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class BaseEngine(ABC):
 
     step_started: float | None = None
     """When the step in hand began, by the monotonic clock; None between two steps."""
+    out_of_memory: bool = False
+    """Whether a task failed for want of memory, which a process of a longer life may have used up itself."""
 
     def __init__(self, worker: Worker, emit: Emit) -> None:
         self._worker = worker
@@ -126,13 +130,19 @@ class BaseEngine(ABC):
         """The latest progress of each task that came too soon to be told; for another thread, while a step is long."""
         return [hint for name in list(self._hints) if (hint := self._hints.pop(name, None))]
 
+    def _params(self, task: Task) -> BaseModel:
+        """Raises: InvalidInput."""
+        return checked(self._worker.TaskParams or self._worker.Params, task.params)
+
     def _context(self, task: Task) -> TaskContext:
         return TaskContext(task, self._worker.folders, self._emit, self._hints)
 
     def _fail(self, task: Task, exc: BaseException) -> None:
         if not isinstance(exc, ServiceError):
             log.error("task_failed", worker=self._worker.name, job=task.job, exc_info=exc)
-        self._end(task, "failed", as_failure(exc))
+        failure = as_failure(exc)
+        self.out_of_memory |= failure["error_code"] == OutOfMemory.code
+        self._end(task, "failed", failure)
 
     def _end(self, task: Task, kind: Literal["done", "failed", "lost"], data: Any) -> None:
         clear_workdir(task, self._worker.folders)

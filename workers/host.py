@@ -1,7 +1,7 @@
 """The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
 
     server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
-    server ◀─{"ready"}, {"unavailable"}, {"events"}, {"info"}, {"beat"}─┘
+    server ◀─{"ready"}, {"unavailable"}, {"leaving"}, {"events"}, {"info"}, {"beat"}─┘
 
 While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
 process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
@@ -44,6 +44,8 @@ log = structlog.get_logger()
 BEAT_SECONDS = 0.5
 INFO_SECONDS = 5.0
 ENDS = frozenset({"done", "failed", "lost"})
+OUT_OF_MEMORY = "out of memory"
+"""Why a process leaves by itself."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ def _work(worker: Worker, link: _Link) -> None:
                 return
         if engine.busy:
             engine.step()
+        if engine.out_of_memory:
+            link.send({"leaving": OUT_OF_MEMORY})  # before the failure, which is tried again in another process
+            link.give_back(OUT_OF_MEMORY)
+            return
         link.flush()
         told = _inform(worker, link, told, busy=engine.busy)
 
@@ -189,6 +195,13 @@ class _Link(threading.Thread):
         """
         if self._cancelled:
             self._abandon()
+
+    def give_back(self, reason: str) -> None:
+        """Tell the end of those that have ended, and let others do what is still held."""
+        for task in list(self._held.values()):
+            clear_workdir(task, self._folders)
+            self.emit(Event.of(task, "lost", {"counted": False, "reason": reason}))
+        self.flush()
 
     def flush(self) -> None:
         with self._lock:

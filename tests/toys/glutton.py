@@ -1,0 +1,31 @@
+"""A worker whose device runs out of memory when a unit asks for more than it has."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pipeline.errors import OutOfMemory
+from workers.base import Context, Params, Run, Worker
+
+MEMORY = 10
+
+
+class GluttonParams(Params):
+    asks: int
+
+
+class Glutton(Worker):
+    name = "glutton"
+    message_type = "glutton"
+    answer: ClassVar[dict[str, Any]] = {"had": "$glutton"}
+    Params = GluttonParams
+    example: ClassVar[dict[str, Any]] = {"asks": 1}
+
+    def run(self, params: GluttonParams, ctx: Context) -> Run:
+        had = 0
+        for _ in range(3):
+            had += yield params.asks
+        return had
+
+    def forward(self, units: list[int]) -> list[Any]:
+        return [unit if unit <= MEMORY else OutOfMemory("Ask for less.") for unit in units]
