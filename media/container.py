@@ -72,18 +72,28 @@ def opened(path: Path) -> Iterator[Any]:
         if not file.read(1):
             raise UnsupportedMedia("This file is empty; send a whole one.", field="file")
         file.seek(0)
-        try:
-            container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as exc:
-            raise UnsupportedMedia(
-                "This is no audio, video or picture that the server can read, or it is cut short: send a whole file in "
-                "a common format, such as mp3, wav, m4a, flac, mp4, mkv, webm, jpg or png.",
-                field="file",
-            ) from exc
-        with container:
+        sentence = (
+            "This is no audio, video or picture that the server can read, or it is cut short: send a whole file in "
+            "a common format, such as mp3, wav, m4a, flac, mp4, mkv, webm, jpg or png."
+        )
+        with opened_stream(file, UnsupportedMedia(sentence, field="file")) as container:
             yield container
+
+
+@contextmanager
+def opened_stream(file: Any, refusal: UnsupportedMedia, demuxer: str | None = None) -> Iterator[Any]:
+    """PyAV's container for what `file.read` gives; one without `seek` is read once, from its beginning.
+
+    demuxer: one of FORMATS, where the format is known. Raises: refusal, when it cannot be opened.
+    """
+    try:
+        container = av.open(file, mode="r", format=demuxer, options=_OPTIONS, metadata_errors="ignore")
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as exc:
+        raise refusal from exc
+    with container:
+        yield container
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:

@@ -1,0 +1,184 @@
+"""The sound of a recording that is still being sent, as it comes: 16 kHz mono, in memory only what was not read yet.
+
+    pcm_s16le   the file, read on from where it was ─▶ resampler ─▶ read()
+    webm, …     the file ─▶ FFmpeg in a thread, which stops wherever there is no more ─▶ read()
+
+FFmpeg cannot be asked to come back later: it calls for bytes and waits for them. So it runs in a thread of its own that
+works only while `read` waits for it: the two take turns, and nothing is decoded that nobody has asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from media import live
+from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
+from media.container import opened_stream
+from pipeline.errors import UnsupportedMedia
+
+Format = Literal["pcm_s16le", "webm", "ogg", "mp4"]
+"""Raw samples, or what browsers record."""
+
+BLOCK: Final = 30 * SAMPLE_RATE
+"""`read` gives hardly more at once."""
+
+_DEMUXERS = {"webm": "matroska", "ogg": "ogg", "mp4": "mov"}
+
+
+class Sound(Protocol):
+    """A growing recording's sound. position: how many samples were read, or left out, so far."""
+
+    position: int
+
+    def read(self) -> Audio:
+        """What came since the last call, about BLOCK at most; nothing where there is no more yet, or at the end.
+
+        Raises: UnsupportedMedia, NoAudio.
+        """
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+def follow(path: Path, kind: Format, sample_rate: int, start: int = 0) -> Sound:
+    """Read a recording that grows (`media.live`).
+
+    sample_rate: Hz, of raw samples. start: the sample at 16 kHz that is wanted first; raw samples before it are left
+    out, what is compressed is decoded from its beginning.
+    """
+    return _Raw(path, sample_rate, start) if kind == "pcm_s16le" else _Compressed(path, _DEMUXERS[kind], kind)
+
+
+class _Raw:
+    """16-bit samples, little-endian, mono."""
+
+    def __init__(self, path: Path, rate: int, start: int) -> None:
+        self.position = start
+        self._rate = rate
+        self._file = path.open("rb")
+        self._file.seek(2 * (start * rate // SAMPLE_RATE))
+        self._resampler = None if rate == SAMPLE_RATE else av.AudioResampler("s16", "mono", SAMPLE_RATE)
+
+    def read(self) -> Audio:
+        raw = self._file.read(2 * (BLOCK * self._rate // SAMPLE_RATE))
+        if len(raw) % 2:  # the other half of the sample is still to come
+            self._file.seek(-1, 1)
+            raw = raw[:-1]
+        samples = self._at_16_khz(np.frombuffer(raw, "<i2").astype(np.int16, copy=False))
+        self.position += len(samples)
+        return as_float(samples)
+
+    def _at_16_khz(self, samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        if self._resampler is None or not len(samples):
+            return samples
+        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], "s16", "mono")
+        frame.sample_rate = self._rate
+        return np.concatenate([piece.to_ndarray().reshape(-1) for piece in self._resampler.resample(frame)])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Compressed:
+    """A container that can be read from its beginning on, without seeking."""
+
+    def __init__(self, path: Path, demuxer: str, kind: str) -> None:
+        self.position = 0
+        self._path = path
+        self._demuxer = demuxer
+        self._kind = kind
+        self._file = path.open("rb")
+        self._decoded: list[npt.NDArray[np.int16]] = []
+        self._samples = 0
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+        self._thread.start()
+
+    def read(self) -> Audio:
+        if self._thread.is_alive():
+            self._go.release()
+            self._stopped.acquire()
+        if self._failure is not None:
+            raise self._failure
+        decoded = np.concatenate([np.empty(0, np.int16), *self._decoded])
+        self._decoded, self._samples = [], 0
+        self.position += len(decoded)
+        return as_float(decoded)
+
+    def close(self) -> None:
+        self._closed = True
+        self._go.release()
+        self._thread.join()
+        self._file.close()
+
+    # In the thread.
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            self._decode()
+        except BaseException as exc:  # noqa: BLE001 - `read` raises it
+            self._failure = exc
+        self._stopped.release()
+
+    def _decode(self) -> None:
+        source = _Source(self)
+        if self._file.peek(1) == b"" and not source.wait():
+            return  # a recording in which there is nothing at all
+        refusal = UnsupportedMedia(
+            f"This recording is not {self._kind}, or its beginning is missing: send it from its first byte on, "
+            "or send samples as pcm_s16le.",
+            field="audio",
+        )
+        with opened_stream(source, refusal, self._demuxer) as container:
+            nothing = True
+            for piece in aligned(container, audio_stream(container), SAMPLE_RATE):
+                nothing = False
+                self._decoded.append(piece)
+                self._samples += len(piece)
+                if self._samples >= BLOCK:
+                    self.pause()
+                if self._closed:
+                    return
+        if nothing and not self._closed:
+            raise refusal
+
+    def pause(self) -> None:
+        """Let `read` have what there is, and go on when it wants more."""
+        self._stopped.release()
+        self._go.acquire()
+
+    def bytes(self, size: int) -> bytes:
+        """The next ones, at most `size`; none at the end."""
+        while not self._closed:
+            whole = live.finished(self._path)  # before reading: what comes after the end is nothing
+            data = self._file.read1(size)
+            if data or whole:
+                return data
+            self.pause()
+        return b""
+
+
+class _Source:
+    """What FFmpeg reads from."""
+
+    def __init__(self, sound: _Compressed) -> None:
+        self._sound = sound
+        self._first = b""
+
+    def wait(self) -> bool:
+        """For the first byte. Returns False when there will be none."""
+        self._first = self._sound.bytes(1)
+        return bool(self._first)
+
+    def read(self, size: int) -> Any:
+        first, self._first = self._first, b""
+        return first or self._sound.bytes(size)
