@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.fish import fish
+from pipeline.listen import listen
 from pipeline.plans import REFUSED, RESERVED, Bind, Plan, Stage, checked
 from pipeline.video import video
 from workers.base import Worker
@@ -122,6 +123,7 @@ class Pipeline(NamedTuple):
 PIPELINES: tuple[Pipeline, ...] = (
     Pipeline(video, ("dlp", "whisper", "florence")),
     Pipeline(fish, ("fish", "whisper")),
+    Pipeline(listen, ("whisper",)),
 )
 """Plans of several stages, one row each."""
 

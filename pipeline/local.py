@@ -131,6 +131,10 @@ class Pool:
     def running(self) -> int:
         return sum(len(process.held) for process in self.processes)
 
+    def ending(self) -> int:
+        """The running tasks that end by themselves; a live one ends when its client falls silent."""
+        return sum(not task.live for process in self.processes for task in process.held.values())
+
     def status(self) -> dict[str, Any]:
         states = [process.state for process in self.processes]
         state = next((state for state in ("ready", "starting", "leaving") if state in states), None)
@@ -264,7 +268,7 @@ class LocalTransport(Transport):
             pool.draining = True
         try:
             async with asyncio.timeout(seconds):
-                while any(pool.running() for pool in self._pools.values()):
+                while any(pool.ending() for pool in self._pools.values()):
                     self._quiet.clear()
                     await self._quiet.wait()
         except TimeoutError:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipeline.messages import Task
-from pipeline.plans import checked
 from workers.base import AsyncWorker
 from workers.context import CANCELLED, BaseEngine, Emit
 
@@ -64,7 +63,7 @@ class AsyncEngine(BaseEngine):
         ctx = self._context(task)
         try:
             async with self._places:
-                result = await self._async_worker.run_async(checked(self._worker.Params, task.params), ctx)
+                result = await self._async_worker.run_async(self._params(task), ctx)
             self._end(task, "done", result)
         except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
             self._fail(task, exc)

@@ -137,6 +137,8 @@ class Worker:
     """(`urls`, `url`): its messages carry a list by the first name, and each element of it is a task of its own, with
     that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
     Params: ClassVar[type[Params]]
+    TaskParams: ClassVar[type[BaseModel] | None] = None
+    """What a task may ask, a subclass of `Params`, where the server's plans ask more of the worker than its clients."""
     Settings: ClassVar[type[WorkerSettings]] = ModelSettings
     example: ClassVar[dict[str, Any]]
     """Parameters of a request that works wherever the model does; run by the tests."""

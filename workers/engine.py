@@ -23,7 +23,6 @@ import structlog
 
 from pipeline.errors import ServiceError
 from pipeline.messages import Task
-from pipeline.plans import checked
 from workers.async_engine import AsyncEngine
 from workers.base import MORE, AsyncWorker, Run, Worker
 from workers.context import CANCELLED, BaseEngine, Emit, TaskContext
@@ -79,7 +78,7 @@ class Engine(BaseEngine):
         """Take a task and bring it to its first unit."""
         ctx = self._context(task)
         try:
-            run = self._worker.run(checked(self._worker.Params, task.params), ctx)
+            run = self._worker.run(self._params(task), ctx)
         except ServiceError as exc:
             self._fail(task, exc)
             return

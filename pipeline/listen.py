@@ -1,0 +1,33 @@
+"""The `listen` plan: speech is written down while the client sends it. Its recording comes by the event `audio`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, create_model
+
+from pipeline.plans import Plan, Stage
+from workers.base import Params, Worker
+
+_AS_WHISP = ("language", "task", "initial_prompt", "hotwords", "word_timestamps")
+"""Parameters that mean what they mean for a file."""
+
+
+class ListenParams(Params):
+    format: Literal["pcm_s16le", "webm", "ogg", "mp4"] = Field(
+        "pcm_s16le", description="16-bit little-endian mono samples, or what a browser's `MediaRecorder` gives"
+    )
+    sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="of `pcm_s16le`, in Hz")
+
+
+def listen(found: Mapping[str, type[Worker]], limit: int) -> Plan:
+    """The plan over the workers that this server has."""
+    theirs = found["whisper"].Params.model_fields
+    fields = {name: (theirs[name].annotation, theirs[name]) for name in _AS_WHISP}
+    return Plan(
+        name="listen",
+        params=create_model("Listen", __base__=ListenParams, **fields),  # type: ignore[call-overload]
+        stages=(Stage("whisper", "whisper", "$request", live=True),),
+        answer={"transcribe_audio": "$whisper"},
+    )
