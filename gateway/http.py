@@ -86,6 +86,7 @@ class HttpDoor:
                 web.post("/jobs", self._submit),
                 web.get("/jobs/{job_id}", self._job),
                 web.get("/jobs/{job_id}/events", self._events),
+                web.post("/jobs/{job_id}/audio", self._append),
                 web.delete("/jobs/{job_id}", self._cancel),
             ]
         )
@@ -197,6 +198,16 @@ class HttpDoor:
         """Cancel a job."""
         row = await self._own_job(request)
         return _json({"cancelled": await self._road.cancel(row.id, row.client)})
+
+    async def _append(self, request: web.Request) -> web.Response:
+        """Add the body to a recording that a job follows; `?offset=`: the bytes before it; `&end=1`: it is whole."""
+        row = await self._own_job(request)
+        offset = request.query.get("offset")
+        if offset is not None and (not offset.isdecimal() or len(offset) > MAX_SEQ_DIGITS):
+            raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
+        place, end = None if offset is None else int(offset), request.query.get("end") == "1"
+        received = self._road.recordings.append(row.id, row.client, place, await request.read(), end=end)
+        return _json({"received": received})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: everything after `Last-Event-ID`, then live, until the final answer."""

@@ -132,10 +132,8 @@ class SocketDoor:
             raise InvalidInput("'audio' must be binary.", field="audio")
         if offset is not None and not _is_seq(offset):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
-        recordings, client = self._road.recordings, connection.who.client
-        received = recordings.append(job_id, client, offset, sound)
-        if message.get("end") is True and (offset is None or received >= offset + len(sound)):
-            recordings.finish(job_id, client)
+        end = message.get("end") is True
+        received = self._road.recordings.append(job_id, connection.who.client, offset, sound, end=end)
         return {"status": "success", "job_id": job_id, "received": received}
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:

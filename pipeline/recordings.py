@@ -53,8 +53,8 @@ class Recordings:
         if recording is not None:
             recording.alarm.cancel()
 
-    def append(self, job_id: Any, client: str, offset: int | None, sound: bytes) -> int:
-        """Bytes of the recording so far; see `media.live.append`.
+    def append(self, job_id: Any, client: str, offset: int | None, sound: bytes, *, end: bool = False) -> int:
+        """Bytes of the recording so far; see `media.live.append`. end: it is whole, if nothing before these is missing.
 
         Raises: JobNotFound, the same for another's job as for one that never listened; InvalidInput, TooLarge, OSError.
         """
@@ -62,12 +62,14 @@ class Recordings:
         received = live.append(recording.path, offset, sound, self._limit)
         recording.alarm.cancel()
         self._open[job_id] = recording._replace(alarm=self._alarm(job_id))
-        self._more(job_id)
+        if end and (offset is None or received >= offset + len(sound)):
+            self._finish(job_id)
+        else:
+            self._more(job_id)
         return received
 
-    def finish(self, job_id: Any, client: str) -> None:
-        """The client has sent everything. Raises: JobNotFound."""
-        recording = self._own(job_id, client)
+    def _finish(self, job_id: str) -> None:
+        recording = self._open[job_id]
         recording.alarm.cancel()
         live.finish(recording.path)
         self._more(job_id)
@@ -83,4 +85,4 @@ class Recordings:
 
     def _abandoned(self, job_id: str) -> None:
         log.info("recording_abandoned", job=job_id)
-        self.finish(job_id, self._open[job_id].client)
+        self._finish(job_id)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from media import live
@@ -100,6 +101,25 @@ async def test_listeners_wait_for_places_of_their_own(url: str) -> None:
         await peer.ask({"type": "cancel", "job_id": jobs[1]})
         assert (await peer.final(jobs[1]))["status"] == "cancelled"
         assert (await send(peer, jobs[1], b"more"))["error_code"] == "JOB_NOT_FOUND"
+
+
+async def test_a_recording_may_come_by_http(url: str) -> None:
+    async with aiohttp.ClientSession(url) as http:
+        async with http.post("/jobs", json={"type": "toy_listener"}) as accepted:
+            said = await accepted.json()
+        path, who = f"/jobs/{said['job_id']}", {"Authorization": f"Bearer {said['token']}"}
+        for query, sound, status, received in (
+            ("?offset=0", SOUND[:20], 200, 20),
+            ("?offset=10", SOUND[10:30], 200, 30),
+            ("?offset=x", b"", 400, None),
+            ("?offset=30&end=1", SOUND[30:], 200, len(SOUND)),
+        ):
+            async with http.post(f"{path}/audio{query}", data=sound, headers=who) as answer:
+                assert (answer.status, (await answer.json()).get("received")) == (status, received)
+        async with http.post(f"{path}/audio", data=SOUND) as refused:
+            assert refused.status == 404
+        async with http.get(f"{path}/events", headers=who) as events:
+            assert f'"heard":"{SOUND.decode()}"' in await events.text()
 
 
 async def test_only_its_client_adds_to_a_recording(url: str) -> None:
