@@ -12,11 +12,13 @@ from .aio import AsyncClient
 from .errors import Cancelled, OptivusError, ServerUnreachable
 from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice
 from .job import AsyncJob
-from .sync import Client, Job
+from .listen import AsyncListener
+from .sync import Client, Job, Listener
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "AsyncListener",
     "Audio",
     "Cancelled",
     "Client",
@@ -24,6 +26,7 @@ __all__ = [
     "Final",
     "Job",
     "JobInfo",
+    "Listener",
     "OptivusError",
     "Partial",
     "Progress",

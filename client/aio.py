@@ -14,6 +14,7 @@ with one `resume`, and what comes twice is dropped by its `seq`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import uuid
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,7 @@ from .errors import OptivusError, ServerUnreachable
 from .events import JobInfo, event_of, job_info
 from .job import AsyncJob
 from .link import Link, backoff
+from .listen import AsyncListener
 from .tasks import Tasks
 from .web import Report, Web, with_bytes
 
@@ -124,6 +126,14 @@ class AsyncClient(Tasks):
         if missed or idempotency_key is not None or connections != self._link.connections:
             return await self.job(job_id)
         return self._follow(job_id, 0)
+
+    def listen(self, **params: Any) -> AsyncListener:
+        """Have speech written down while it is being recorded; use it in an ``async with`` statement.
+
+        params: as the protocol names them for ``listen``: `format` (``pcm_s16le``, ``webm`` …), `sample_rate`,
+        `language` and more.
+        """
+        return AsyncListener(lambda: self.submit("listen", **params), functools.partial(self._link.ask, event="audio"))
 
     async def job(self, job_id: str, last_seq: int = 0) -> AsyncJob:
         """Take up a job of this client again, e.g. of an earlier process: its events after `last_seq`, and `Final`.

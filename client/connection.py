@@ -78,14 +78,14 @@ class Connection:
             raise
         return connection
 
-    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, message: dict[str, Any], event: str = "message") -> dict[str, Any]:
         """Send a message and wait for its acknowledgement. Raises: ConnectionLost; TypeError when it is not JSON."""
         if self.lost.done():
             raise ConnectionLost
         ack: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._acks.add(ack)
         try:
-            await self._sio.emit("message", message, callback=partial(_settle, ack))
+            await self._sio.emit(event, message, callback=partial(_settle, ack))
             answer = await ack
         finally:
             self._acks.discard(ack)

@@ -73,7 +73,7 @@ class Link:
         if self._connection is not None:
             await self._connection.close()
 
-    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, message: dict[str, Any], event: str = "message") -> dict[str, Any]:
         """A message's acknowledgement, over as many connections as that takes.
 
         Raises: OptivusError when the server refuses; ServerUnreachable.
@@ -81,7 +81,7 @@ class Link:
         for _ in range(SENDS):
             connection = await self._current()
             try:
-                answer = await connection.ask(message)
+                answer = await connection.ask(message, event)
             except ConnectionLost:
                 if connection is self._connection:
                     self._settled.clear()

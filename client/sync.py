@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 from .aio import DEFAULT_URL, PATIENCE, AsyncClient
 from .events import Event, JobInfo, Voice
 from .job import AsyncJob
+from .listen import AsyncListener
 from .tasks import LocalFile
 from .web import Report
 
@@ -99,6 +100,36 @@ class Job:
         return self._loop.run(self._job.cancel())
 
 
+class Listener:
+    """A recording on its way to the server, as `AsyncListener`. Made by `Client.listen`; a context manager."""
+
+    job: Job
+
+    def __init__(self, listener: AsyncListener, loop: Loop) -> None:
+        self._listener = listener
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        self._loop.run(self._listener.__aenter__())
+        self.job = Job(self._listener.job, self._loop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._loop.run(self._listener.__aexit__(kind, exc, tb))
+
+    def send(self, sound: bytes) -> None:
+        """The next bytes of the recording. Raises: OptivusError with which the job ended; ServerUnreachable."""
+        self._loop.run(self._listener.send(sound))
+
+    def events(self) -> Iterator[Event]:
+        """Every event as it comes, up to `Final`; for another thread than the one that sends."""
+        return self.job.events()
+
+    def finish(self) -> dict[str, Any]:
+        """The recording is whole: the job's answer. Raises: Cancelled, OptivusError, ServerUnreachable."""
+        return self._loop.run(self._listener.finish())
+
+
 class Client:
     """A client of one server; a context manager. Parameters and errors as in `AsyncClient`."""
 
@@ -150,6 +181,10 @@ class Client:
     def job(self, job_id: str, last_seq: int = 0) -> Job:
         """Take up a job of this client again, e.g. of an earlier process; its events after `last_seq` come again."""
         return Job(self._loop.run(self._client.job(job_id, last_seq)), self._loop)
+
+    def listen(self, **params: Any) -> Listener:
+        """Have speech written down while it is being recorded; use it in a ``with`` statement."""
+        return Listener(self._client.listen(**params), self._loop)
 
     def jobs(self) -> list[JobInfo]:
         """This client's jobs, as far as the server still keeps them."""
