@@ -1,8 +1,8 @@
 """Tiny random fish-speech models of both families, in the published layout: file names, keys, config, tokenizer.
 
 The vocabulary is the bytes, two merges and the family's special tokens, semantic ones last, so that whatever a random
-model says the published code can go on from. But for `make_speaker`, `codec.pth` and the firefly file stand empty: the codecs
-have tests, and checkpoints, of their own.
+model says the published code can go on from. Of `make_fish` alone, `codec.pth` and the firefly file stand empty: the
+codecs have tests, and checkpoints, of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.checkpoints_codec import fixture, make_firefly
+from tests.checkpoints_codec import fixture, make_dac, make_firefly
 
 SIZES: dict[str, dict[str, Any]] = {
     "1.5": {"codebook_size": 1024, "num_codebooks": 8, "n_local_heads": 2, "head_dim": 8, "tie_word_embeddings": False},
@@ -64,11 +64,15 @@ def make_fish(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def make_speaker(folder: Path, seed: int = 0, length: int = 4096) -> Path:
-    """A whole 1.5, its tiny codec included: what it says is noise, and goes on for as long as it may."""
-    figures = fixture("firefly.json")
-    make_fish(folder, "1.5", seed, max_seq_len=length)
-    return make_firefly(folder, figures["shapes"], figures["seed"])
+def make_speaker(folder: Path, family: str = "1.5") -> Path:
+    """A whole model, its tiny codec included: what it says is noise, and goes on for as long as it may."""
+    make_fish(folder, family, max_seq_len=4096)
+    if family == "1.5":
+        figures = fixture("firefly.json")
+        make_firefly(folder, figures["shapes"], figures["seed"])
+    else:
+        make_dac(folder, seed=0)
+    return folder
 
 
 def randomise(model: Any) -> Any:

@@ -109,6 +109,13 @@ async def test_a_text_is_spoken_into_a_file_of_the_documented_name(url: str, ser
     np.testing.assert_array_equal(np.float32(answer["audio_data"]) * 2**15, samples)
 
 
+async def test_what_was_spoken_is_a_file_of_its_owner(url: str, server: Server) -> None:
+    async with Peer(url) as peer, Peer(url, token_of(server, "ann")) as ann:
+        path = (await peer.answer(SHORT))["fish"]
+        assert (await peer.answer({"type": "whisp", "file": path}))["status"] == "success"
+        assert (await ann.ask({"type": "whisp", "file": path}))["error_code"] == "FILE_NOT_FOUND"
+
+
 async def test_joined_audio_events_are_the_file_sample_by_sample(url: str) -> None:
     async with Peer(url) as peer:
         answer = await peer.answer({**LONG, "audio_format": "pcm"})

@@ -21,6 +21,7 @@ from pipeline.errors import ModelUnavailable, OutOfMemory
 from pipeline.messages import Event, Task
 from tests import drive
 from tests.checkpoints_codec import noise
+from tests.checkpoints_fish import make_speaker
 from workers.engine import Engine
 from workers.fish import Fish
 from workers.fish_params import FishSettings
@@ -234,6 +235,15 @@ def test_memory_for_encoded_voices_is_bounded(fish_model: Path, folders: Folders
     assert small.info()["voices"]["kept_bytes"] <= 3000
 
 
+def test_openaudio_s1_speaks_in_saved_voices_too(tmp_path: Path, folders: Folders) -> None:
+    speaker = fish(make_speaker(tmp_path / "s1", "s1"), folders)
+    voice = Voices(folders.voices).save("local", noise(6, 44100), 44100, "Hello.")
+    events = run(speaker, task("a"), task("b", text="Hi.", reference_id=voice.reference_id))
+    for name in "ab":
+        assert sound(events, name) == file_of(events, name) != b""
+    assert speaker.info()["voices"]["misses"] == 1
+
+
 class NarrowLoop(Loop):
     """A loop on a device whose memory holds one sequence, or none."""
 
@@ -260,9 +270,12 @@ def test_memory_that_runs_out_halves_the_batch_and_costs_no_frame(
     assert "FISH_BATCH" in failed["message"]
 
 
-def test_without_the_package_the_command_is_told(
-    fish_model: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+def test_without_the_package_the_command_is_told_before_anything_is_fetched(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fish_speech.tokenizer", None)
+    nowhere = Path("/nonexistent/model")
     with pytest.raises(ModelUnavailable, match=INSTALL):
-        fish(fish_model, folders)
+        fish(nowhere, folders)
+    with pytest.raises(ModelUnavailable, match=INSTALL):
+        Fish.pull(FishSettings(model=str(nowhere)), folders, print)

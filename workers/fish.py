@@ -59,6 +59,7 @@ class Fish(Worker):
     def pull(cls, settings: FishSettings, folders: Folders, say: Callable[[str], None]) -> None:
         from workers.speech import checkpoint
 
+        checkpoint.require_package()
         checkpoint.locate(settings.model, folders, say)
 
     def load(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Fish(Worker):
         from workers.speech import checkpoint, codec, recordings, synthesis
         from workers.speech.generate import Loop
 
+        checkpoint.require_package()
         found = checkpoint.locate(self.settings.model, self.folders)
         torch.set_num_threads(max(1, self.settings.threads))
         try:

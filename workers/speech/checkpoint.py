@@ -90,14 +90,21 @@ def read_config(folder: Path) -> DualARConfig:
         raise _wrong("its config.json is damaged or incomplete") from exc
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Raises: ModelUnavailable."""
+def require_package() -> None:
+    """Raises: ModelUnavailable, with the command that installs it."""
     try:
-        from fish_speech.tokenizer import FishTokenizer
+        import fish_speech.tokenizer  # noqa: F401
     except ImportError as exc:
         raise ModelUnavailable(
             f"Speech needs the fish-speech package, which is not installed on this server. Run: {INSTALL}"
         ) from exc
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Raises: ModelUnavailable."""
+    require_package()
+    from fish_speech.tokenizer import FishTokenizer
+
     try:
         tokenizer: Tokenizer = FishTokenizer.from_pretrained(str(folder))
         tokenizer.get_token_id(_END)
