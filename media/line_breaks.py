@@ -24,7 +24,7 @@ LINE = 42
 UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 """Languages written without spaces between words or sentences."""
 
-SENTENCE, CLAUSE, CHUNK, PHRASE, WORD, BOUND, TORN = 0.0, 2.0, 3.0, 4.0, 6.0, 10.0, 40.0
+SENTENCE, CLAUSE, CHUNK, PHRASE, WORD, BOUND, TORN = 0.0, 2.0, 3.0, 5.0, 7.0, 11.0, 40.0
 """Prices of a break: after a sentence, after a clause, between two chunks, before a conjunction, between two words,
 after a word that leans on the next one, inside a word."""
 PAUSE = 300

@@ -36,9 +36,9 @@ GAP = 83
 PAUSE = 1500
 """Milliseconds of silence that no cue spans."""
 
-_CUE = 4.0
-"""Price of a cue: two short sentences are one."""
-_SENTENCE_INSIDE, _SILENCE_INSIDE = 3.0, 3.0
+_CUE, _FULL = 3.5, 4.0
+"""Price of a cue, and on top of two full lines; less for shorter ones, by the square: cues of a sentence are alike."""
+_SENTENCE_INSIDE, _SILENCE_INSIDE = 3.2, 3.0
 _SILENCE = 500
 """Milliseconds; shorter ones do not count as silence."""
 _LATE = 10.0
@@ -104,8 +104,9 @@ def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
         for end in range(begin + 1, reach[reach[begin]] + 1):
             if ends[end - 1] - start > LONGEST and end > begin + 1:
                 break
-            price = prices[end] + inside[end - 1]
-            read = (columns[end] - columns[begin]) * 1000 // SPEED
+            width = columns[end] - columns[begin]
+            price = prices[end] + inside[end - 1] + _FULL * (width / (2 * LINE)) ** 2
+            read = width * 1000 // SPEED
             late = (read if read > SHORTEST else SHORTEST) - (free[end] - start)
             if late > 0:
                 price += _LATE * late / 1000

@@ -167,6 +167,8 @@ def folder(tmp_path: Path) -> Path:
             shutil.copyfile(script.path, folder / name)
     (folder / "notes.md").write_text("no recording")
     (folder / ".a.mp4").write_text("hidden")
+    (folder / ".trash").mkdir()
+    (folder / ".trash" / "b.mp4").write_text("hidden")
     (folder / "inner" / "around").symlink_to(folder)
     (folder / "inner" / "loop.mp3").symlink_to("loop.mp3")
     return folder
@@ -175,7 +177,7 @@ def folder(tmp_path: Path) -> Path:
 def made(folder: Path) -> list[str]:
     """The files under a folder that are none of its fixture's, hidden ones too."""
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    return sorted(there - {"a.mp4", "inner/B.FLAC", "z.mp3", "notes.md", ".a.mp4"})
+    return sorted(there - {"a.mp4", "inner/B.FLAC", "z.mp3", "notes.md", ".a.mp4", ".trash/b.mp4"})
 
 
 def test_formats_are_written_beside_all_recordings_of_a_folder(server: Server, folder: Path) -> None:
@@ -259,6 +261,11 @@ def test_source_is_never_replaced(folder: Path) -> None:
     run = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "txt", "--overwrite", script)
     assert run.returncode == 1
     assert run.stderr == f"{script}: a.txt is a source itself; move it away or choose another format.\n"
+    for name in ("a.mp4", "a.mp3", "a.mp4.txt"):
+        shutil.copyfile(script, folder / name)
+    sources = [folder / name for name in ("a.mp4", "a.mp3", "a.mp4.txt")]
+    run = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "txt", "--overwrite", *sources)
+    assert f"{folder}/a.mp4: a.mp4.txt is a source itself" in run.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -70,7 +70,21 @@ WORDS = {
     "hi": ["नमस्ते", "दुनिया", "है।", "क्षत्रिय", "में"],
     "zh": ["我们", "去", "，", "北京", "2", "0", "24", "年", "！"],
     "km": ["ភាសាខ្មែរជាភាសាផ្លូវការរបស់ប្រទេសកម្ពុជា", "សួស្តី"],
-    None: ["👩\u200d👩\u200d👧", "👩\u200d", "👧", "🇩", "🇪", "👍🏽", "ok", "x" * 90, "}{\\an8}", "-->", "<i>", "&amp;"],
+    None: [
+        "👩\u200d👩\u200d👧",
+        "👩\u200d",
+        "👧",
+        "🇩",
+        "🇪",
+        "👍🏽",
+        "ok",
+        "x" * 90,
+        "}{\\an8}",
+        "-->",
+        "<i>",
+        "&amp;",
+        "\\new\\N",
+    ],
 }
 UNSPACED = {"ja", "th", "zh"}
 
@@ -183,7 +197,7 @@ def test_readers_get_the_same_text_and_times_from_each_format(
         for event, cue in zip(file, found, strict=True):
             plain = html.unescape(event.text) if name == "vtt" else event.text
             plain = plain.replace("｛", "{").replace("｝", "}")
-            assert plain.replace("\u2060", "").split(r"\N") == list(cue.lines)
+            assert [line.replace("\u2060", "") for line in plain.split(r"\N")] == list(cue.lines)
             tolerance = 5 if name == "ass" else 0
             assert abs(event.start - cue.start) <= tolerance
             assert abs(event.end - cue.end) <= tolerance
@@ -217,7 +231,16 @@ def test_sentences_are_cues_of_their_own_and_short_ones_share_one() -> None:
         "This is a sentence that fills most of a single line. And this one is also quite long, so it needs its own cue."
     )
     assert [cue[-1][-1] for cue in shown(cues(evenly(long, 8), "en"))] == [".", "."]
+    assert len(cues(evenly("I have never been there before. Have you ever been?", 6), "en")) == 2
     assert shown(cues(evenly("Yes. No. Maybe.", 1.5), "en")) == [("Yes. No. Maybe.",)]
+
+
+def test_cues_of_one_sentence_are_about_as_long() -> None:
+    text = "Mr. Quilter is the apostle of the middle classes and we are glad to welcome his gospel among us."
+    assert shown(cues(evenly(text, 6), "en")) == [
+        ("Mr. Quilter is the apostle", "of the middle classes"),
+        ("and we are glad", "to welcome his gospel among us."),
+    ]
 
 
 def test_japanese_breaks_at_its_marks_and_between_phrases() -> None:
@@ -228,6 +251,17 @@ def test_japanese_breaks_at_its_marks_and_between_phrases() -> None:
         ("今日はとても天気がいいので、",),
         ("公園でコーヒーを飲みながら", "新しい本を読みました。"),
     ]
+
+
+def test_pieces_of_latin_words_stay_together_among_wide_characters() -> None:
+    texts = ["私"] * 13 + ["Op", "en", "AI"] + ["は"] * 13
+    chunk = {
+        "start": 0.0,
+        "end": 6.0,
+        "text": "".join(texts),
+        "words": list(words_of(texts, False, [(0, 200)] * 29, 0)),
+    }
+    assert any("OpenAI" in line for cue in shown(cues([chunk], "ja")) for line in cue)
 
 
 def test_right_to_left_text_keeps_its_logical_order() -> None:
@@ -301,6 +335,20 @@ def test_text_that_looks_like_a_cue_stays_text() -> None:
     assert "&amp; 42" in found["vtt"]
     assert "<" not in found["vtt"]
     assert found["vtt"].count("-->") == found["srt"].count("-->") == len(cues(chunks, "en"))
+
+
+@pytest.mark.parametrize("text", ["from 00:00:01,000 to 00:00:02,000", "10:20.30 11:20.30", "x" * 42 + " 1234"])
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_numbers_and_times_that_are_said_are_not_taken_for_the_files_own(name: str, text: str) -> None:
+    written = exports({"chunks": [{"start": 0.0, "end": 4.0, "text": text}]}, [name], "en")[name]
+    (event,) = pysubs2.SSAFile.from_string(written, format_=name)
+    assert spelled(event.plaintext) == spelled(text)
+
+
+def test_control_characters_are_left_out() -> None:
+    chunks = [{"start": 0.0, "end": 4.0, "text": "a\x00b \x1b[1mc"}]
+    assert shown(cues(chunks, "en")) == [("ab [1mc",)]
+    assert exports({"chunks": chunks}, ["txt"], "en") == {"txt": "ab [1mc\n"}
 
 
 def test_braces_and_backslashes_are_text_in_substation_files() -> None:
