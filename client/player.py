@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from .job import AsyncJob
@@ -45,27 +47,26 @@ class Player:
 
         Raises: PlayerEnded; and as `AsyncJob.audio`.
         """
-        process = None
+        pieces = job.audio()
+        first = await anext(pieces, None)
+        if first is None:
+            return
+        process = await self._started(job.sample_rate or 0)
+        feeding = asyncio.create_task(_fed(process, first, pieces))
+        ended = asyncio.create_task(process.wait())
         try:
-            async for piece in job.audio():
-                process = process or await self._started(job.sample_rate or 0)
-                assert process.stdin is not None
-                process.stdin.write(piece)
-                await process.stdin.drain()
-            if process is None:
-                return
-            assert process.stdin is not None
-            process.stdin.close()
-            if await process.wait():
-                raise self._ended(process)
-        except (BrokenPipeError, ConnectionResetError) as exc:
-            assert process is not None
-            await process.wait()
-            raise self._ended(process) from exc
+            await asyncio.wait((feeding, ended), return_when=asyncio.FIRST_COMPLETED)
+            heard = feeding.done() and await feeding
+            if await ended or not heard:
+                raise PlayerEnded(
+                    f"{self.command.split()[0]} ended before the speech did (status {process.returncode}); "
+                    "see that it can play here, or write a file with -o."
+                )
         finally:
-            if process is not None and process.returncode is None:
+            feeding.cancel()
+            if process.returncode is None:
                 process.kill()
-                await process.wait()
+            await asyncio.gather(feeding, ended, return_exceptions=True)
 
     async def _started(self, rate: int) -> asyncio.subprocess.Process:
         # In a session of its own, or Ctrl-C would reach it too, and it would complain that its input broke off.
@@ -76,8 +77,15 @@ class Player:
             start_new_session=True,
         )
 
-    def _ended(self, process: asyncio.subprocess.Process) -> PlayerEnded:
-        return PlayerEnded(
-            f"{self.command.split()[0]} ended before the speech did (status {process.returncode}); "
-            "see that it can play here, or write a file with -o."
-        )
+
+async def _fed(process: asyncio.subprocess.Process, first: bytes, pieces: AsyncIterator[bytes]) -> bool:
+    """Whether the process took all of the sound."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(first)
+        async for piece in pieces:
+            process.stdin.write(piece)
+            await process.stdin.drain()
+        process.stdin.close()
+        return True
+    return False

@@ -134,6 +134,8 @@ async def _saved(job: AsyncJob, output: Path | None) -> None:
             if isinstance(event, Progress):
                 move(bar, "speaking", event)
     answer = await job.result()
+    if answer.get("cut"):
+        say("Not all of it was said: a sentence was longer than what can be said at once.")
     if output is not None:
         await asyncio.to_thread(write, output, answer["audio_data"])
 

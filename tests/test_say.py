@@ -1,13 +1,14 @@
-"""`optivus say` and `optivus voices`, in a process of their own, against a server whose voice is played."""
+"""`optivus say` and `optivus voices` against a server whose voice is played."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ import pytest
 from client.cli import main
 from tests.scripts import scripted_server
 from tests.servers import ROOT, Server
-from tests.test_cli import Terminal, optivus
+from tests.test_cli import Terminal
 from tests.test_client_speech import RATE, WORDS, Gate, frames, sound_of
+
+Optivus = Callable[..., tuple[int, str, str]]
+"""Arguments → exit status, standard output, standard error."""
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def say(server: Server, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    return optivus("say", "--server", server.url, *args, **env)
+@pytest.fixture
+def optivus(server: Server, capsys: pytest.CaptureFixture[str]) -> Optivus:
+    """The command in this process, asking the server."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        return main([*map(str, args), "--server", server.url]), *capsys.readouterr()
+
+    return run
 
 
 def player(folder: Path, script: str) -> str:
@@ -38,10 +48,16 @@ def player(folder: Path, script: str) -> str:
     return str(folder)
 
 
+def cancelled(server: Server) -> float:
+    """How many speeches were."""
+    with urllib.request.urlopen(f"{server.url}/metrics") as metrics:
+        found = re.search(r'optivus_jobs_finished_total{state="cancelled",type="fish"} (.*)', metrics.read().decode())
+    return float(found[1]) if found else 0.0
+
+
 @pytest.mark.parametrize(("ending", "begins"), [("MP3", b"ID3"), ("ogg", b"OggS")])
-def test_ending_of_the_file_says_the_format(server: Server, tmp_path: Path, ending: str, begins: bytes) -> None:
-    run = say(server, WORDS, "-o", tmp_path / f"out.{ending}")
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+def test_ending_of_the_file_says_the_format(optivus: Optivus, tmp_path: Path, ending: str, begins: bytes) -> None:
+    assert optivus("say", WORDS, "-o", tmp_path / f"out.{ending}") == (0, "", "")
     assert (tmp_path / f"out.{ending}").read_bytes().startswith(begins)
 
 
@@ -54,14 +70,15 @@ def test_text_comes_from_standard_input(server: Server, tmp_path: Path) -> None:
     assert (wrong.returncode, b"UTF-8" in wrong.stderr) == (2, True)
 
 
-def test_file_is_replaced_when_the_speech_is_there_and_not_before(server: Server, tmp_path: Path) -> None:
+def test_file_is_replaced_when_the_speech_is_there_and_not_before(optivus: Optivus, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     out.write_text("of an earlier run")
-    failed = say(server, WORDS, "-o", out, "--voice", "voice_of_nobody")
-    assert failed.returncode == 1
-    assert "reference_id" in failed.stderr
-    assert out.read_text() == "of an earlier run"
-    assert say(server, WORDS, "-o", out).returncode == 0
+    status, _, said = optivus("say", WORDS, "-o", out, "--voice", "voice_of_nobody")
+    assert status == 1
+    assert "reference_id" in said
+    with out.open() as earlier:
+        assert optivus("say", WORDS, "-o", out)[0] == 0
+        assert earlier.read() == "of an earlier run"
     assert frames(out.read_bytes()) == (RATE, sound_of(WORDS))
     assert list(tmp_path.iterdir()) == [out]
 
@@ -87,7 +104,8 @@ def test_speech_is_played_while_it_is_spoken_and_written_too(server: Server, tmp
 
 def test_ctrl_c_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> None:
     os.mkfifo(heard := tmp_path / "heard")
-    path = player(tmp_path / "bin", f"exec /bin/cat > {heard}")
+    path = player(tmp_path / "bin", f"exec > {heard}; /bin/cat; exec /bin/sleep 60")  # as one that plays its buffer
+    before = cancelled(server)
     with Gate(tmp_path) as gate:
         gate.open(1)
         terminal = Terminal("say", "--server", server.url, "--play", gate.text(WORDS), PATH=path)
@@ -97,55 +115,67 @@ def test_ctrl_c_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> N
             assert sound.read() == b""
         assert terminal.end() == 130
     assert terminal.lines == ["The speech: cancelled, on the server too."]
-    with urllib.request.urlopen(f"{server.url}/metrics") as metrics:
-        assert b'optivus_jobs_finished_total{state="cancelled",type="fish"} 1.0' in metrics.read()
+    assert cancelled(server) == before + 1
 
 
-def test_without_a_player_it_says_which_to_install(server: Server, tmp_path: Path) -> None:
-    run = say(server, WORDS, "--play", PATH=str(tmp_path))
-    assert run.returncode == 1
-    assert "ffplay" in run.stderr
-    assert "aplay" in run.stderr
+def test_without_a_player_it_says_which_to_install(
+    optivus: Optivus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, _, said = optivus("say", WORDS, "--play")
+    assert status == 1
+    assert "ffplay" in said
+    assert "aplay" in said
 
 
-def test_player_that_ends_early_is_named_and_the_file_is_written(server: Server, tmp_path: Path) -> None:
-    path = player(tmp_path / "bin", "exit 3")
+def test_player_that_ends_early_is_named_and_the_file_is_written(
+    optivus: Optivus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", player(tmp_path / "bin", "exit 3"))
     out = tmp_path / "out.pcm"
-    for arguments in ([], ["-o", out]):
-        run = say(server, WORDS, "--play", *arguments, PATH=path)
-        assert run.returncode == 1
-        assert run.stderr.startswith("aplay ended before the speech did (status 3);")
+    status, _, said = optivus("say", WORDS, "--play", "-o", out)
+    assert status == 1
+    assert said.startswith("aplay ended before the speech did (status 3);")
     assert out.read_bytes() == sound_of(WORDS)
 
 
-def test_speech_in_the_voice_of_a_recording(server: Server, tmp_path: Path) -> None:
+def test_speech_that_nobody_can_hear_is_cancelled(
+    server: Server, optivus: Optivus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", player(tmp_path / "bin", "exit 3"))
+    before = cancelled(server)
+    with Gate(tmp_path) as gate:
+        gate.open(1)
+        assert optivus("say", gate.text(WORDS), "--play")[0] == 1
+    assert cancelled(server) == before + 1
+
+
+def test_speech_in_the_voice_of_a_recording(optivus: Optivus, tmp_path: Path) -> None:
     recording = tmp_path / "me.wav"
     recording.write_bytes(b"1234567")
     out = tmp_path / "out.pcm"
-    run = say(server, WORDS, "--reference", recording, "--reference-text", "Me.", "-o", out)
-    assert run.returncode == 0
+    assert optivus("say", WORDS, "--reference", recording, "--reference-text", "Me.", "-o", out)[0] == 0
     assert out.read_bytes() == sound_of(WORDS, 7 + 3)
-    absent = say(server, WORDS, "--reference", tmp_path / "absent.wav", "-o", out)
-    assert (absent.returncode, absent.stderr) == (1, f"{tmp_path}/absent.wav: No such file or directory\n")
+    absent = optivus("say", WORDS, "--reference", tmp_path / "absent.wav", "-o", out)
+    assert absent == (1, "", f"{tmp_path}/absent.wav: No such file or directory\n")
 
 
-def test_voices_are_added_listed_and_deleted(server: Server, tmp_path: Path) -> None:
+def test_voices_are_added_listed_and_deleted(optivus: Optivus, tmp_path: Path) -> None:
     recording = tmp_path / "me.wav"
     recording.write_bytes(b"of the played voice only the text counts")
-    to = ("--server", server.url)
-    added = optivus("voices", *to, "add", recording, "--text", "Me.", "--name", "my own")
-    assert (added.returncode, added.stderr) == (0, "")
-    voice = added.stdout.strip()
-    [line] = optivus("voices", *to).stdout.splitlines()
+    status, voice, said = optivus("voices", "add", recording, "--text", "Me.", "--name", "my own")
+    assert (status, said) == (0, "")
+    voice = voice.strip()
+    [line] = optivus("voices")[1].splitlines()
     assert line.split() == [voice, "1.0", "s", *line.split()[3:5], "my", "own"]
     out = tmp_path / "out.pcm"
-    assert say(server, WORDS, "--voice", voice, "-o", out).returncode == 0
+    assert optivus("say", WORDS, "--voice", voice, "-o", out)[0] == 0
     assert out.read_bytes() == sound_of(WORDS, len("Me."))
-    assert optivus("voices", "delete", voice, *to).returncode == 0
-    assert optivus("voices", *to).stdout == ""
-    gone = optivus("voices", *to, "delete", voice)
-    assert gone.returncode == 1
-    assert "voice" in gone.stderr
+    assert optivus("voices", "delete", voice) == (0, "", "")
+    assert optivus("voices")[1] == ""
+    status, _, said = optivus("voices", "delete", voice)
+    assert status == 1
+    assert "voice" in said
 
 
 @pytest.mark.parametrize(
