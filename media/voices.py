@@ -76,7 +76,7 @@ class Voice:
     def shown(self) -> dict[str, Any]:
         """As `voices` lists it."""
         fields = ("reference_id", "name", "description", "duration", "created_at")
-        return {field: getattr(self, field) for field in fields}
+        return {**{field: getattr(self, field) for field in fields}, "duration": round(self.duration, 3)}
 
 
 _VOICE = pydantic.TypeAdapter(Voice)

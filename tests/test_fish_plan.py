@@ -143,6 +143,16 @@ def test_in_a_batch_a_recording_needs_its_text() -> None:
     assert refused["$error"]["error_code"] == "INVALID_INPUT"
 
 
+@pytest.mark.parametrize(
+    ("text", "transcripts", "told"), [("🙂", ["unused"], "holds no word"), (None, [" … "], "understood")]
+)
+def test_a_recordings_text_has_a_word_in_it(text: str | None, transcripts: list[str], told: str) -> None:
+    audio = FileRef("path", "/media/a.wav")
+    params = Fish.Params(reference_audio=audio, reference_text=text, transcripts=transcripts)
+    with pytest.raises(InvalidInput, match=told):
+        _ = params.recordings
+
+
 def test_without_whisper_the_workers_own_plan_serves() -> None:
     plans = load_plans({"fish": Fish}, max_items=10)
     assert not isinstance(plans["fish"], FishPlan)

@@ -114,11 +114,11 @@ class FishParams(Params):
 
 
 def _told(reference: Reference, field: str, heard: Iterator[str]) -> Reference:
-    if reference.text:
-        return reference
-    text = next(heard, None)
+    text = reference.text or next(heard, None)
     if text is None:
         raise InvalidInput("A reference needs its text here: send what is said in the recording.", field=field)
-    if not text.strip():
-        raise InvalidInput("No words were understood in the reference; send its text with it.", field=field)
-    return reference.model_copy(update={"text": text})
+    if any(map(str.isalnum, text)):
+        return reference.model_copy(update={"text": text})
+    if reference.text:
+        raise InvalidInput("The reference's text holds no word; send what is said in the recording.", field=field)
+    raise InvalidInput("No words were understood in the reference; send its text with it.", field=field)
