@@ -38,7 +38,8 @@ PAUSE = 1500
 
 _CUE, _FULL = 3.5, 4.0
 """Price of a cue, and on top of two full lines; less for shorter ones, by the square: cues of a sentence are alike."""
-_SENTENCE_INSIDE, _SILENCE_INSIDE = 3.2, 3.0
+_SENTENCE_INSIDE, _SILENCE_INSIDE = 3.2, 5.0
+"""Prices of a cue that goes on after a sentence, and through each second of silence."""
 _SILENCE = 500
 """Milliseconds; shorter ones do not count as silence."""
 _LATE = 10.0
@@ -122,11 +123,13 @@ def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
 
 def _inside(stretch: Sequence[Unit]) -> list[float]:
     """For each unit, what it costs a cue that began with the first to have gone on up to it."""
-    prices = (
-        _SENTENCE_INSIDE * (unit.price == SENTENCE) + _SILENCE_INSIDE * (unit.start - before.end >= _SILENCE)
-        for before, unit in itertools.pairwise(stretch)
-    )
-    return [0.0, *itertools.accumulate(prices)]
+
+    def price(before: Unit, unit: Unit) -> float:
+        silence = unit.start - before.end
+        said = _SENTENCE_INSIDE if unit.price == SENTENCE else 0.0
+        return said + (_SILENCE_INSIDE * silence / 1000 if silence >= _SILENCE else 0.0)
+
+    return [0.0, *itertools.accumulate(itertools.starmap(price, itertools.pairwise(stretch)))]
 
 
 def _reach(stretch: Sequence[Unit]) -> list[int]:

@@ -286,9 +286,17 @@ def test_words_that_do_not_spell_the_text_are_not_used() -> None:
 
 
 def test_no_cue_spans_a_long_pause() -> None:
-    found = cues(english(("before", 0.0, 0.5), ("after", 2.1, 2.6)), "en")
-    assert [(cue.lines, cue.start) for cue in found] == [(("before",), 0), (("after",), 2100)]
-    assert len(cues(english(("before", 0.0, 0.5), ("after", 1.9, 2.6)), "en")) == 1
+    """Not even between words that belong together."""
+    found = cues(english(("the", 0.0, 0.5), ("house", 2.1, 2.6)), "en")
+    assert [(cue.lines, cue.start) for cue in found] == [(("the",), 0), (("house",), 2100)]
+    assert shown(cues(english(("the", 0.0, 0.5), ("house", 1.9, 2.6)), "en")) == [("the house",)]
+
+
+def test_cue_rather_ends_than_goes_on_through_a_silence() -> None:
+    chunks = evenly("and we are glad to welcome his gospel", 2.5) + evenly(
+        "And so my fellow Americans,", 1.5, start=3.8
+    )
+    assert [cue.start for cue in cues(chunks, "en")] == [0, 3800]
 
 
 def test_cues_stay_in_the_silence_after_them_until_they_are_read() -> None:
