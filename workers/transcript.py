@@ -12,15 +12,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from media.line_breaks import UNSPACED
 from workers.base import Context
 from workers.hearing.units import Segment, Word
 
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
     from workers.hearing.pieces import Found, Heard
-
-UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
-"""Languages written without spaces between words or sentences."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

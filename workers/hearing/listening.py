@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from media import live
 from media.audio import SAMPLE_RATE
 from media.growing import BLOCK, Format, follow
+from media.line_breaks import UNSPACED
 from media.speech import Cut, Piece
 from media.utterances import Utterances
 from workers.base import MORE, Context, Run
 from workers.hearing.agreement import Agreement, Tentative
 from workers.hearing.pieces import Heard, Hearing, Share
 from workers.hearing.units import Evidence, Outcome, Unit
-from workers.transcript import UNSPACED, Transcript
+from workers.transcript import Transcript
 
 if TYPE_CHECKING:
     from media.audio import Audio
