@@ -191,19 +191,20 @@ def _spilled(result: Any, folders: Folders) -> Any:
 
     The small fields stay where later stages of a pipeline can refer to them.
     """
-    if isinstance(result, dict):
-        result = {
-            key: _blob(value, "bin", folders) if isinstance(value, bytes) else value for key, value in result.items()
-        }
-    encoded = _encoded(result)
-    if len(encoded) <= MAX_EVENT_BYTES:
-        return orjson.Fragment(encoded)
-    if isinstance(result, dict):
-        fields = {key: _encoded(value) for key, value in result.items()}
-        kept = {key: orjson.Fragment(part) for key, part in fields.items() if len(part) <= MAX_FIELD_BYTES}
-        if len(kept) * MAX_FIELD_BYTES <= MAX_EVENT_BYTES:
-            return {key: kept.get(key) or _blob(part, "json", folders) for key, part in fields.items()}
-    return _blob(encoded, "json", folders)
+    fields: dict[str, bytes] = {}
+    if isinstance(result, dict):  # each field is encoded once: one may be an hour of sound
+        for key, value in result.items():
+            fields[key] = _encoded(_blob(value, "bin", folders) if isinstance(value, bytes) else value)
+        result = {key: orjson.Fragment(part) for key, part in fields.items()}
+    if sum(map(len, fields.values())) <= MAX_EVENT_BYTES:
+        encoded = _encoded(result)
+        if len(encoded) <= MAX_EVENT_BYTES:
+            return orjson.Fragment(encoded)
+    small = {key for key, part in fields.items() if len(part) <= MAX_FIELD_BYTES}
+    if fields and len(small) * MAX_FIELD_BYTES <= MAX_EVENT_BYTES:
+        told = {key: result[key] if key in small else _blob(part, "json", folders) for key, part in fields.items()}
+        return orjson.Fragment(_encoded(told))
+    return _blob(_encoded(result), "json", folders)
 
 
 def _encoded(data: Any) -> bytes:
