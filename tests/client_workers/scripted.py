@@ -24,6 +24,9 @@ class Scripted(whisper.Whisper):
     def load(self) -> dict[str, Any]:
         return {"device": "cpu"}
 
+    def info(self) -> dict[str, Any]:
+        return {}
+
     def run(self, params: Any, ctx: Any) -> Any:
         script = json.loads(ctx.local(params.file).read_text())
         texts = script["texts"]
