@@ -22,7 +22,7 @@ from pipeline.transport import InlineTransport, Transport
 from pipeline.work_queue import WorkQueue
 from tests import drive
 from tests.toys.toy import Toy
-from workers.engine import Engine
+from workers.engine import PATIENCE, Engine
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -165,6 +165,29 @@ def test_who_comes_during_a_batch_goes_before_those_who_were_in_it(folders: Fold
     while engine.busy:
         engine.step()
     assert said == [["l"], ["s"], ["l"], ["s"], ["l"]]
+
+
+def test_who_listens_goes_first_but_holds_nobody_up_for_good(folders: Folders) -> None:
+    class Alone(Toy):
+        def fits(self, batch: list[str], unit: str) -> bool:
+            return False
+
+        def forward(self, units: list[str]) -> list[Any]:
+            said.extend(units)
+            return super().forward(units)
+
+    said: list[str] = []
+    worker = Alone(Toy.Settings(), folders)
+    worker.load()
+    engine = Engine(worker, lambda event: None)
+    engine.add(task("file", words=["file"] * 2, at_once=2))
+    for name in "ab":
+        engine.add(dataclasses.replace(task(name, words=[name] * 8), live=True))
+    while engine.busy:
+        engine.step()
+    assert said[:PATIENCE] == ["a", "b"] * (PATIENCE // 2)
+    assert said[PATIENCE] == "file"
+    assert said.count("file") == 2
 
 
 def test_a_worker_says_what_fits_into_a_batch(folders: Folders) -> None:

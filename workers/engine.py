@@ -8,7 +8,8 @@ A task that waits for more of its recording stands aside until there is some.
 
 A task that yields a list has several units waiting. Every task that waits gives one to a batch before any gives its
 second, so a long list fills batches without holding up the others. It is the turn of the task that was served longest
-ago; one that came while a batch was computed goes before those who were in it.
+ago; one that came while a batch was computed goes before those who were in it. Who listens to somebody goes before all
+others, but for those that were passed over `PATIENCE` times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from workers.base import MORE, AsyncWorker, Run, Worker
 from workers.context import CANCELLED, BaseEngine, Emit, TaskContext
 
 log = structlog.get_logger()
+
+PATIENCE = 6
+"""Steps that a task lets live ones go first: on a machine that many listeners keep busy others go on slowly."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -121,7 +125,7 @@ class Engine(BaseEngine):
                 self._go_on(task)
 
     def _next_batch(self) -> list[tuple[_Open, int]]:
-        waiting = sorted(self._open, key=lambda task: task.turn)
+        waiting = sorted(self._open, key=self._place)
         oldest = waiting[0]
         key = self._worker.key(oldest.units[oldest.waiting[0]])
         fitting = [
@@ -136,6 +140,11 @@ class Engine(BaseEngine):
                 batch.append((task, index))
                 units.append(unit)
         return batch
+
+    def _place(self, task: _Open) -> tuple[bool, float]:
+        """Lower is earlier."""
+        first = task.task.live or self._steps - task.turn > PATIENCE
+        return not first, task.turn
 
     def _forward(self, batch: list[tuple[_Open, int]]) -> list[Any]:
         """Results in order; an exception stands in the place of the unit that it concerns."""
