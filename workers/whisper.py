@@ -31,7 +31,6 @@ from workers.transcript import Transcript, silent
 
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
-    from workers.hearing.listening import Listening
     from workers.hearing.pieces import Heard, Share
 
 log = structlog.get_logger()
@@ -124,6 +123,7 @@ class Whisper(Worker):
     def __init__(self, settings: WhisperSettings, folders: Folders) -> None:
         super().__init__(settings, folders)
         self.batch = settings.batch
+        self._listeners = 0
 
     @classmethod
     def pull(cls, settings: WhisperSettings, folders: Folders, say: Callable[[str], None]) -> None:
@@ -140,6 +140,8 @@ class Whisper(Worker):
         path = whisper_weights.locate(self.settings.model, self.folders)
         try:
             device, index = _device(self.settings.device)
+            self._cuda = index if device == "cuda" else None
+            self._free_before = _free_memory(self._cuda)
             self._model = WhisperModel(
                 str(path),
                 device=device,
@@ -153,7 +155,7 @@ class Whisper(Worker):
         except Exception as exc:
             raise _unloadable(exc) from exc
         self._decoder = Decoder(self._model, self.settings.beam_size)
-        self._quick = Decoder(self._model, beam_size=1)
+        self._quick = Decoder(self._model, beam_size=1, quick=True)
         self._pace = Pace(SAMPLE_RATE) if device == "cpu" else None
         get_vad_model()
         local = Path(self.settings.model).expanduser()
@@ -169,7 +171,7 @@ class Whisper(Worker):
         self._check_language(params.language)
         path = ctx.local(params.file)
         if isinstance(params, WhisperTask) and params.format:
-            return (yield from self._listening(params, ctx, path).run())
+            return (yield from self._listen(params, ctx, path))
         file = probe(path)
         if params.missing_audio == "empty" and file.has_video and not file.has_audio:
             return exported(silent(file.duration), params)
@@ -199,11 +201,16 @@ class Whisper(Worker):
         hearing = Hearing(template, self._share(), tell)
         yield from hearing.run(transcript.unfinished(windows))
 
-    def _listening(self, params: WhisperTask, ctx: Context, path: Path) -> Listening:
+    def _listen(self, params: WhisperTask, ctx: Context, path: Path) -> Run:
         from workers.hearing.listening import Listening
 
         assert params.format, "its plan says what a recording is written in"
-        return Listening(ctx, path, params.format, params.sample_rate, self._template(params, params.language))
+        template = self._template(params, params.language)
+        self._listeners += 1
+        try:
+            return (yield from Listening(ctx, path, params.format, params.sample_rate, template).run())
+        finally:
+            self._listeners -= 1
 
     def _template(self, params: WhisperParams, language: str | None) -> Unit:
         """A unit of a recording, whatever its audio. language: the recording's, None while it is not known."""
@@ -226,13 +233,21 @@ class Whisper(Worker):
         return Share(self.batch, _RECORDING_SECONDS, encode_first=True)
 
     def key(self, unit: Unit) -> Hashable:
-        """CTranslate2 wants hints of one length and one temperature; encoding alone is soon done."""
-        if unit.audio is None or unit.encode_only:
-            return "turn" if unit.audio is None else "encode"
-        return len(unit.hints), unit.temperature, unit.quick
+        """CTranslate2 wants hints of one length and one temperature."""
+        if unit.audio is None:
+            return None
+        frames = self._quick.frames(unit.audio) if unit.quick else None
+        return len(unit.hints), unit.temperature, frames
+
+    def info(self) -> dict[str, Any]:
+        """What the device has had to give since the model was loaded; others may have taken or given some of it."""
+        free = _free_memory(self._cuda)
+        if free is None or self._free_before is None:
+            return {}
+        return {"vram_used_gb": round(max(0, self._free_before - free) / 1e9, 2)}
 
     def fits(self, batch: list[Unit], unit: Unit) -> bool:
-        return self._pace is None or self._pace.fits(batch, unit)
+        return self._pace is None or self._pace.fits(batch, unit, live=self._listeners > 0)
 
     def forward(self, units: list[Unit]) -> list[Any]:
         """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
@@ -301,6 +316,15 @@ def _compute_type(setting: str, device: str, index: int) -> str:
         return "int8"
     has = ctranslate2.get_supported_compute_types(device, index)
     return next((kind for kind in ("float16", "int8_float32") if kind in has), "default")
+
+
+def _free_memory(cuda: int | None) -> int | None:
+    """Bytes of a CUDA device that nobody uses. CTranslate2 does not tell; a torch without CUDA does not know."""
+    if cuda is None:
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(cuda)[0] if torch.cuda.is_available() else None
 
 
 def _cores() -> int:

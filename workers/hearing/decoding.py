@@ -28,6 +28,7 @@ _SAMPLES_OF_ONE = 5
 """Texts that a warm try samples, of which the likeliest counts."""
 _MAX_TOKENS = 448
 """Prompt and text; the text may have half of them."""
+_MAX_TEXT = _MAX_TOKENS // 2
 _HINT_TOKENS = _MAX_TOKENS // 2 - 1
 _LATEST_FIRST_WORD = 50
 """Timestamps (of 20 ms) before which the first segment has to begin."""
@@ -40,18 +41,25 @@ _LEAST_MISSED = SAMPLE_RATE // 2
 _LEAST_CUT_OFF = 2 * SAMPLE_RATE
 """The same of speech that goes on beyond it."""
 _BEFORE_SPEECH = SAMPLE_RATE // 5
+_FRAMES = 3000
+"""Frames that Whisper was trained to hear at once: 30 s."""
+_QUICK_SILENCE, _QUICK_STEP = 800, 500
+"""Frames of silence after the sound without which Whisper goes on writing, measured; lengths come in such steps."""
+_QUICK_TOKENS, _QUICK_TOKENS_PER_FRAME = 16, 0.2
+"""More than anybody says; a quick pass that repeats itself is to end soon."""
 _LEADING, _TRAILING = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - Chinese and Japanese
 """Punctuation that belongs to the word after and to the word before it."""
 
 
 class Decoder:
-    """One loaded model."""
+    """One loaded model. quick: for texts of the moment, greedy and without the silence up to 30 s."""
 
-    def __init__(self, model: WhisperModel, beam_size: int) -> None:
+    def __init__(self, model: WhisperModel, beam_size: int, *, quick: bool = False) -> None:
         from faster_whisper.transcribe import get_suppressed_tokens
 
         self._model = model
         self._beam_size = beam_size
+        self._quick = quick
         self._tokenizers: dict[tuple[str, str], Any] = {}
         self._suppressed = list(get_suppressed_tokens(self._tokenizer("en", "transcribe"), [-1]))
         self.on_cpu = model.model.device == "cpu"
@@ -64,6 +72,13 @@ class Decoder:
         before = wanted[1][len(hot) - _HINT_TOKENS :]
         return (tokenizer.sot_prev, *hot, *before) if hot or before else ()
 
+    def frames(self, audio: Any) -> int:
+        """How many frames of a piece are encoded; equally many for all that share a batch."""
+        if not self._quick:
+            return _FRAMES
+        wanted = len(audio) // _SAMPLES_PER_FRAME + _QUICK_SILENCE
+        return min(_FRAMES, -(-wanted // _QUICK_STEP) * _QUICK_STEP)
+
     def hear(self, units: list[Unit]) -> list[Outcome]:
         """One pass over each: units with audio, hints of one length and one temperature.
 
@@ -73,10 +88,11 @@ class Decoder:
         found = self._languages(units, encoded)
         heard: list[Outcome] = []
         ready = []
+        writing = not all(unit.encode_only for unit in units)
         for index, (unit, outcome) in enumerate(zip(units, found, strict=True)):
             then = dataclasses.replace(unit, encoded=encoded[index], encode_only=False, language=outcome.language)
             heard.append(dataclasses.replace(outcome, then=then))
-            if outcome.language is not None and not unit.encode_only:
+            if outcome.language is not None and writing:
                 ready.append(index)
         tries = self._generate([heard[index].then for index in ready])
         for index, one in zip(ready, tries, strict=True):
@@ -84,7 +100,7 @@ class Decoder:
         return heard
 
     def _encoded(self, units: list[Unit]) -> list[Any]:
-        """float32 (1, 1500, width) for each; one at a time on a CPU, where encoding together gains nothing."""
+        """float32 (1, frames / 2, width) for each; one at a time on a CPU, where encoding together gains nothing."""
         import ctranslate2
 
         made = [unit.encoded for unit in units]
@@ -101,11 +117,11 @@ class Decoder:
         return made
 
     def _mel(self, audio: Any) -> Any:
-        """float32 (1, n_mels, 3000)."""
+        """float32 (1, n_mels, frames)."""
         from faster_whisper.audio import pad_or_trim
 
         mel = self._model.feature_extractor(audio)[:, : len(audio) // _SAMPLES_PER_FRAME]
-        return pad_or_trim(mel)[np.newaxis]
+        return pad_or_trim(mel, self.frames(audio))[np.newaxis]
 
     def _languages(self, units: list[Unit], encoded: list[Any]) -> list[Outcome]:
         """Only the language of each outcome is decided, and maybe not even that."""
@@ -128,10 +144,12 @@ class Decoder:
         if temperature:
             how = {"beam_size": 1, "num_hypotheses": _SAMPLES_OF_ONE, "sampling_topk": 0}
             how["sampling_temperature"] = temperature
+        prompts = [[*unit.hints, *self._tokenizer(unit.language, unit.task).sot_sequence] for unit in units]
+        most = _QUICK_TOKENS + round(_QUICK_TOKENS_PER_FRAME * self.frames(units[0].audio))
         written = self._model.model.generate(
             _storage([unit.encoded for unit in units]),
-            [[*unit.hints, *self._tokenizer(unit.language, unit.task).sot_sequence] for unit in units],
-            max_length=_MAX_TOKENS,
+            prompts,
+            max_length=min(_MAX_TOKENS, len(prompts[0]) + most) if self._quick else _MAX_TOKENS,
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
@@ -158,7 +176,7 @@ class Decoder:
         tokenizer = self._tokenizer(unit.language, unit.task)
         tokens = unlooped(kept.tokens, tokenizer.timestamp_begin) if kept.repeats else kept.tokens
         frames = len(unit.audio) // _SAMPLES_PER_FRAME
-        parts = split(tokens, tokenizer.timestamp_begin, frames)
+        parts = split(tokens, tokenizer.timestamp_begin, frames, whole=len(kept.tokens) < _MAX_TEXT)
         segments = self._segments(unit, parts, frames)
         seek = parts.seek
         if unit.words and not parts.closed and segments and segments[-1].end > 0:

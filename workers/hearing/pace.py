@@ -14,8 +14,8 @@ from workers.hearing.units import Unit
 if TYPE_CHECKING:
     from media.audio import Audio
 
-TURN_SECONDS = 4.0
-"""A batch is not to take longer, if it has more than one piece."""
+TURN_SECONDS, LIVE_TURN_SECONDS = 4.0, 1.0
+"""A batch is not to take longer, if it has more than one piece; the latter while somebody is being listened to."""
 _ENCODING = 20.0
 """Encoding, which always hears 30 s, costs about as much as writing what is said in so many seconds."""
 _LONGER = 1.5
@@ -39,16 +39,16 @@ class Pace:
             latest = seconds / work
             self._pace = latest if self._pace is None else self._pace + _WEIGHT * (latest - self._pace)
 
-    def fits(self, batch: Sequence[Unit], unit: Unit) -> bool:
+    def fits(self, batch: Sequence[Unit], unit: Unit, *, live: bool) -> bool:
         """Whether a unit may join: not if it is much longer than the first, whose turn it is, nor beyond the bound."""
-        if unit.encode_only or self._seconds(unit.audio) > _LONGER * self._seconds(batch[0].audio) + _SHORT:
+        if batch[0].encode_only or self._seconds(unit.audio) > _LONGER * self._seconds(batch[0].audio) + _SHORT:
             return False
-        return self._pace is None or self._pace * self._work([*batch, unit]) <= TURN_SECONDS
+        longest = LIVE_TURN_SECONDS if live else TURN_SECONDS
+        return self._pace is None or self._pace * self._work([*batch, unit]) <= longest
 
     def _work(self, units: Sequence[Unit]) -> float:
-        heard = [unit for unit in units if unit.audio is not None]
-        writing = sum(self._seconds(unit.audio) for unit in heard if not unit.encode_only)
-        return writing + _ENCODING * sum(unit.encoded is None for unit in heard)
+        writing = 0.0 if all(unit.encode_only for unit in units) else sum(self._seconds(unit.audio) for unit in units)
+        return writing + _ENCODING * sum(unit.encoded is None for unit in units)
 
     def _seconds(self, audio: Audio | None) -> float:
         return 0.0 if audio is None else len(audio) / self._rate

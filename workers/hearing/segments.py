@@ -1,8 +1,8 @@
 """Whisper's tokens as segments: cut at its timestamps, without what it repeats; pure.
 
     <|0.00|> Hello there. <|1.20|> <|1.40|> How are <|2.00|> <|2.00|> you          (timestamps come in pairs)
-    └──── a segment ────────────┘ └── a segment ──────────┘ └ unfinished: heard again from 2.00 on
-
+    └──── a segment ────────────┘ └── a segment ──────────┘ └ up to the piece's end, since a piece ends in silence;
+                                                              heard again from 2.00 on if Whisper ran out of tokens
 A timestamp alone at the end says that nobody speaks after it.
 """
 
@@ -35,12 +35,15 @@ class Split(NamedTuple):
     closed: bool
 
 
-def split(tokens: Sequence[int], first_timestamp: int, frames: int) -> Split:
-    """first_timestamp: the token of 0 s; all after it are timestamps. frames: of the piece, 10 ms each."""
+def split(tokens: Sequence[int], first_timestamp: int, frames: int, *, whole: bool = True) -> Split:
+    """first_timestamp: the token of 0 s; all after it are timestamps. frames: of the piece, 10 ms each.
+
+    whole: Whisper wrote all that it had to say, rather than as much as it may.
+    """
     stamped = [token >= first_timestamp for token in tokens]
     closed = len(tokens) >= 2 and stamped[-1] and not stamped[-2]
     ends = [i for i in range(1, len(tokens)) if stamped[i] and stamped[i - 1]]
-    if not ends:
+    if not ends:  # no matter how long it is, there is no place to go on from
         return Split((_whole(tokens, first_timestamp, frames),), frames, closed)
     if closed:
         ends.append(len(tokens))
@@ -50,6 +53,10 @@ def split(tokens: Sequence[int], first_timestamp: int, frames: int) -> Split:
         times = [(token - first_timestamp) * TIMESTAMP_SECONDS for token in (part[0], part[-1])]
         spans.append(Span(times[0], times[1], part))
     last = tokens[ends[-1] - 1] - first_timestamp
+    rest = tuple(tokens[ends[-1] :])
+    if whole and not closed and len(rest) > 1 and last * FRAMES_PER_TIMESTAMP < frames:
+        spans.append(Span(last * TIMESTAMP_SECONDS, frames * FRAME_SECONDS, rest))
+        return Split(tuple(spans), frames, closed)
     return Split(tuple(spans), frames if closed else last * FRAMES_PER_TIMESTAMP, closed)
 
 

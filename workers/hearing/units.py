@@ -125,7 +125,8 @@ class Unit:
     audio: float32, mono, 16 kHz, at most 30 s. speech: where in it somebody speaks, None if that is not known.
     language: None to detect it. hints: tokens that stand before the prompt.
     evidence: of the pieces before, while the language is open. each: every piece has a language of its own.
-    quick: a text for the moment, greedy, of which only the first pass counts. encode_only: stop before the text.
+    quick: a text for the moment, greedy, of which only the first pass counts. encode_only: stop before the text,
+    unless others in the batch write theirs.
     encoded: (1, 1500, width), if an earlier pass made it. tried: of colder passes.
     """
 
