@@ -298,7 +298,12 @@ def spoil(folder: Path, kind: str) -> str:
     """The name of a recording that is no voice's."""
     path = folder / f"{kind}.wav"
     source = np.asarray(np.random.RandomState(0).standard_normal(3 * 16000) / 10, dtype=np.float32)
-    made = {"silence": np.zeros_like(source), "noise": source, "click": source[:3200], "hour": np.tile(source, 200)}
+    made = {
+        "silence": np.zeros_like(source),
+        "noise": source,
+        "click": source[:3200],
+        "ten_minutes": np.tile(source, 200),
+    }
     if kind == "text":
         path.write_text("This is no recording.")
     else:
@@ -313,7 +318,7 @@ def spoil(folder: Path, kind: str) -> str:
         ("silence", "INVALID_INPUT"),
         ("noise", "INVALID_INPUT"),
         ("click", "INVALID_INPUT"),
-        ("hour", "INVALID_INPUT"),
+        ("ten_minutes", "INVALID_INPUT"),
         ("text", "UNSUPPORTED_MEDIA"),
     ],
 )
