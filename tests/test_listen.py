@@ -309,9 +309,12 @@ def test_the_stable_part_only_grows(talk: tuple[Any, list[Any], Listener]) -> No
             assert (earlier["text"], earlier["stable"]) != (later["text"], later["stable"])
 
 
-def test_passes_in_between_are_quick_and_at_most_one_a_second(talk: tuple[Any, list[Any], Listener]) -> None:
+def test_passes_in_between_are_quick_and_at_most_one_a_second(
+    talk: tuple[Any, list[Any], Listener], worker: Whisper
+) -> None:
     _, units, _ = talk
     quick = [unit for unit in units if unit.quick]
+    assert max(worker._quick.frames(unit.audio) for unit in quick) <= 2000  # of 3000
     assert 5 <= len(quick) <= len(SPEECH) / SAMPLE_RATE + 4  # and one for each pause
     assert not any(unit.words for unit in quick)
 
