@@ -19,10 +19,12 @@ import uvloop
 from aiohttp import web
 
 from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
+from gateway.answers import answer_errors, same_origin, tell_origin
 from gateway.auth import Tokens
 from gateway.docs import Docs
+from gateway.files import FileDoor
 from gateway.health import Health
-from gateway.http import HttpDoor, answer_errors, same_origin
+from gateway.http import HttpDoor
 from gateway.socketio import SocketDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
@@ -80,8 +82,10 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     app = web.Application(
         client_max_size=MAX_CONTENT_BYTES, middlewares=[same_origin(settings.cors_origins), answer_errors]
     )
+    app.on_response_prepare.append(tell_origin)
     sockets.attach(app)
-    HttpDoor(road, ledger, tokens, folders, health, int(settings.max_upload_gb * 1e9)).attach(app)
+    HttpDoor(road, ledger, tokens, folders, health).attach(app)
+    FileDoor(ledger, tokens, folders, limits.file_bytes).attach(app)
     Docs(plans, version()).attach(app)
 
     stopping = _stop_signal()

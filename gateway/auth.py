@@ -46,3 +46,12 @@ class Tokens:
             return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
         except (jwt.InvalidTokenError, KeyError) as exc:
             raise Unauthorized("This token is not one of this server's; connect without one to get a new one.") from exc
+
+    def of_header(self, authorization: str | None) -> Identity:
+        """Who an HTTP request is from, by its `Authorization`; none is a new client's. Raises: Unauthorized."""
+        if authorization is None:
+            return self.issue()[0]
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("Send the token as 'Authorization: Bearer …'.")
+        return self.read(token.strip())

@@ -17,13 +17,13 @@ RETRY_AFTER_SECONDS = 5
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
     """open_jobs, open_jobs_per_client: unfinished jobs; deadline_seconds: from acceptance to the final answer;
-    recording_bytes: of what a client sends while its job runs.
+    file_bytes: of an upload, and of a recording that is sent while its job runs.
     """
 
     open_jobs: int = 1000
     open_jobs_per_client: int = 100
     deadline_seconds: float = 24 * 3600.0
-    recording_bytes: int = 10 * 10**9
+    file_bytes: int = 10 * 10**9
 
 
 class Places:

@@ -76,7 +76,7 @@ class ResultQueue:
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
         self._deadlines = Deadlines(self._open, self._late)
-        self.recordings = Recordings(intake.folders, transport.more, limits.recording_bytes)
+        self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import numpy as np
 import orjson
 import pytest
 from multidict import CIMultiDictProxy
 
+from media.voices import Voices
 from tests.conftest import LISTED_ORIGIN, MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import Gate, Peer
 from tests.servers import Server
@@ -349,3 +351,16 @@ async def test_listed_origin_may_use_everything(call: Call, token: str) -> None:
         reply = await call("GET", path, token, headers=origin)
         assert reply.headers.getall("Access-Control-Allow-Origin") == [LISTED_ORIGIN], path
         assert "Access-Control-Allow-Credentials" not in reply.headers
+
+
+async def test_voices_are_listed_and_deleted_by_their_owner(call: Call, contract_server: Server) -> None:
+    store = Voices(contract_server.folder / "voices_dir")
+    sound = np.sin(np.arange(16000, dtype=np.float32))
+    mine, others = (store.save(owner, sound, 16000, "hm", owner) for owner in ("local", "ann"))
+    listed = (await call("GET", "/voices")).body["voices"]
+    assert mine.shown() in listed
+    assert others.shown() not in listed
+    assert (await call("DELETE", f"/voices/{others.reference_id}")).body["error_code"] == "VOICE_NOT_FOUND"
+    assert (await call("DELETE", f"/voices/{mine.reference_id}")).body == {"deleted": True}
+    assert (await call("DELETE", f"/voices/{mine.reference_id}")).status == 404
+    assert store.find(others.reference_id, "ann") == others

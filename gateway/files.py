@@ -1,0 +1,128 @@
+"""The HTTP door's files: uploads streamed to the disk, and what the server keeps for its owners streamed back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
+
+from gateway.answers import reply
+from gateway.auth import Tokens
+from media.files import Folders
+from pipeline import ledger as rows
+from pipeline.database import Conflict
+from pipeline.errors import FileNotFound, InvalidInput, TooLarge
+from pipeline.intake import new_upload
+from pipeline.ledger import FileRow, Ledger
+
+CHUNK_BYTES = 1 << 20
+MAX_NAME = 255
+
+
+class FileDoor:
+    """The routes under /files. max_upload: bytes."""
+
+    def __init__(self, ledger: Ledger, tokens: Tokens, folders: Folders, max_upload: int) -> None:
+        self._ledger = ledger
+        self._tokens = tokens
+        self._folders = folders
+        self._max_upload = max_upload
+
+    def attach(self, app: web.Application) -> None:
+        app.add_routes(
+            [
+                web.post("/files", self._upload),
+                web.get("/files/{file_id}", self._download),
+                web.delete("/files/{file_id}", self._delete),
+            ]
+        )
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        """Keep a file, sent as field `file` of a form; answers its `file_id`."""
+        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        part = await _file_part(request)
+        file_id, path = new_upload(self._folders)
+        try:
+            size = await self._receive(part, path)
+            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
+            await self._ledger.commit(rows.file_added(FileRow(file_id, owner, str(path), name, size, time.time())))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return reply({"file_id": file_id, "size": size, "name": name}, 201)
+
+    async def _receive(self, part: BodyPartReader, path: Path) -> int:
+        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
+        size = 0
+        with path.open("xb") as file:
+            while chunk := await _next_chunk(part):
+                size += len(chunk)
+                if size > self._max_upload:
+                    raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
+                await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        if not part.at_eof():
+            raise InvalidInput("The upload was cut short; send it again.", field="file")
+        if not size:
+            raise InvalidInput("The uploaded file is empty.", field="file")
+        return size
+
+    async def _own_file(self, request: web.Request) -> FileRow:
+        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        file_id = request.match_info["file_id"]
+        row = await self._ledger.read(lambda db: rows.file_row(db, file_id))
+        if row is None or row.owner != owner:
+            raise FileNotFound(f"There is no upload {file_id!r}.", field="file_id")
+        return row
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        """The content of an upload."""
+        row = await self._own_file(request)
+        # Somebody else's bytes on our origin: never rendered, always saved.
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": "attachment",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return web.FileResponse(row.path, headers=headers)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        """Delete an upload."""
+        row = await self._own_file(request)
+        try:
+            await self._ledger.commit(rows.file_removed(row.id))
+        except Conflict as exc:  # somebody else was faster
+            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
+        await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
+        return reply({"deleted": True})
+
+
+async def _file_part(request: web.Request) -> BodyPartReader:
+    if not (request.content_type or "").startswith("multipart/"):
+        raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
+    with _malformed_is_refused():
+        async for part in await request.multipart():
+            if isinstance(part, BodyPartReader) and part.name == "file":
+                return part
+    raise InvalidInput("The multipart body has no field 'file'.", field="file")
+
+
+async def _next_chunk(part: BodyPartReader) -> bytes:
+    with _malformed_is_refused():
+        return await part.read_chunk(CHUNK_BYTES)
+
+
+@contextmanager
+def _malformed_is_refused() -> Iterator[None]:
+    """Around whatever reads a multipart body: aiohttp has an exception of its own for each way to break one."""
+    try:
+        yield
+    except (ValueError, RuntimeError, HttpProcessingError) as exc:
+        raise InvalidInput("The multipart body is malformed.", field="file") from exc
