@@ -2,7 +2,8 @@
 
     float32 ─▶ as_int16 ─┬▶ pieces of a stream
                          ├▶ WavFile: on disk, growing as the sound comes
-                         └▶ encoded: wav, pcm, mp3 or opus, in memory
+                         ├▶ Encoder: mp3 or opus in memory, growing too
+                         └▶ encoded: a whole sound as wav, pcm, mp3 or opus
 
 Everything after `as_int16` is made of the same 16-bit samples, so the pieces of a stream, joined, are the file.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import wave
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -93,42 +93,55 @@ class WavFile:
         self.close()
 
 
-def encoded(samples: Samples, sample_rate: int, kind: Kind) -> bytes:
-    """A whole file of this sound; `pcm` is the bare samples, little-endian.
+class Encoder:
+    """An mp3 or Ogg Opus file in memory that grows with the sound, so that nobody waits for all of it at the end.
 
-    mp3 and opus play for as long as the samples do: what their encoders add before and after is marked to be skipped.
+    It plays for as long as the samples do: what an encoder adds before and after is marked to be skipped.
     """
+
+    def __init__(self, sample_rate: int, kind: Literal["mp3", "opus"]) -> None:
+        codec = _CODECS[kind]
+        rate = next((rate for rate in codec.rates if rate >= sample_rate), codec.rates[-1])
+        self._rate, self._samples = sample_rate, 0
+        self._file = BytesIO()
+        self._container = av.open(self._file, "w", format=codec.container)
+        self._stream: Any = self._container.add_stream(codec.name, rate=rate, layout="mono", options=codec.options)
+        self._stream.bit_rate = codec.bit_rate
+        self._resampler = av.AudioResampler(self._stream.codec_context.format.name, "mono", rate)
+
+    def append(self, samples: Samples) -> None:
+        for start in range(0, len(samples), _BLOCK_SAMPLES):
+            block = np.ascontiguousarray(samples[np.newaxis, start : start + _BLOCK_SAMPLES])
+            frame = av.AudioFrame.from_ndarray(block, "s16", "mono")
+            frame.sample_rate, frame.pts = self._rate, self._samples
+            self._samples += block.size
+            self._write(frame)
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        self.append(np.zeros(max(0, self._rate // 100 - self._samples), np.int16))  # for less, some write nothing
+        self._write(None)
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._file.getvalue()
+
+    def _write(self, frame: Any) -> None:
+        for resampled in self._resampler.resample(frame):
+            self._container.mux(self._stream.encode(resampled))
+
+
+def encoded(samples: Samples, sample_rate: int, kind: Kind) -> bytes:
+    """A whole file of this sound; `pcm` is the bare samples, little-endian."""
     if kind == "pcm":
         return _little_endian(samples)
-    made = BytesIO()
     if kind == "wav":
+        made = BytesIO()
         with _mono(made, sample_rate) as file:
             file.writeframes(_little_endian(samples))
-    else:
-        _encode(samples, sample_rate, _CODECS[kind], made)
-    return made.getvalue()
-
-
-def _encode(samples: Samples, sample_rate: int, codec: _Codec, into: BytesIO) -> None:
-    samples = np.pad(samples, (0, max(0, sample_rate // 100 - len(samples))))  # for less, encoders may write nothing
-    rate = next((rate for rate in codec.rates if rate >= sample_rate), codec.rates[-1])
-    with av.open(into, "w", format=codec.container) as container:
-        stream: Any = container.add_stream(codec.name, rate=rate, layout="mono", options=codec.options)
-        stream.bit_rate = codec.bit_rate
-        for frame in _resampled(samples, sample_rate, stream.codec_context.format.name, rate):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _resampled(samples: Samples, sample_rate: int, form: str, rate: int) -> Iterator[Any]:
-    """Frames as an encoder wants them."""
-    resampler = av.AudioResampler(form, "mono", rate)
-    for start in range(0, len(samples), _BLOCK_SAMPLES):
-        block = np.ascontiguousarray(samples[np.newaxis, start : start + _BLOCK_SAMPLES])
-        frame = av.AudioFrame.from_ndarray(block, "s16", "mono")
-        frame.sample_rate, frame.pts = sample_rate, start
-        yield from resampler.resample(frame)
-    yield from resampler.resample(None)
+        return made.getvalue()
+    encoder = Encoder(sample_rate, kind)
+    encoder.append(samples)
+    return encoder.finish()
 
 
 def _mono(file: Any, sample_rate: int) -> wave.Wave_write:

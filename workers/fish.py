@@ -181,9 +181,9 @@ class Fish(Worker):
         speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx))
         speaker.check(pieces)
         progress = speaking.Progress(ctx, pieces)
-        with Delivery(ctx, self.folders, self._codec.sample_rate, params.stream) as delivery:
+        with Delivery(ctx, self.folders, self._codec.sample_rate, params.stream, params.audio_format) as delivery:
             cut = yield from speaker.speak(pieces, delivery, progress)
-            answer = delivery.finish(params.audio_format)
+            answer = delivery.finish()
         return {**answer, "cut": True} if cut else answer
 
     def _pieces(self, text: str, longest: int) -> Sequence[Piece]:

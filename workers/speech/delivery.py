@@ -1,6 +1,7 @@
 """Sound on its way out of the worker: one file, the events of a stream, the samples of the answer, all the same ones.
 
     float32 ─▶ Joiner ─▶ as_int16 ─┬▶ the wav file, growing in the task's folder; moved to FS_PATH when it is whole
+                                   ├▶ mp3 or opus, encoded as it comes: at the end it would hold up everybody else
                                    └▶ pieces of 40 to 100 ms ─▶ ctx.audio
 
 A later attempt makes everything again and tells what was not told: its pieces go on at the sample where the last one
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from media.encode import Kind, Samples, WavFile, as_int16, encoded
+from media.encode import Encoder, Kind, Samples, WavFile, as_int16
 from media.files import Folders
 from workers.base import Context
 from workers.speech.joints import Joiner
@@ -31,18 +32,22 @@ LONGEST_SECONDS = 0.1
 FIRST_SECONDS = 0.01
 """The first event is what there is: of the first frame, 46 ms, the joiner holds back some."""
 
+Format = Literal["list", "none"] | Kind
+
 _EMPTY: Samples = np.empty(0, dtype=np.int16)
 
 
 class Delivery:
     """The sound of one answer. Use it as a context manager: its file is closed whatever happens."""
 
-    def __init__(self, ctx: Context, folders: Folders, sample_rate: int, stream: bool) -> None:
+    def __init__(self, ctx: Context, folders: Folders, sample_rate: int, stream: bool, audio_format: Format) -> None:
         self._ctx = ctx
         self._rate = sample_rate
         self._target = folders.speech / f"tts_{hashlib.sha256(ctx.key.encode()).hexdigest()[:24]}.wav"
         self._joiner = Joiner(sample_rate)
         self._wav = WavFile(ctx.workdir / self._target.name, sample_rate)
+        self._format = audio_format
+        self._encoder = Encoder(sample_rate, audio_format) if audio_format in ("mp3", "opus") else None
         self._stream = stream
         self._index = len(ctx.finished)
         self._told = ctx.finished[-1]["end"] if ctx.finished else 0
@@ -57,27 +62,32 @@ class Delivery:
         """A piece of text has been said, and seconds of silence follow."""
         self._take(self._joiner.end_piece(pause))
 
-    def finish(self, audio_format: Literal["list", "none"] | Kind) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """The answer, once every piece was said; the file lies where it stays, and belongs to the job's owner."""
         self._take(self._joiner.finish())
         self._tell(last=True)
         self._wav.close()
         duration = self._wav.duration
         answer: dict[str, Any] = {"fish": str(self._target), "sample_rate": self._rate, "duration": round(duration, 3)}
-        if audio_format != "none":
-            answer["audio_data"] = self._data(_read(self._wav.path), audio_format)
+        if self._format != "none":
+            answer["audio_data"] = self._data()
         _move(self._wav.path, self._target)
         self._ctx.made(self._target, self._target.name)
         return answer
 
-    def _data(self, samples: Samples, audio_format: Literal["list"] | Kind) -> npt.NDArray[np.float32] | bytes:
-        if audio_format == "list":
-            return samples.astype(np.float32) / np.float32(2**15)
-        return encoded(samples, self._rate, audio_format)
+    def _data(self) -> npt.NDArray[np.float32] | bytes:
+        if self._encoder is not None:
+            return self._encoder.finish()
+        if self._format == "wav":
+            return self._wav.path.read_bytes()
+        samples = _read(self._wav.path)
+        return samples.tobytes() if self._format == "pcm" else samples.astype(np.float32) / np.float32(2**15)
 
     def _take(self, sound: npt.NDArray[np.float32]) -> None:
         samples = as_int16(sound)
         self._wav.append(samples)
+        if self._encoder is not None:
+            self._encoder.append(samples)
         if self._stream:
             unheard = samples[max(0, self._told - self._made) :]
             self._waiting = np.concatenate([self._waiting, unheard])
@@ -105,7 +115,7 @@ class Delivery:
 
 def _read(path: Path) -> Samples:
     with wave.open(str(path), "rb") as file:
-        return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16, copy=False)
+        return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
 
 
 def _move(path: Path, target: Path) -> None:
