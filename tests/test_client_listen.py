@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ from media.audio import SAMPLE_RATE, decode
 from tests.proxy import Proxy
 from tests.recordings import EXAMPLE
 from tests.servers import Server
+from tests.test_readme import ADDRESS, example
 
-SOUND = (np.concatenate(list(decode(EXAMPLE)))[: 3 * SAMPLE_RATE] * 32767).astype("<i2").tobytes()
+SPEECH = np.concatenate(list(decode(EXAMPLE)))[: 3 * SAMPLE_RATE]
+SOUND = (SPEECH * 32767).astype("<i2").tobytes()
 PIECE = SAMPLE_RATE
 """Half a second."""
 
@@ -69,6 +74,18 @@ async def test_a_sender_waits_while_the_connection_is_lost(contract_server: Serv
                     await mic.send(bytes(LIMIT // 4))
         assert lost.value.code == "SERVER_UNREACHABLE"
         assert len(mic._kept) <= 2 * LIMIT
+
+
+async def test_readmes_programs_write_down_what_they_hear(contract_server: Server, tmp_path: Path) -> None:
+    async with Proxy(contract_server) as proxy:
+        program = tmp_path / "listen.py"
+        program.write_text(example("listen-python").replace(ADDRESS, proxy.url))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await process.communicate(SOUND)
+        assert printed.decode().endswith("\n3.0 s\n")
+        assert len(printed.splitlines()) >= 2
 
 
 def test_a_program_without_a_loop_can_listen(url: str) -> None:

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from media.audio import SAMPLE_RATE, decode
 from tests.proxy import Proxy
+from tests.recordings import EXAMPLE, write
 from tests.scripts import scripted_server
 from tests.servers import ROOT, Server
 from tests.test_client_speech import RATE, WORDS, sound_of
@@ -127,3 +130,18 @@ async def test_readmes_player_schedules_every_sample_once_also_after_a_cut(
     assert [start for start, _ in heard["pieces"]] == ends[:-1]
     assert ends[-1] == pytest.approx(0.1 + len(sound_of(WORDS)) / 2 / RATE)
     assert heard["refused"]
+
+
+async def test_readmes_page_sends_again_what_a_lost_connection_took(
+    contract_server: Server, node: Node, tmp_path: Path
+) -> None:
+    speech = np.concatenate(list(decode(EXAMPLE)))[: 3 * SAMPLE_RATE]
+    recording = write(tmp_path / "recording.webm", np.repeat(speech, 3), "libopus")
+    async with Proxy(contract_server) as proxy:
+        program = example("listen-javascript").replace(ADDRESS, proxy.url) + (JS / "listen.mjs").read_text()
+        lost = proxy.lose(b'"received"', cut=True)
+        command = [node.node, "--input-type=module", "-", str(recording)]
+        heard = json.loads(await asyncio.to_thread(node.run, command, input=program))
+        assert lost.is_set()
+    assert heard["answer"]["duration"] == pytest.approx(len(speech) / SAMPLE_RATE, abs=0.05)
+    assert heard["shown"] == [chunk["text"] for chunk in heard["answer"]["chunks"]] != []
