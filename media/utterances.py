@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from media.audio import SAMPLE_RATE, Audio
-from media.speech import JOIN_GAP, MAX_PIECE, Piece, Span, pack, split
+from media.speech import JOIN_GAP, MAX_PIECE, Piece, Span, split
 
 _LONG = 8 * SAMPLE_RATE
 _END_SILENCE, _END_SILENCE_SHORT = SAMPLE_RATE * 3 // 5, SAMPLE_RATE * 6 // 5
@@ -76,7 +76,7 @@ class Utterances:
             self._seen = self._begin + len(self._held)
             ended += self._end()
         speech = [span for utterance in ended for span in utterance.speech]
-        pieces = [self._piece(span, speech) for span in pack([utterance.span for utterance in ended], JOIN_GAP)]
+        pieces = [self._piece(span, speech) for span in _joined([utterance.span for utterance in ended])]
         self._forget()
         return pieces
 
@@ -140,6 +140,17 @@ class _Ended(NamedTuple):
 
     span: Span
     speech: list[Span]
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Neighbours as one, with the silence between them, while it is not long and they fit into MAX_PIECE."""
+    joined: list[Span] = []
+    for span in spans:
+        if joined and span.end - joined[-1].start <= MAX_PIECE and span.start - joined[-1].end <= JOIN_GAP:
+            joined[-1] = Span(joined[-1].start, span.end)
+        else:
+            joined.append(span)
+    return joined
 
 
 class _Detector:
