@@ -3,6 +3,7 @@
     optivus transcribe FILE…     upload, transcribe, print; many files one after another, folders with all they hold
       --format srt,vtt           write files beside the sources instead; a second run does only what is missing
     optivus say TEXT             speak: play it while it is being spoken, write it to a file, or both
+    optivus listen               write down what is said into the microphone, while it is said
     optivus voices               the saved voices: list, add, delete
     optivus models pull          on the server's machine: fetch the models' weights before the first request
 
@@ -24,6 +25,7 @@ from typing import Any
 from .aio import DEFAULT_URL
 from .beside import FORMATS, Beside, Files, missing, sources_of
 from .console import say
+from .microphone import listen
 from .speech import ENDINGS, Speech, add_voice, delete_voice, list_voices, speak
 from .transcribe import Options, Output, say_failed, transcribe
 
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--overwrite", action="store_true", help="with --format: replace files that are there")
     files.set_defaults(run=_transcribe, refuse=files.error)
 
+    _add_listen(commands)
     _add_say(commands)
     _add_voices(commands)
     models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
@@ -80,6 +83,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     pull.set_defaults(run=_pull)
     return parser
+
+
+def _add_listen(commands: Any) -> None:
+    microphone = commands.add_parser("listen", help="the microphone to text, until Ctrl-C", allow_abbrev=False)
+    microphone.add_argument("--server", default=DEFAULT_URL, metavar="URL", help="the server's address (%(default)s)")
+    microphone.add_argument(
+        "--language", metavar="L", help="the spoken language, e.g. en or ja; detected when not given"
+    )
+    microphone.add_argument("--translate", action="store_true", help="into English")
+    microphone.set_defaults(run=_listen)
+
+
+def _listen(args: argparse.Namespace) -> int:
+    options = {"language": args.language, "task": "translate" if args.translate else "transcribe"}
+    return _status(listen(args.server, options))
 
 
 def _add_say(commands: Any) -> None:
