@@ -1,11 +1,13 @@
 """From texts to sound, a frame at a time: the loop and the codec as one, for the speech of several requests at once.
 
-    say(prompt) ─▶ Saying ─▶ advance([saying, …]): one frame each ─▶ loop.step ─▶ codes held back ─▶ codec, together
+    say(prompt) ─▶ Saying ─▶ advance([saying, …]): one frame each ─▶ loop.step ─▶ codes held back ─▶ codec
     close(saying)                                                        in blocks, the first ones short
 
-The codec is asked for a block of frames at a time, since on a CPU four frames cost hardly more than one. What does not
-fit into the device's memory is tried again in halves, of the sequences and of the decoding apart, so that no sequence
-makes a frame twice.
+On a GPU frames are decoded as they come, those of all sayings together. On a CPU four frames cost hardly more than one,
+so they wait for a block; and each saying is decoded by itself, which costs nothing beside the model and keeps the last
+bit of a text's sound from depending on its company, for that is another in another attempt. What does not fit into the
+device's memory is tried again in halves, of the sequences and of the decoding apart, so that no sequence makes a frame
+twice.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ class Synthesis:
                 self._keep(saying, frame)
                 if saying.held and (saying.stop or saying.held >= self._block(saying)):
                     due.append(saying)
-        decoded: list[Audio | Exception] = self._apart(self._decode, due) if due else []
+        batches = [due] if self._codec.device.type == "cuda" else [[saying] for saying in due]
+        decoded = [sound for batch in batches if batch for sound in self._apart(self._decode, batch)]
         sounds = dict(zip(due, decoded, strict=True))
         return [
             frame if isinstance(frame, Exception) else _advance(saying, sounds.get(saying))
