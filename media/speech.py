@@ -4,7 +4,7 @@
                    ▲                                        ─▶ neighbours packed into pieces ─▶ Cut
                    └───────── what may go on beyond the window is cut again with the next one ◀──┘
 
-A piece is one stretch of the recording, its short silences included, so a time within it is its start plus an offset.
+A piece is one stretch of the recording without the longer of its silences, which `Piece.at` adds to a time within it.
 Long silences lie in no piece. A window depends on nothing but where it starts: cutting from a `Cut.start` again gives
 the same pieces, which is how an interrupted transcription goes on.
 """
@@ -49,15 +49,22 @@ class Piece:
     """start: samples from the recording's beginning. audio: at most MAX_PIECE samples from there on.
 
     speech: where in the audio somebody speaks, as far as the voice detector was asked; empty if it was not.
+    left_out: places in the audio, and how many samples of silence are not there.
     """
 
     start: int
     audio: Audio
     speech: tuple[Span, ...] = ()
+    left_out: tuple[tuple[int, int], ...] = ()
 
     @property
     def end(self) -> int:
-        return self.start + len(self.audio)
+        return self.start + len(self.audio) + sum(left for _, left in self.left_out)
+
+    def at(self, sample: float, *, ends: bool = False) -> float:
+        """Where in the recording a place in the audio is. ends: of what ends there, rather than begins."""
+        passed = (left for place, left in self.left_out if place < sample or (place == sample and not ends))
+        return self.start + sample + sum(passed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +106,26 @@ def _cut_window(window: Audio, begin: int, vad: bool, gap: int, *, last: bool) -
     """Pieces and how many samples are done with."""
     speech = _speech(window) if vad else []
     padded = _padded(speech, len(window)) if vad else [Span(0, len(window))]
-    spans = pack([part for span in padded for part in split(window, span)], gap)
+    packed = pack([part for span in padded for part in split(window, span)], gap)
     used = len(window)
     if not last:
         used -= _MARGIN
-        if spans and len(window) - spans[-1].end < JOIN_GAP:  # may go on beyond the window
-            used = spans.pop().start
-    return tuple(
-        Piece(begin + span.start, window[span.start : span.end], _within(speech, span)) for span in spans
-    ), used
+        if packed and len(window) - packed[-1][-1].end < JOIN_GAP:  # may go on beyond the window
+            used = packed.pop()[0].start
+    return tuple(_piece(window, begin, spans, speech) for spans in packed), used
+
+
+def _piece(window: Audio, begin: int, spans: list[Span], speech: list[Span]) -> Piece:
+    audio = np.concatenate([window[start:end] for start, end in spans])
+    spoken: list[Span] = []
+    left_out = []
+    length = 0
+    for number, span in enumerate(spans):
+        spoken += (Span(start + length, end + length) for start, end in _within(speech, span))
+        length += span.end - span.start
+        if number + 1 < len(spans) and spans[number + 1].start > span.end:
+            left_out.append((length, spans[number + 1].start - span.end))
+    return Piece(begin + spans[0].start, audio, tuple(spoken), tuple(left_out))
 
 
 def _speech(audio: Audio) -> list[Span]:
@@ -152,12 +170,15 @@ def _quietest(audio: Audio) -> int:
     return (int(energy.argmin()) + 4) * _ENERGY_HOP
 
 
-def pack(spans: list[Span], gap: int) -> list[Span]:
-    """Neighbours joined while they fit into MAX_PIECE and no long silence lies between them."""
-    packed: list[Span] = []
+def pack(spans: list[Span], gap: int) -> list[list[Span]]:
+    """Neighbours together while they fit into MAX_PIECE and no long silence lies between them."""
+    packed: list[list[Span]] = []
+    length = 0
     for span in spans:
-        if packed and span.end - packed[-1].start <= MAX_PIECE and span.start - packed[-1].end <= gap:
-            packed[-1] = packed[-1]._replace(end=span.end)
+        if packed and length + span.end - span.start <= MAX_PIECE and span.start - packed[-1][-1].end <= gap:
+            packed[-1].append(span)
         else:
-            packed.append(span)
+            packed.append([span])
+            length = 0
+        length += span.end - span.start
     return packed

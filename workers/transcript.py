@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from media.line_breaks import UNSPACED
 from workers.base import Context
@@ -19,6 +19,16 @@ from workers.hearing.units import Segment, Word
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
     from workers.hearing.pieces import Found, Heard
+
+
+_SLIVER = 0.7
+"""Seconds of speech, but no more than a quarter of its own, that a line may touch by mistake."""
+
+
+class Clock(Protocol):
+    """Seconds in a piece → seconds in the recording. ends: of what ends there, rather than begins."""
+
+    def __call__(self, seconds: float, *, ends: bool = False) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,21 +131,25 @@ class Transcript:
         Whisper's times may lie beyond the piece, since it always hears 30 s, and may overlap. It also stretches lines
         over the silence around them, where the voice detector knows better.
         """
-        first, last = piece.start / self._rate, piece.end / self._rate
+        last = piece.end / self._rate
         speech = [(span.start / self._rate, span.end / self._rate) for span in piece.speech]
-        earliest = max(first, self._chunks[-1]["start"] if self._chunks else 0.0)
+
+        def at(seconds: float, *, ends: bool = False) -> float:
+            return piece.at(seconds * self._rate, ends=ends) / self._rate
+
+        earliest = max(at(0.0), self._chunks[-1]["start"] if self._chunks else 0.0)
         for segment in heard.segments:
             text = segment.text.strip()
             if not text:
                 continue
             begins, ends = _spoken(segment, speech)
-            start = _within(earliest, first + begins, last)
-            end = _within(start, first + ends, last)
+            start = _within(earliest, at(begins), last)
+            end = _within(start, at(ends, ends=True), last)
             chunk: dict[str, Any] = {"start": start, "end": end, "text": text}
             if self._multilingual:
                 chunk["language"] = heard.language
             if segment.words is not None:
-                chunk["words"] = list(_words(segment.words, first, start, end))
+                chunk["words"] = list(_words(segment.words, at, start, end))
             earliest = start
             yield chunk
 
@@ -146,19 +160,21 @@ def silent(duration: float | None) -> dict[str, Any]:
     return {"text": "", "chunks": [], "language": None, "duration": round(duration or 0.0, 3), "reason": reason}
 
 
-def _words(words: Sequence[Word], offset: float, earliest: float, last: float) -> Iterator[dict[str, Any]]:
+def _words(words: Sequence[Word], at: Clock, earliest: float, last: float) -> Iterator[dict[str, Any]]:
     """Each word as Whisper writes it, a space before it where the language has one; its times within the chunk."""
     for word in words:
-        start = _within(earliest, offset + word.start, last)
-        end = _within(start, offset + word.end, last)
+        start = _within(earliest, at(word.start), last)
+        end = _within(start, at(word.end, ends=True), last)
         yield {"word": word.word, "start": start, "end": end, "probability": round(float(word.probability), 4)}
         earliest = start
 
 
 def _spoken(segment: Segment, speech: list[tuple[float, float]]) -> tuple[float, float]:
-    """A segment's times, without the silence at its ends."""
+    """A segment's times, without the silence at its ends, and without the last sound of what was said before."""
     start, end = segment.start, segment.end
-    heard = [(begins, ends) for begins, ends in speech if begins < end and start < ends]
+    touched = [(begins, ends) for begins, ends in speech if begins < end and start < ends]
+    least = min(_SLIVER, (end - start) / 4)
+    heard = [(begins, ends) for begins, ends in touched if min(end, ends) - max(start, begins) > least] or touched
     return (max(start, heard[0][0]), min(end, heard[-1][1])) if heard else (start, end)
 
 
