@@ -1,0 +1,140 @@
+"""The parts of hearing: tokens as segments, tries, a recording's language, and pieces told in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from media.audio import SAMPLE_RATE
+from media.speech import Cut, Piece
+from workers.hearing.pace import TURN_SECONDS, Pace
+from workers.hearing.pieces import Found, Heard, Hearing, Share
+from workers.hearing.segments import split, unlooped
+from workers.hearing.units import Evidence, Outcome, Segment, Try, Unit, best
+
+ZERO = 1000
+"""The timestamp of 0 s; words are smaller."""
+
+
+def at(seconds: float) -> int:
+    return ZERO + round(seconds / 0.02)
+
+
+def test_segments_lie_between_pairs_of_timestamps() -> None:
+    tokens = [at(0), 1, 2, at(1.2), at(1.4), 3, at(2)]
+    spans, seek, closed = split(tokens, ZERO, 500)
+    assert [(span.start, span.end) for span in spans] == [(0, 1.2), (pytest.approx(1.4), 2)]
+    assert (seek, closed) == (500, True)
+
+
+def test_what_has_no_end_goes_on_to_the_pieces_end_or_is_heard_again() -> None:
+    tokens = [at(0), 1, at(2), at(2), 2, 3]
+    spans, seek, closed = split(tokens, ZERO, 500)
+    assert [(span.start, span.end) for span in spans] == [(0, 2), (2, 5)]
+    assert (seek, closed) == (500, False)
+    spans, seek, closed = split(tokens, ZERO, 500, whole=False)
+    assert [(span.start, span.end) for span in spans] == [(0, 2)]
+    assert (seek, closed) == (200, False)
+
+
+def test_a_text_without_pairs_is_one_segment() -> None:
+    [span], seek, closed = split([at(0.5), 1, 2, at(3)], ZERO, 400)
+    assert (span.start, span.end, seek, closed) == (0.5, 3, 400, True)
+    [span], seek, closed = split([1, 2], ZERO, 400)
+    assert (span.start, span.end, seek, closed) == (0, 4, 400, False)
+
+
+def test_loops_are_written_once() -> None:
+    loop = [token for n in range(5) for token in (at(n), 7, 8, at(n + 1))]
+    assert [token for token in unlooped([at(0), 1, at(0), *loop], ZERO) if token < ZERO] == [1, 7, 8]
+    assert unlooped([1, 2, 2, 3, 2, 2], ZERO) == (1, 2, 2, 3, 2, 2)
+    assert unlooped([5, 6, 6, 6, 6, 7], ZERO) == (5, 6, 7)
+
+
+def test_the_best_try_is_good_or_else_likely_and_without_repetition() -> None:
+    bad, loop, likely = Try((1,), -1.5, 0.1, 1.0), Try((2,), -0.1, 0.1, 9.0), Try((3,), -1.2, 0.1, 1.0)
+    good, silence = Try((4,), -0.9, 0.9, 1.0), Try((5,), -1.5, 0.9, 9.0)
+    assert [one.good for one in (bad, loop, likely, good, silence)] == [False, False, False, True, True]
+    assert best((bad, loop, likely)) is likely
+    assert best((loop,)) is loop
+    assert best((bad, good)) is good
+
+
+def test_the_language_is_decided_by_the_sum_of_pieces() -> None:
+    """An intro that sounds a little like one language does not outweigh speech."""
+    known = Evidence().plus({"cy": 0.5, "en": 0.3})
+    assert (known.leader, known.decided) == ("cy", False)
+    known = known.plus({"en": 0.9, "cy": 0.02})
+    assert known.leader == "en"
+    assert not known.decided
+    known = known.plus({"en": 0.9}).plus({"en": 0.9})
+    assert (known.leader, known.decided) == ("en", True)
+    assert Evidence().plus({"es": 0.95}).decided
+
+
+class Recording:
+    """Pieces of a second each, and what is told of them."""
+
+    def __init__(self, count: int) -> None:
+        self.told: list[tuple[int, str | None, list[str]]] = []
+        self._count = count
+
+    def found(self) -> Iterator[Found]:
+        for number in range(self._count):
+            piece = Piece(number * SAMPLE_RATE, np.zeros(SAMPLE_RATE, np.float32))
+            yield Cut(0, 0, (piece,), 0), piece
+
+    def tell(self, window: Cut, piece: Piece | None, heard: Heard) -> None:
+        assert piece is not None
+        self.told.append((piece.start // SAMPLE_RATE, heard.language, [segment.text for segment in heard.segments]))
+
+
+def test_pieces_wait_until_the_language_is_decided_and_are_told_in_order() -> None:
+    recording = Recording(4)
+    hearing = Hearing(Unit(None), Share(3, 90.0, encode_first=False), recording.tell)
+    run = hearing.run(recording.found())
+    [unit] = next(run)
+    [second] = run.send([Outcome(detected={"cy": 0.5, "en": 0.3}, then=Unit(unit.audio, encoded=1))])
+    assert second.evidence.pieces == 1
+    [first] = run.send([Outcome(language="en", detected={"en": 0.9}, segments=(Segment(0, 1, "b"),))])
+    assert (first.language, first.encoded, recording.told) == ("en", 1, [])
+    rest = run.send([Outcome(language="en", segments=(Segment(0, 1, "a"),))])
+    assert [unit.language for unit in rest] == ["en", "en"]
+    assert recording.told == [(0, "en", ["a"]), (1, "en", ["b"])]
+    with pytest.raises(StopIteration):
+        run.send([Outcome(language="en")] * 2)
+    assert [number for number, _, _ in recording.told] == [0, 1, 2, 3]
+
+
+def test_a_recording_that_ends_undecided_is_written_in_the_likeliest_language() -> None:
+    recording = Recording(1)
+    hearing = Hearing(Unit(None), Share(3, 90.0, encode_first=False), recording.tell)
+    run = hearing.run(recording.found())
+    [unit] = next(run)
+    [again] = run.send([Outcome(detected={"pt": 0.4, "es": 0.3}, then=unit)])
+    assert again.language == "pt"
+
+
+def test_what_follows_in_a_piece_is_told_with_it_on_its_clock() -> None:
+    recording = Recording(2)
+    hearing = Hearing(Unit(None, language="en"), Share(1, 90.0, encode_first=False), recording.tell)
+    run = hearing.run(recording.found())
+    [unit] = next(run)
+    run.send([Outcome((Segment(0, 0.4, "a"),), "en", then=Unit(unit.audio, language="en"), shift=0.5)])
+    run.send([Outcome((Segment(0, 0.5, "b"),), "en")])
+    assert recording.told == [(0, "en", ["a", "b"])]
+
+
+def test_on_a_cpu_batches_are_short_and_hold_nothing_much_longer_than_who_is_first() -> None:
+    def unit(seconds: float) -> Unit:
+        return Unit(np.zeros(int(seconds * SAMPLE_RATE), np.float32), encoded=1)
+
+    pace = Pace(SAMPLE_RATE)
+    assert not pace.fits([unit(5)], unit(28), live=False)
+    assert pace.fits([unit(28)], unit(5), live=False)
+    assert pace.fits([unit(28)] * 3, unit(28), live=False)
+    pace.measured([unit(20)], TURN_SECONDS / 2)
+    assert pace.fits([unit(20)], unit(19), live=False)
+    assert not pace.fits([unit(20)], unit(21), live=False)
