@@ -121,24 +121,75 @@ def test_translation_is_english(base: Whisper, tmp_path: Path) -> None:
 
 @real_weights
 def test_long_recording_keeps_order_and_places(tmp_path: Path) -> None:
-    """Two clips four times in turn, with pauses: 105 s, first whole and then with its process dead in the middle."""
+    """Two clips four times in turn, with pauses: 85 s, first whole and then with its process dead in the middle.
+
+    Every line lies within its clip, and nothing is said twice.
+    """
     clips = [np.concatenate(list(decode(SPEECH / clip["file"]))) for clip in CLIPS[:2]] * 4
-    parts = [part for clip in clips for part in (clip, np.zeros(5 * SAMPLE_RATE, np.float32))]
+    pauses = [4, 1.1, 0.9, 2.5, 5, 1.5, 2, 1]
+    silences = [np.zeros(int(seconds * SAMPLE_RATE), np.float32) for seconds in pauses]
+    parts = [part for pair in zip(clips, silences, strict=True) for part in pair]
     recording = write(tmp_path / "long.flac", np.concatenate(parts), "flac", SAMPLE_RATE)
     worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
     whole, units = drive(worker, {"file": recording}, Recorder(tmp_path))
     check_times(whole)
     assert word_error_rate(" ".join([clip["text"] for clip in CLIPS[:2]] * 4), whole["text"]) < 0.05
-    begins = np.cumsum([0, *(len(clip) / SAMPLE_RATE + 5 for clip in clips)])
-    for begin, clip in zip(begins, clips, strict=False):
-        inside = [c for c in whole["chunks"] if begin <= c["start"] and c["end"] <= begin + len(clip) / SAMPLE_RATE + 1]
-        assert len(inside) >= 1
+    edges = np.cumsum([0, *(len(part) / SAMPLE_RATE for part in parts)])
+    spans = list(zip(edges[:-1:2], edges[1::2], strict=True))
+    for begin, end in spans:
+        assert any(begin - 0.3 <= chunk["start"] and chunk["end"] <= end + 0.3 for chunk in whole["chunks"])
+    for chunk in whole["chunks"]:
+        assert any(begin - 0.3 <= chunk["start"] and chunk["end"] <= end + 0.3 for begin, end in spans), chunk
     first = Recorder(tmp_path)
     with pytest.raises(Stopped):
         drive(worker, {"file": recording}, first, steps=4)
     again, rest = drive(worker, {"file": recording}, first.again())
     assert again == whole
     assert 0 < len(rest) < len(units)
+
+
+@real_weights
+def test_chunks_of_a_multilingual_recording_say_their_language(tmp_path: Path) -> None:
+    clips = [clip for clip in CLIPS if clip["language"] in ("en", "es", "pt")]
+    pause = np.zeros(int(1.2 * SAMPLE_RATE), np.float32)
+    parts = [part for clip in clips for part in (np.concatenate(list(decode(SPEECH / clip["file"]))), pause)]
+    recording = write(tmp_path / "many.flac", np.concatenate(parts), "flac", SAMPLE_RATE)
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
+    result, _ = drive(worker, {"file": recording, "multilingual": True}, Recorder(tmp_path))
+    spoken = [chunk["language"] for chunk in result["chunks"]]
+    assert list(dict.fromkeys(spoken)) == ["en", "es", "pt"]
+    assert result["language"] == "en"
+    alone, _ = drive(worker, {"file": recording}, Recorder(tmp_path))
+    assert not any("language" in chunk for chunk in alone["chunks"])
+
+
+@real_weights
+@pytest.mark.parametrize("kind", ["white", "pink", "music"])
+def test_noise_and_music_have_hardly_any_text(tmp_path: Path, kind: str) -> None:
+    """Two minutes: at most one short line."""
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
+    recording = write(tmp_path / "noise.flac", unspoken(kind, 120), "flac", SAMPLE_RATE)
+    result, _ = drive(worker, {"file": recording}, Recorder(tmp_path))
+    assert len(result["chunks"]) <= 1
+    assert len(result["text"]) <= 40
+
+
+def unspoken(kind: str, seconds: int) -> Audio:
+    """Noise, or four chords over a drum."""
+    chance = np.random.default_rng(0)
+    white = chance.standard_normal(seconds * SAMPLE_RATE)
+    if kind == "white":
+        return (0.05 * white).astype(np.float32)
+    if kind == "pink":
+        spectrum = np.fft.rfft(white)
+        return (30 * np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)), len(white))).astype(np.float32)
+    beat = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    drum = 0.4 * np.sin(2 * np.pi * 60 * beat) * np.exp(-12 * beat)
+    drum += 0.1 * chance.standard_normal(len(beat)) * np.exp(-20 * beat)
+    chords = [(262, 330, 392), (220, 262, 330), (175, 220, 262), (196, 247, 294)]
+    played = [sum(0.1 * np.sin(2 * np.pi * tone * beat) * np.exp(-2 * beat) for tone in chord) for chord in chords]
+    bars = np.concatenate([played[number // 4 % 4] + drum for number in range(16)])
+    return np.resize(bars, seconds * SAMPLE_RATE).astype(np.float32)
 
 
 # The rest needs no real weights
