@@ -32,6 +32,8 @@ from tests.peers import Peer
 from tests.recordings import EXAMPLE, write
 from workers.base import MORE
 from workers.hearing.agreement import Agreement, Tentative
+from workers.hearing.listening import Listening
+from workers.hearing.units import Outcome, Segment, Unit
 from workers.whisper import Whisper, WhisperSettings, WhisperTask
 
 SPEECH = np.concatenate(list(decode(EXAMPLE)))
@@ -104,6 +106,14 @@ def test_an_utterance_without_a_pause_is_cut_at_30_s() -> None:
     assert all(len(piece.audio) <= MAX_PIECE for piece in found)
     assert all(left.end == right.start for left, right in itertools.pairwise(found))
     assert len(found) in (3, 4)
+
+
+def test_a_short_utterance_may_go_on_after_a_longer_pause() -> None:
+    short = SPEECH[int(0.3 * SAMPLE_RATE) : int(2.2 * SAMPLE_RATE)]
+    long = np.tile(SPEECH[int(5.4 * SAMPLE_RATE) : int(7.4 * SAMPLE_RATE)], 5)
+    assert len(fed(np.concatenate([short, silence(0.9), short]), 1000)) == 1
+    assert len(fed(np.concatenate([short, silence(1.5), short]), 1000)) == 2
+    assert len(fed(np.concatenate([long, silence(0.9), short]), 1000)) == 2
 
 
 def test_minutes_of_silence_are_not_held() -> None:
@@ -200,7 +210,9 @@ def test_a_recording_that_breaks_off_ends_where_it_does(tmp_path: Path, webm: by
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path, webm: bytes) -> None:
-    for number, sound in enumerate((np.random.default_rng(0).bytes(50_000), webm[len(webm) // 2 :], b"#EXTM3U\n" * 9)):
+    header = webm[: webm.index(b"\x1f\x43\xb6\x75") + 12]  # and the beginning of the first cluster
+    noise = np.random.default_rng(0).bytes(50_000)
+    for number, sound in enumerate((noise, webm[len(webm) // 2 :], b"#EXTM3U\n" * 9, header)):
         with pytest.raises(UnsupportedMedia, match="not webm"):
             grown(tmp_path / str(number), "webm", sound, 9_000)
     assert not len(grown(tmp_path / "empty", "webm", b"", 1)[0])
@@ -330,7 +342,7 @@ def test_the_text_is_as_good_as_the_files(
 
 def test_a_recording_that_is_there_already_is_caught_up_without_quick_passes(worker: Whisper, tmp_path: Path) -> None:
     ctx = Listener(tmp_path)
-    sound = np.concatenate([TALK, silence(4), TALK])
+    sound = np.concatenate([silence(24), TALK, silence(5)])  # which is read in parts of 30 s
     _, units = listen(worker, tmp_path / "recording", iter([pcm(sound)]), ctx)
     assert not any(unit.quick for unit in units)
     assert all(said["final"] for _, said in ctx.said)
@@ -344,6 +356,9 @@ def test_another_attempt_goes_on_after_the_last_final_text(worker: Whisper, tmp_
         listen(worker, path, parts, ctx, stop_after=1, language="en")
     later = ctx.again()
     told = len(later.finished)
+    reader = Listening(later, path, "pcm_s16le", SAMPLE_RATE, Unit(None))._sound
+    assert reader.position == ctx.checkpoints[-1]["window"] > 2 * SAMPLE_RATE
+    reader.close()
     result, units = listen(worker, path, parts, later, language="en")
     assert told == 1
     assert min(index for index, _ in later.said) == 1
@@ -367,6 +382,47 @@ def test_the_clients_language_and_words_are_kept(worker: Whisper, tmp_path: Path
     result, _ = listen(worker, tmp_path / "recording", sound, Listener(tmp_path), language="en", word_timestamps=True)
     assert result["language"] == "en"
     assert "".join(word["word"] for word in result["chunks"][0]["words"]).strip() == result["chunks"][0]["text"]
+
+
+def heard_as(path: Path, ctx: Listener, quick: str, final: str) -> Any:
+    """The result when Whisper writes this of every utterance, in quick passes and in final ones."""
+
+    def outcome(unit: Unit) -> Outcome:
+        text = quick if unit.quick else final
+        return Outcome((Segment(0.5, 1.0, text),) if text else (), language="en")
+
+    path.touch()
+    run = Listening(ctx, path, "pcm_s16le", SAMPLE_RATE, Unit(None, language="en")).run()
+    parts = pieces_of(pcm(TALK), SAMPLE_RATE)
+    try:
+        asked = next(run)
+        while True:
+            if asked is MORE:
+                part = next(parts, None)
+                _ = live.append(path, None, part, 10**9) if part else live.finish(path)
+                asked = next(run)
+            else:
+                asked = run.send([outcome(unit) for unit in asked] if isinstance(asked, list) else outcome(asked))
+    except StopIteration as end:
+        return end.value
+
+
+def test_what_has_not_changed_is_not_told_again(tmp_path: Path) -> None:
+    ctx = Listener(tmp_path)
+    assert heard_as(tmp_path / "recording", ctx, " Ask not", " Ask not.")["text"] == "Ask not."
+    assert [(index, said["text"], said["stable"], said["final"]) for index, said in ctx.said] == [
+        (0, "Ask not", 0, False),
+        (0, "Ask not", 7, False),
+        (0, "Ask not.", 8, True),
+    ]
+
+
+def test_a_tentative_text_that_was_no_speech_is_taken_back(tmp_path: Path) -> None:
+    ctx = Listener(tmp_path)
+    assert heard_as(tmp_path / "recording", ctx, " Thank you", "")["chunks"] == []
+    assert ctx.said[0][1]["text"] == "Thank you"
+    assert (ctx.said[-1][0], ctx.said[-1][1]["text"]) == (0, "")
+    assert ctx.checkpoints[-1]["chunks"] == 0
 
 
 # The whole way
