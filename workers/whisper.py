@@ -10,7 +10,6 @@ ties a file's pieces together is its language, which the first of them decide to
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing
@@ -26,6 +25,7 @@ from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
 from workers import whisper_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
+from workers.hearing.device import chosen_device, compute_type, cores, free_memory
 from workers.hearing.units import Evidence, Outcome, Unit
 from workers.transcript import Transcript, silent
 
@@ -139,15 +139,15 @@ class Whisper(Worker):
 
         path = whisper_weights.locate(self.settings.model, self.folders)
         try:
-            device, index = _device(self.settings.device)
+            device, index = chosen_device(self.settings.device)
             self._cuda = index if device == "cuda" else None
-            self._free_before = _free_memory(self._cuda)
+            self._free_before = free_memory(self._cuda)
             self._model = WhisperModel(
                 str(path),
                 device=device,
                 device_index=index,
-                compute_type=_compute_type(self.settings.compute_type, device, index),
-                cpu_threads=self.settings.threads or max(1, _cores() // self.settings.replicas),
+                compute_type=compute_type(self.settings.compute_type, device, index),
+                cpu_threads=self.settings.threads or max(1, cores() // self.settings.replicas),
                 local_files_only=True,
             )
         except MemoryError:
@@ -241,7 +241,7 @@ class Whisper(Worker):
 
     def info(self) -> dict[str, Any]:
         """What the device has had to give since the model was loaded; others may have taken or given some of it."""
-        free = _free_memory(self._cuda)
+        free = free_memory(self._cuda)
         if free is None or self._free_before is None:
             return {}
         return {"vram_used_gb": round(max(0, self._free_before - free) / 1e9, 2)}
@@ -294,42 +294,6 @@ def exported(result: dict[str, Any], params: WhisperParams) -> dict[str, Any]:
             {key: value for key, value in chunk.items() if key != "words"} for chunk in result["chunks"]
         ]
     return {**result, "exports": written}
-
-
-def _device(setting: str) -> tuple[str, int]:
-    """`auto`, `cpu`, `cuda` or `cuda:N` → CTranslate2's device and its index."""
-    import ctranslate2
-
-    if setting == "auto":
-        return ("cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"), 0
-    device, _, index = setting.partition(":")
-    return device, int(index or 0)
-
-
-def _compute_type(setting: str, device: str, index: int) -> str:
-    """`auto`: float16 on CUDA, or what an older card has instead; int8 on the CPU."""
-    import ctranslate2
-
-    if setting != "auto":
-        return setting
-    if device == "cpu":
-        return "int8"
-    has = ctranslate2.get_supported_compute_types(device, index)
-    return next((kind for kind in ("float16", "int8_float32") if kind in has), "default")
-
-
-def _free_memory(cuda: int | None) -> int | None:
-    """Bytes of a CUDA device that nobody uses. CTranslate2 does not tell; a torch without CUDA does not know."""
-    if cuda is None:
-        return None
-    import torch
-
-    return torch.cuda.mem_get_info(cuda)[0] if torch.cuda.is_available() else None
-
-
-def _cores() -> int:
-    """The cores that this process may use; in a container fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _out_of_memory(exc: Exception) -> OutOfMemory | None:
