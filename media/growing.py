@@ -97,13 +97,13 @@ class _Compressed:
         self._decoded: list[npt.NDArray[np.int16]] = []
         self._samples = 0
         self._failure: BaseException | None = None
-        self._closed = False
+        self._closed = self._over = False
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self._thread.start()
 
     def read(self) -> Audio:
-        if self._thread.is_alive():
+        if not self._over:
             self._go.release()
             self._stopped.acquire()
         if self._failure is not None:
@@ -127,6 +127,7 @@ class _Compressed:
             self._decode()
         except BaseException as exc:  # noqa: BLE001 - `read` raises it
             self._failure = exc
+        self._over = True
         self._stopped.release()
 
     def _decode(self) -> None:

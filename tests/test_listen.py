@@ -399,7 +399,10 @@ def heard_as(path: Path, ctx: Listener, quick: str, final: str) -> Any:
         while True:
             if asked is MORE:
                 part = next(parts, None)
-                _ = live.append(path, None, part, 10**9) if part else live.finish(path)
+                if part:
+                    live.append(path, None, part, 10**9)
+                else:
+                    live.finish(path)
                 asked = next(run)
             else:
                 asked = run.send([outcome(unit) for unit in asked] if isinstance(asked, list) else outcome(asked))
