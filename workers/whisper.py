@@ -56,7 +56,7 @@ Hint = Annotated[str, Field(max_length=2000)]
 """Whisper keeps its last 223 tokens."""
 
 
-_RECORDING_SECONDS = 90.0
+_RECORDING_SECONDS = 60.0
 """Of one recording's speech are in a batch on a CPU: alone it would not be much faster with more."""
 
 

@@ -4,7 +4,8 @@
                ▲                      │
                └── language known ◀───┴── while it is open: one piece after the other, until their sum decides
 
-A recording asks for at most `Share` at once, so that a batch on a CPU is soon over for those who come meanwhile.
+A recording asks for at most `Share` at once, so that a batch on a CPU is soon over for those who come meanwhile; its
+first piece comes alone, so that there is soon something to read.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Hearing:
         self._share = share
         self._tell = tell
         self._open: deque[_Open] = deque()
+        self._begun = False
         self.evidence = Evidence()
         self.language = template.language
         """The recording's, once it is decided; of several, the one that leads."""
@@ -98,7 +100,8 @@ class Hearing:
     def _admit(self, found: Iterator[Found]) -> bool:
         """Open the next pieces, as many as may share a batch. Returns False at the recording's end."""
         count, seconds = 0, 0.0
-        single = self.language is None and not self._template.each
+        single = not self._begun or (self.language is None and not self._template.each)
+        self._begun = True
         while count < (1 if single else self._share.pieces):
             window, piece = next(found, (None, None))
             if window is None:
