@@ -16,6 +16,7 @@ from pipeline import recordings
 from pipeline.errors import InvalidInput, TooLarge
 from tests.conftest import contract_like_server
 from tests.peers import Peer
+from tests.servers import Server
 
 SOUND = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -165,4 +166,18 @@ def test_a_recording_has_a_limit_and_an_end(tmp_path: Path) -> None:
     live.finish(path)
     with pytest.raises(InvalidInput):
         live.append(path, 2, b"c", limit=3)
+    assert live.append(path, 1, b"b", limit=3) == 2
     assert path.read_bytes() == b"ab"
+
+
+async def test_a_recording_that_is_deleted_has_ended(url: str, contract_server: Server) -> None:
+    async with Peer(url) as peer:
+        job_id = await begin(peer)
+        await send(peer, job_id, SOUND[:10])
+        assert await partial(peer, job_id, 0) == "0123456789"
+        for path in (contract_server.folder / "data_dir" / "uploads").iterdir():
+            if path.read_bytes() == SOUND[:10]:
+                path.unlink()
+        assert (await send(peer, job_id, SOUND[10:]))["error_code"] == "INVALID_INPUT"
+        await peer.ask({"type": "cancel", "job_id": job_id})
+        assert (await peer.final(job_id))["status"] == "cancelled"
