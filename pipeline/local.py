@@ -20,9 +20,10 @@ from typing import Any
 import structlog
 
 from media.files import Folders
-from pipeline.errors import ModelUnavailable, as_failure
+from pipeline.errors import ModelUnavailable, OutOfMemory, as_failure
 from pipeline.messages import Event, Task
 from pipeline.process import Incarnation
+from pipeline.room import Room
 from pipeline.transport import Transport
 from pipeline.work_queue import WorkQueue
 from workers.base import ModelSettings, Worker, WorkerSettings
@@ -48,6 +49,9 @@ class Pool:
     def __init__(
         self, worker: type[Worker], settings: WorkerSettings, launch: Launch, context: Any, tell: Callable[..., None]
     ) -> None:
+        self.name = launch.name
+        self.blocked = False
+        self.room = Room([self])
         self._queues = {False: WorkQueue(), True: WorkQueue()}  # by `Task.live`
         self.processes: list[Incarnation] = []
         self.restarts = 0
@@ -99,13 +103,17 @@ class Pool:
         task = queue.peek()
         if task is None:
             return None
-        fitting = (process for process in self.processes if process.state == "ready" and self._fits(process, task))
+        fitting = (process for process in self.processes if self._fits(process, task))
         return min(fitting, key=lambda process: len(process.held), default=None)
 
     def _needs_another(self) -> bool:
         """Whether tasks share or await a process that is still allowed. One at a time, and none where one failed."""
         ready = sum(process.state == "ready" for process in self.processes)
-        if ready >= self._settings.replicas or any(process.state == "starting" for process in self.processes):
+        if (
+            self.blocked
+            or ready >= self._settings.replicas
+            or any(process.state == "starting" for process in self.processes)
+        ):
             return False
         return self.queued + self.running() > ready and not (ready and self.last_failure)
 
@@ -136,8 +144,9 @@ class Pool:
         return sum(not task.live for process in self.processes for task in process.held.values())
 
     def status(self) -> dict[str, Any]:
-        states = [process.state for process in self.processes]
-        state = next((state for state in ("ready", "starting", "leaving") if state in states), None)
+        states: list[str] = [process.state for process in self.processes]
+        states += ["waiting"] if self.blocked else []  # until another model has left the device
+        state = next((state for state in ("ready", "starting", "waiting", "leaving") if state in states), None)
         return {
             "state": state or ("unavailable" if self.last_failure else "idle"),
             "queued": self.queued,
@@ -154,10 +163,12 @@ class Pool:
         self._load_deaths = 0
         self.last_failure = None
         self.feed()
+        self.room.settled(self)
         self._arm_idle_check()
 
     def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None:
-        self._none_to_be_had(failure)
+        if failure["error_code"] != OutOfMemory.code or not self.room.make(self):
+            self._none_to_be_had(failure)
 
     def on_events(self, process: Incarnation, events: list[Event]) -> None:
         self._tell(*events)
@@ -178,6 +189,8 @@ class Pool:
             self._died_loading()
         self._tell()
         self.feed()
+        if not self.processes and not self.blocked:
+            self.room.settled(self)
 
     def _died_loading(self) -> None:
         self._load_deaths += 1
@@ -201,8 +214,11 @@ class Pool:
         if not any(other.state == "ready" for other in self.processes):
             waiting = [task for queue in self._queues.values() for task in queue.clear()]
             self._tell(*(Event.of(task, "failed", failure) for task in waiting))
+        self.room.settled(self)
 
     def _fits(self, process: Incarnation, task: Task) -> bool:
+        if process.state != "ready" or process.retiring:
+            return False
         places = self._worker.live_tasks if task.live else self._worker.places(self._settings)
         if sum(held.live == task.live for held in process.held.values()) >= places:
             return False
@@ -245,6 +261,9 @@ class LocalTransport(Transport):
                 plain["threads"] = settings.threads or max(1, cores // computing)
             launch = Launch(worker.__module__, name, plain, folders, workers_path, log_level)
             self._pools[name] = Pool(worker, settings, launch, context, self._tell)
+        room = Room(self._pools.values())
+        for pool in self._pools.values():
+            pool.room = room
         self._quiet = asyncio.Event()
 
     async def start(self) -> None:

@@ -73,6 +73,8 @@ class Incarnation(asyncio.Protocol):
         """Why the server itself killed it, or why it left: then its tasks are not to blame, unless it hung."""
         self.unavailable = False
         """Whether it said that its model cannot be had."""
+        self.retiring = False
+        """Whether it takes no more tasks, and leaves when it has done those that it holds."""
         self.idle_since = 0.0
         self._owner = owner
         self._context = context
@@ -86,6 +88,7 @@ class Incarnation(asyncio.Protocol):
         self._heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
+        self._when_gone: Callable[[], None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -129,6 +132,12 @@ class Incarnation(asyncio.Protocol):
         self.state = "leaving"
         self._send({"leave": True})
         self._later(LEAVE_SECONDS, self.kill, "left too slowly")
+
+    def retire(self, then: Callable[[], None]) -> None:
+        """Take no more tasks, leave when none is held, and then call `then`, once the system has freed what it had."""
+        self.retiring, self._when_gone = True, then
+        if not self.held:
+            self.leave()
 
     def kill(self, reason: str, hard: bool = True) -> None:
         self.killed_for = self.killed_for or reason
@@ -185,6 +194,8 @@ class Incarnation(asyncio.Protocol):
         self._process.join()
         self._process.close()
         self._process = None
+        if self._when_gone is not None:
+            self._when_gone()
 
     def _send(self, message: Any) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -197,6 +208,8 @@ class Incarnation(asyncio.Protocol):
         if not self.held:
             self.idle_since = self._loop.time()
             self._stop_watch()
+            if self.retiring and self.state == "ready":
+                self.leave()
         self._owner.on_events(self, events)
 
     # The watch: while it loads, which may take long, and while it holds tasks.

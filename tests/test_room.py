@@ -1,0 +1,93 @@
+"""Models that a device cannot hold at once take turns: jobs wait for theirs, and fail only where nobody can leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+import workers
+from media.files import Folders
+from pipeline.local import LocalTransport
+from pipeline.messages import Event, Task
+from tests import drive
+
+TOYS = Path(__file__).parent / "toys"
+
+
+@pytest_asyncio.fixture
+async def device(tmp_path: Path) -> AsyncIterator[LocalTransport]:
+    workers.add_folders([TOYS])
+    folders: Folders = drive.folders(tmp_path)
+    crew = {name: (toy, toy.Settings()) for name in ("hog", "sow", "boar") if (toy := workers.discover()[name])}
+    transport = LocalTransport(crew, folders, (TOYS,))
+    await transport.start()
+    yield transport
+    await transport.close()
+
+
+def task(worker: str, job: str, pipe: Path | None = None) -> Task:
+    return Task(job, worker, (), worker, {"pipe": str(pipe) if pipe else None}, client="c")
+
+
+async def ends(transport: LocalTransport, count: int) -> dict[str, Event]:
+    found: dict[str, Event] = {}
+    async with asyncio.timeout(30):
+        async for events in transport.events():
+            found |= {event.job: event for event in events if event.kind in ("done", "failed", "lost")}
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_an_idle_model_leaves_for_one_that_does_not_fit_beside_it(device: LocalTransport) -> None:
+    for worker in ("hog", "sow", "hog"):
+        device.submit(task(worker, worker))
+        assert (await ends(device, 1))[worker].data == worker
+    states = {name: status["state"] for name, status in device.status().items()}
+    assert states == {"hog": "ready", "sow": "idle", "boar": "idle"}
+
+
+async def test_a_busy_model_does_what_it_holds_and_then_leaves(device: LocalTransport, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    device.submit(task("hog", "long", pipe))
+    await started(device, "long")
+    for job in ("next", "last", "after"):
+        device.submit(task("hog", job))
+    device.submit(task("sow", "other"))
+    while device.status()["sow"]["state"] != "waiting":
+        await asyncio.sleep(0)
+    await asyncio.to_thread(pipe.write_text, "now")
+    found = await ends(device, 5)
+    assert {job: event.kind for job, event in found.items()} == dict.fromkeys(found, "done")
+    assert list(found).index("other") < list(found).index("after")
+
+
+async def started(transport: LocalTransport, job: str) -> None:
+    async for events in transport.events():
+        if any((event.kind, event.job) == ("started", job) for event in events):
+            return
+
+
+async def test_three_models_share_a_device_that_holds_one(device: LocalTransport) -> None:
+    jobs = [task(worker, f"{worker}{number}") for number in range(4) for worker in ("hog", "sow", "boar")]
+    for one in jobs:
+        device.submit(one)
+    found = await ends(device, 12)
+    assert {event.kind for event in found.values()} == {"done"}
+
+
+async def test_a_model_that_fits_nowhere_is_refused(device: LocalTransport, tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / "device").open("a") as other:  # what has the memory is not ours
+        fcntl.flock(other, fcntl.LOCK_EX)
+        device.submit(task("sow", "refused"))
+        failed = (await ends(device, 1))["refused"]
+        assert (failed.kind, failed.data["error_code"]) == ("failed", "OUT_OF_MEMORY")
+    device.submit(task("sow", "later"))
+    assert (await ends(device, 1))["later"].data == "sow"
