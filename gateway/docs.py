@@ -145,6 +145,8 @@ class Docs:
             "type": {"type": "string"},
             "seq": _SEQ,
             "status": {"enum": ["success", "error", "cancelled"]},
+            "truncated": {"type": "boolean", "description": "Above 3 MiB: its largest field was left out."},
+            "result_url": {"type": "string", "description": "The HTTP path of the whole answer then."},
         }
         messages = {name: {"name": name, "payload": payload} for name, payload in events.items()}
         messages["request"] = {"name": "message", "payload": incoming}

@@ -101,7 +101,9 @@ class SocketDoor:
         message: Any = args[0] if len(args) == 1 else None
         try:
             if event is None:
-                raise InvalidInput("This packet is not an event with JSON in it.")
+                raise InvalidInput(
+                    "This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode."
+                )
             if event not in ("message", "audio"):
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)

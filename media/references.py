@@ -48,7 +48,9 @@ def reference_sound(path: Path, sample_rate: int, field: str = "reference_audio"
     """
     try:
         audio = _read(path, sample_rate, field)
-    except (UnsupportedMedia, NoAudio, FileNotFound) as exc:
+    except UnsupportedMedia as exc:
+        raise UnsupportedMedia(f"No sound can be read from the reference; {_ADVICE}", field=field) from exc
+    except (NoAudio, FileNotFound) as exc:
         raise type(exc)(exc.message, **{**exc.details, "field": field}) from exc
     seconds = len(audio) / sample_rate
     if seconds < SHORTEST_SECONDS:

@@ -244,8 +244,10 @@ async def test_a_cancelled_text_frees_its_place_and_leaves_no_file(url: str, ser
 async def test_a_saved_voice_is_its_owners_alone_until_it_is_deleted(url: str, server: Server) -> None:
     async with Peer(url, token_of(server, "ann")) as ann, Peer(url, token_of(server, "bob")) as bob:
         saved = await ann.answer({**SAVE, "name": "Jack", "description": "1961"})
-        assert saved["message"] == "Reference processed successfully"
+        assert (saved["message"], saved.get("known")) == ("Reference processed successfully", None)
         voice = saved["reference_id"]
+        again = await ann.answer(SAVE)
+        assert (again["reference_id"], again["known"]) == (voice, True)
         [listed] = (await ann.ask({"type": "voices", "id": 3}))["voices"]
         assert (listed["reference_id"], listed["name"], listed["description"]) == (voice, "Jack", "1961")
         assert 9 < listed["duration"] < 11.1

@@ -10,6 +10,7 @@ Each open task has one row of the loop, so texts of different requests share eve
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ class Fish(Worker):
         known = self._recordings.of_file(path, field)
         sound = known.sound if isinstance(known, Recording) else self._recordings.read(path, field)
         codes = yield from self._encoded(known)
-        rate, text = self._codec.sample_rate, reference.text or ""
+        rate, text, began = self._codec.sample_rate, reference.text or "", time.time()
         voice = self._voices.save(ctx.owner, sound, rate, text, params.name, params.description)
         self._recordings.keep(voice, codes)
         return {
@@ -134,6 +135,7 @@ class Fish(Worker):
             "message": "Reference processed successfully",
             "text": voice.text,
             "duration": round(voice.duration, 3),
+            **({"known": True} if voice.created_at < began else {}),
         }
 
     def _references(self, params: FishParams, ctx: Context) -> Run:

@@ -44,8 +44,9 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-Text = Annotated[str, AfterValidator(_printable)]
-SaidText = Annotated[str, Field(max_length=5000), AfterValidator(_printable)]
+Printable = AfterValidator(_printable)
+Text = Annotated[str, Printable]
+SaidText = Annotated[str, Field(max_length=5000), Printable]
 
 
 class Reference(Params):
@@ -72,8 +73,8 @@ class FishParams(Params):
         None, description="one such recording; without `text` it is saved, and the answer has its reference_id"
     )
     reference_text: SaidText | None = Field(None, description="what is said in it; default: Whisper hears it")
-    name: Annotated[Text, Field(max_length=200)] | None = Field(None, description="of the voice to be saved")
-    description: Annotated[Text, Field(max_length=2000)] | None = Field(None, description="of it, too")
+    name: Annotated[str, Field(max_length=200), Printable] | None = Field(None, description="of the voice to be saved")
+    description: Annotated[str, Field(max_length=2000), Printable] | None = Field(None, description="of it, too")
     stream: bool = Field(False, description="send `audio` events as the sound is made")
     audio_format: Literal["list", "wav", "pcm", "mp3", "opus", "none"] = Field(
         "list", description="`audio_data` of the answer: samples as numbers, a file's bytes, or nothing"
