@@ -122,12 +122,12 @@ class Beside:
         for name, target in task.targets.items():
             if not self._overwrite and os.path.lexists(target):
                 raise Refused(f"{target.name} has come to be meanwhile; --overwrite replaces it.")
-            with _appearing(target) as path:
+            with appearing(target) as path:
                 path.write_text(exports[name], encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def appearing(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when all has been written."""
     path = target.with_name(f".{secrets.token_hex(8)}.part")  # no longer than any name that a source may have
     try:

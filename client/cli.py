@@ -7,7 +7,8 @@
     optivus voices               the saved voices: list, add, delete
     optivus models pull          on the server's machine: fetch the models' weights before the first request
 
-Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C.
+Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C, 143 by
+SIGTERM, 129 by a closed terminal (SIGHUP); what was under way is cancelled on the server too.
 What was asked for alone goes to standard output; bars and sentences go to standard error.
 """
 
@@ -17,7 +18,9 @@ import argparse
 import asyncio
 import importlib.metadata
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,8 +143,12 @@ def _add_voices(commands: Any) -> None:
 def _say(args: argparse.Namespace) -> int:
     if not args.play and not args.output:
         args.refuse("where to: --play, -o OUT, or both")
+    if args.reference_text is not None and args.reference is None:
+        args.refuse("--reference-text is what is said in the recording of --reference; give both")
     text = args.text
     if text == "-":
+        if sys.stdin is None:
+            args.refuse("standard input is closed, so no text can be read from it")
         try:
             text = sys.stdin.buffer.read().decode()
         except UnicodeDecodeError:
@@ -152,7 +159,30 @@ def _say(args: argparse.Namespace) -> int:
 
 
 def _status(work: Coroutine[Any, Any, bool]) -> int:
-    return 0 if asyncio.run(work) else FAILED
+    """The exit status of a command's work, which SIGTERM and SIGHUP cancel as Ctrl-C does."""
+    stopped: list[int] = []
+
+    async def until_stopped() -> bool:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(number: int) -> None:
+            stopped.append(number)
+            task.cancel()
+
+        if sys.platform != "win32":
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                    loop.add_signal_handler(number, stop, number)
+        return await work
+
+    try:
+        done = asyncio.run(until_stopped())
+    except (asyncio.CancelledError, OSError):  # the latter from a terminal that is gone
+        if not stopped:
+            raise
+        return 128 + stopped[0]
+    return 0 if done else FAILED
 
 
 def _transcribe(args: argparse.Namespace) -> int:
@@ -175,9 +205,8 @@ def _transcribe(args: argparse.Namespace) -> int:
         if done:
             say(f"{done} of {len(beside.sources)} files were done already.")
         sources, output = list(todo), Files(beside, todo)
-    if sources and not asyncio.run(transcribe(args.server, sources, options, output)):
-        failed.append("")
-    return FAILED if failed else 0
+    status = _status(transcribe(args.server, sources, options, output)) if sources else 0
+    return status or (FAILED if failed else 0)
 
 
 def _pull(args: argparse.Namespace) -> int:
@@ -216,13 +245,24 @@ def _sound_file(name: str) -> Path:
     path = _writable(name)
     if path.suffix.lower() not in ENDINGS:
         raise argparse.ArgumentTypeError(f"the ending of {name} should say in which format: {', '.join(ENDINGS)}")
+    target = path.resolve()
+    if target.is_file() or not target.exists():  # it is written beside its place and then moved there
+        try:
+            tempfile.TemporaryFile(dir=target.parent).close()
+        except OSError as exc:
+            raise argparse.ArgumentTypeError(f"{name} cannot be written: {exc.strerror} ({target.parent})") from exc
     return path
 
 
 def _writable(name: str) -> Path:
     """Checked before the work, which may take hours, and not after it."""
     path = Path(name)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    try:
+        writable = name.endswith(path.name) and not path.is_dir() and path.parent.is_dir()  # "x/" names a folder
+        writable = writable and os.access(path if path.exists() else path.parent, os.W_OK)
+    except OSError:  # a name longer than any may be
+        writable = False
+    if not writable:
         raise argparse.ArgumentTypeError(f"{name} cannot be written; name a file in a folder that exists")
     return path
 

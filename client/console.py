@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
+import unicodedata
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -15,12 +17,27 @@ from .events import Progress
 from .job import AsyncJob
 
 LEAVE_SECONDS = 5.0
-"""How long Ctrl-C waits for the server's word that the job is cancelled."""
+"""How long a stopped command waits for the server's word that the job is cancelled."""
+
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"
+"""Of this category (Cf) too, but part of Persian words and of emoji."""
+
+
+def visible(text: str) -> str:
+    """`text` with what a terminal would obey and not show written as escapes; it may come from anybody."""
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter) in _OBEYED and letter not in _JOINERS else letter
+        for letter in text
+    )
 
 
 def say(sentence: str) -> None:
     """A sentence on standard error, above the bar if there is one."""
-    tqdm.write(sentence, file=sys.stderr)
+    try:
+        tqdm.write(visible(sentence), file=sys.stderr)
+    except OSError:  # a terminal that was closed; what is under way, or is being cancelled, goes on without a reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def new_bar(**shape: Any) -> Any:
@@ -35,7 +52,7 @@ def percent_bar(title: str) -> Any:
 
 def move(bar: Any, title: str, progress: Progress) -> None:
     """A `percent_bar` to where the job is, with the server's estimate."""
-    bar.set_description(f"{title}: {progress.stage}" if progress.stage else title, refresh=False)
+    bar.set_description(f"{title}: {visible(progress.stage)}" if progress.stage else title, refresh=False)
     if progress.eta is not None:
         bar.set_postfix_str(f"{tqdm.format_interval(progress.eta)} left", refresh=False)
     bar.n = max(bar.n, progress.fraction or 0.0)
@@ -49,7 +66,8 @@ def connection(connected: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def cancelled_with_us(name: str, submitting: Coroutine[Any, Any, AsyncJob]) -> AsyncIterator[AsyncJob]:
-    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C), also in mid-submission.
+    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C, SIGTERM), also in
+    mid-submission.
 
     name: of the job, for the sentence that says so.
     """

@@ -11,8 +11,9 @@ control messages by their nature.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .connection import Connection, ConnectionLost, Receive
@@ -76,8 +77,10 @@ class Link:
     async def ask(self, message: dict[str, Any], event: str = "message") -> dict[str, Any]:
         """A message's acknowledgement, over as many connections as that takes.
 
-        Raises: OptivusError when the server refuses; ServerUnreachable.
+        Raises: OptivusError when the server refuses, or by INVALID_INPUT what no server could read; ServerUnreachable;
+            TypeError when it is not JSON.
         """
+        _check(message)
         for _ in range(SENDS):
             connection = await self._current()
             try:
@@ -152,3 +155,23 @@ class Link:
             self._failure = failure
             self._settled.set()
             self._failed(failure)
+
+
+def _check(message: Mapping[str, Any]) -> None:
+    """What Python writes as JSON and nobody can read is refused by the name of its parameter."""
+    for name, value in message.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False, allow_nan=False, default=_binary).encode()
+        except UnicodeEncodeError as exc:
+            sentence = f"{name!r} holds what is no text: half of a UTF-16 pair, or bytes that are not UTF-8."
+            raise OptivusError(sentence, "INVALID_INPUT", {"field": name}) from exc
+        except ValueError as exc:
+            sentence = f"{name!r} holds NaN or an infinity; give finite numbers."
+            raise OptivusError(sentence, "INVALID_INPUT", {"field": name}) from exc
+
+
+def _binary(value: object) -> str:
+    """Bytes travel beside the JSON."""
+    if isinstance(value, bytes | bytearray):
+        return ""
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm.utils import disp_len
 
 from .aio import AsyncClient
-from .console import connection, say
+from .console import connection, say, visible
 from .errors import OptivusError
 from .events import Partial
 from .listen import AsyncListener
@@ -116,7 +116,7 @@ async def _show(mic: AsyncListener) -> None:
     async for event in mic.events():
         if not isinstance(event, Partial):
             continue
-        text = event.data["text"]
+        text = visible(event.data["text"]) if terminal else event.data["text"]
         if event.data["final"]:
             print(f"\r\x1b[K{text}" if terminal else text, flush=True)
         elif terminal:

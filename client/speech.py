@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .aio import AsyncClient
-from .console import cancelled_with_us, connection, move, percent_bar, say
+from .beside import appearing
+from .console import cancelled_with_us, connection, move, percent_bar, say, visible
 from .errors import OptivusError
 from .events import Progress
 from .job import AsyncJob
 from .player import Player, PlayerEnded
+from .tasks import given
 
 ENDINGS = {".wav": "wav", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
 """What a file's ending says about the sound in it."""
@@ -65,7 +66,7 @@ async def list_voices(server: str) -> bool:
         voices = await client.voices()
         for voice in voices:
             created = time.strftime("%Y-%m-%d %H:%M", time.localtime(voice.created_at))
-            print(f"{voice.reference_id}  {voice.duration:4.1f} s  {created}  {voice.name or ''}".rstrip())
+            print(f"{voice.reference_id}  {voice.duration:4.1f} s  {created}  {visible(voice.name or '')}".rstrip())
         if not voices:
             say("There are no saved voices; `optivus voices add FILE` saves one.")
 
@@ -76,7 +77,10 @@ async def add_voice(server: str, recording: Path, text: str | None, name: str | 
     """Save a voice and print its id."""
 
     async def added(client: AsyncClient) -> None:
-        print(await client.save_voice(recording, text, name=name, description=description))
+        about = given(reference_text=text, name=name, description=description)
+        saving = client.submit("fish", reference_audio=await client.upload(recording), **about)
+        async with cancelled_with_us("The voice", saving) as job:
+            print((await job.result())["reference_id"])
 
     return await _done(server, added)
 
@@ -88,16 +92,15 @@ async def delete_voice(server: str, reference_id: str) -> bool:
 
 def write(path: Path, sound: bytes) -> None:
     """Write a file whole or not at all; what is no file (a pipe, a device) is written to. Raises: OSError."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        path.write_bytes(sound)
-        return
-    growing = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    target = path.resolve()
     try:
-        growing.write_bytes(sound)
-        growing.replace(path)
-    finally:
-        growing.unlink(missing_ok=True)
+        if target.exists() and not target.is_file():
+            target.write_bytes(sound)
+            return
+        with appearing(target) as growing:
+            growing.write_bytes(sound)
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc  # by the name that the person gave
 
 
 async def _done(server: str, work: Callable[[AsyncClient], Awaitable[None]]) -> bool:
@@ -116,16 +119,16 @@ async def _done(server: str, work: Callable[[AsyncClient], Awaitable[None]]) -> 
 
 
 async def _asked(client: AsyncClient, speech: Speech) -> AsyncJob:
-    params = {
-        "text": speech.text,
-        "reference_id": speech.voice,
-        "reference_audio": speech.reference and await client.upload(speech.reference),
-        "reference_text": speech.reference_text,
-        "audio_format": ENDINGS[speech.output.suffix.lower()] if speech.output else "none",
-        "stream": speech.play or None,
+    params = given(
+        text=speech.text,
+        reference_id=speech.voice,
+        reference_audio=speech.reference and await client.upload(speech.reference),
+        reference_text=speech.reference_text,
+        audio_format=ENDINGS[speech.output.suffix.lower()] if speech.output else "none",
+        stream=speech.play or None,
         **speech.options,
-    }
-    return await client.submit("fish", **{name: value for name, value in params.items() if value is not None})
+    )
+    return await client.submit("fish", **params)
 
 
 async def _saved(job: AsyncJob, output: Path | None) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import OptivusError
 from .events import Voice, voice_of
 from .job import AsyncJob
 from .web import Report
@@ -39,8 +42,9 @@ class Tasks(ABC):
             formats, e.g. ``["srt", "txt"]``, for texts under ``exports`` of ``transcribe_audio``.
         Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
         """
-        job = await self.submit("whisp", file=await self._at_server(file), **params)
-        return await job.result()
+        with _absent_here(file):
+            job = await self.submit("whisp", file=await self._at_server(file), **params)
+            return await job.result()
 
     async def speak(
         self,
@@ -64,7 +68,8 @@ class Tasks(ABC):
             ServerUnreachable.
         """
         asked = await self._speech(text, voice, reference, reference_text)
-        return await (await self.submit("fish", **asked, audio_format=audio_format, **params)).result()
+        with _absent_here(reference):
+            return await (await self.submit("fish", **asked, audio_format=audio_format, **params)).result()
 
     async def stream_speech(
         self,
@@ -81,7 +86,8 @@ class Tasks(ABC):
         audio_format: in which the job's answer has the sound once more; by default it does not.
         """
         asked = await self._speech(text, voice, reference, reference_text)
-        return await self.submit("fish", **asked, stream=True, audio_format=audio_format, **params)
+        with _absent_here(reference):
+            return await self.submit("fish", **asked, stream=True, audio_format=audio_format, **params)
 
     async def save_voice(
         self, recording: LocalFile, text: str | None = None, *, name: str | None = None, description: str | None = None
@@ -92,9 +98,10 @@ class Tasks(ABC):
         Raises: FileNotFoundError for a Path that is not there; OptivusError (INVALID_INPUT when it cannot serve as a
             voice, …); ServerUnreachable.
         """
-        about = _given(reference_text=text, name=name, description=description)
-        job = await self.submit("fish", reference_audio=await self._at_server(recording), **about)
-        return str((await job.result())["reference_id"])
+        about = given(reference_text=text, name=name, description=description)
+        with _absent_here(recording):
+            job = await self.submit("fish", reference_audio=await self._at_server(recording), **about)
+            return str((await job.result())["reference_id"])
 
     async def voices(self) -> list[Voice]:
         """The saved voices of this client's owner, newest first."""
@@ -110,7 +117,7 @@ class Tasks(ABC):
         recording = None if reference is None else await self._at_server(reference)
         return {
             "text": text,
-            **_given(reference_id=voice, reference_audio=recording, reference_text=reference_text),
+            **given(reference_id=voice, reference_audio=recording, reference_text=reference_text),
         }
 
     async def _at_server(self, file: LocalFile) -> str:
@@ -119,5 +126,18 @@ class Tasks(ABC):
         return file
 
 
-def _given(**params: Any) -> dict[str, Any]:
+@contextmanager
+def _absent_here(file: LocalFile | None) -> Iterator[None]:
+    """What looks like a path and was sent as it is may have been meant for this machine: the server's error says so."""
+    try:
+        yield
+    except OptivusError as exc:
+        is_path = isinstance(file, str) and (Path(file).suffix or len(Path(file).parts) > 1)
+        if not is_path or exc.code not in ("FILE_NOT_FOUND", "FILE_FORBIDDEN"):
+            raise
+        raise OptivusError(f"{exc.message} On this machine there is no file {file!r}.", exc.code, exc.details) from exc
+
+
+def given(**params: Any) -> dict[str, Any]:
+    """The parameters that were given: those that are not None."""
     return {name: value for name, value in params.items() if value is not None}

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .aio import AsyncClient
 from .beside import Files, Refused
-from .console import cancelled_with_us, connection, move, new_bar, percent_bar, say
+from .console import cancelled_with_us, connection, move, new_bar, percent_bar, say, visible
 from .errors import OptivusError, ServerUnreachable
 from .events import Final, Partial, Progress
 
@@ -101,7 +101,7 @@ def _sent(bar: Any, sent: int, total: int) -> None:
 
 def _title(name: str) -> str:
     """A file's name, short enough that the bar has room beside it."""
-    title = Path(name).name
+    title = visible(Path(name).name)
     half = TITLE_COLUMNS // 2
     return title if len(title) <= TITLE_COLUMNS else f"{title[:half]}…{title[1 - half :]}"
 
@@ -121,7 +121,7 @@ class Lines:
         self._waiting[index] = text
         while len(self._shown) in self._waiting:
             self._shown.append(self._waiting.pop(len(self._shown)))
-            tqdm.write(self._shown[-1].strip(), file=sys.stdout)
+            tqdm.write(visible(self._shown[-1].strip()), file=sys.stdout)
 
     def rest(self, texts: list[str]) -> list[str]:
         """What of the final text is still to be shown."""
@@ -145,16 +145,18 @@ class Output:
         return {}
 
     def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:
-        """The answer about the file `name`. texts: the chunks that have not been shown yet."""
-        text = (
-            json.dumps({"file": name, **answer}, ensure_ascii=False) if self._json else "\n".join(map(str.strip, texts))
-        )
+        """The answer about the file `name`. texts: the chunks that have not been shown yet. Raises: Refused."""
+        lines = [visible(text.strip()) if self.live else text.strip() for text in texts]
+        text = json.dumps({"file": name, **answer}, ensure_ascii=False) if self._json else "\n".join(lines)
         if not text:
             return
         if self._path is None:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
             return
-        with self._path.open(self._mode, encoding="utf-8") as file:
-            file.write(text + "\n")
+        try:
+            with self._path.open(self._mode, encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as exc:
+            raise Refused(f"{self._path} could not be written: {exc.strerror}") from exc
         self._mode = "a"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -43,7 +44,7 @@ class Web:
         file = await asyncio.to_thread(_Reported, path, asyncio.get_running_loop(), report)
         with file:
             form = aiohttp.FormData()
-            form.add_field("file", file, filename=Path(path).name, content_type="application/octet-stream")
+            form.add_field("file", file, filename=_told(Path(path).name), content_type="application/octet-stream")
             async with self._request("POST", "/files", data=form) as answer:
                 return str(answer["file_id"])
 
@@ -75,7 +76,7 @@ class _Reported(io.BufferedReader):
     """A file that tells, in the event loop, how far it has been read. aiohttp reads it in pieces, in a thread."""
 
     def __init__(self, path: str | os.PathLike[str], loop: asyncio.AbstractEventLoop, report: Report | None) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(io.FileIO(Path(path)))  # aiohttp would make a header of a name in str
         self._loop = loop
         self._report = report
         self._total = os.fstat(self.fileno()).st_size
@@ -85,6 +86,11 @@ class _Reported(io.BufferedReader):
         if self._report is not None and piece:
             self._loop.call_soon_threadsafe(self._report, min(self.tell(), self._total), self._total)
         return piece
+
+
+def _told(name: str) -> str:
+    """A file's name without what no header may hold: control characters, and bytes that are not UTF-8."""
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "?", name)
 
 
 def with_bytes(answer: dict[str, Any]) -> dict[str, Any]:

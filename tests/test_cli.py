@@ -77,6 +77,12 @@ class Terminal:
         os.close(self._screen)
         return self.process.wait(60)
 
+    def hang_up(self) -> int:
+        """Close the window. Returns the exit status."""
+        os.close(self._screen)
+        self.process.send_signal(signal.SIGHUP)  # as the kernel does for a shell's jobs
+        return self.process.wait(60)
+
     @property
     def lines(self) -> list[str]:
         """What a person sees in the end: of each line only what was written last."""
@@ -114,6 +120,20 @@ def test_output_file_gets_all_transcripts(server: Server, script: Script, tmp_pa
     run = optivus("transcribe", "--server", server.url, "-o", out, script.path, script.path)
     assert (run.returncode, run.stdout) == (0, "")
     assert out.read_text() == TEXT + TEXT
+
+
+def test_name_of_a_file_need_not_be_utf_8(server: Server, script: Script, tmp_path: Path) -> None:
+    strange = tmp_path / os.fsdecode(b"a\xff\x1b.json")
+    shutil.copyfile(script.path, strange)
+    run = optivus("transcribe", "--server", server.url, strange, tmp_path / os.fsdecode(b"b\xff\x1b.json"))
+    assert (run.returncode, run.stdout) == (1, TEXT)
+    assert run.stderr == f"{tmp_path}/b\\udcff\\x1b.json: No such file or directory\n"
+
+
+def test_output_that_takes_no_more_is_named(server: Server, script: Script) -> None:
+    run = optivus("transcribe", "--server", server.url, "-o", "/dev/full", script.path)
+    assert run.returncode == 1
+    assert run.stderr == f"{script.path}: /dev/full could not be written: No space left on device\n"
 
 
 def test_terminal_shows_the_text_once_as_it_comes_under_a_bar(server: Server, tmp_path: Path) -> None:

@@ -153,6 +153,28 @@ async def test_speech_in_the_voice_of_a_recording(server: Server, tmp_path: Path
             await client.speak(WORDS, reference=tmp_path / "absent.wav")
 
 
+async def test_path_of_neither_machine_is_told_so(server: Server, tmp_path: Path) -> None:
+    async with AsyncClient(server.url) as client:
+        for file, code in (("/absent/me.wav", "FILE_FORBIDDEN"), ("me.wav", "FILE_NOT_FOUND")):
+            for work in (client.save_voice(file), client.speak(WORDS, reference=file), client.transcribe(file)):
+                with pytest.raises(OptivusError, match=f"On this machine there is no file '{file}'") as refused:
+                    await work
+                assert refused.value.code == code
+
+
+async def test_what_json_cannot_hold_is_refused_by_its_name(server: Server) -> None:
+    async with AsyncClient(server.url) as client:
+        for work, name in (
+            (client.speak("half \ud800 of a letter"), "text"),
+            (client.speak(WORDS, temperature=float("nan")), "temperature"),
+            (client.submit("fish", data=[{"text": WORDS, "top_p": float("inf")}]), "data"),
+            (client.delete_voice(os.fsdecode(b"\xff")), "reference_id"),
+        ):
+            with pytest.raises(OptivusError, match=f"'{name}'") as refused:
+                await work
+            assert (refused.value.code, refused.value.details) == ("INVALID_INPUT", {"field": name})
+
+
 def test_sync_client_speaks_with_the_same_names(server: Server, tmp_path: Path) -> None:
     recording = tmp_path / "me.wav"
     recording.write_bytes(b"1")

@@ -83,6 +83,32 @@ def test_file_is_replaced_when_the_speech_is_there_and_not_before(optivus: Optiv
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_file_that_cannot_be_written_is_called_as_the_person_did(optivus: Optivus, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    out.symlink_to("/dev/full")
+    assert optivus("say", WORDS, "-o", out) == (1, "", f"{out}: No space left on device\n")
+
+
+def test_file_may_have_the_longest_name_there_is(optivus: Optivus, tmp_path: Path) -> None:
+    out = tmp_path / f"{'x' * 251}.pcm"
+    assert optivus("say", WORDS, "-o", out) == (0, "", "")
+    assert out.read_bytes() == sound_of(WORDS)
+
+
+def test_closed_standard_input_is_told(
+    optivus: Optivus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
+    with pytest.raises(SystemExit, match="2"):
+        optivus("say", "-", "-o", tmp_path / "out.wav")
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_number_that_is_none_is_named(optivus: Optivus, tmp_path: Path) -> None:
+    status, _, said = optivus("say", WORDS, "-o", tmp_path / "out.wav", "--temperature", "nan")
+    assert (status, said.split()[0]) == (1, "'temperature'")
+
+
 def test_speech_is_played_while_it_is_spoken_and_written_too(server: Server, tmp_path: Path) -> None:
     os.mkfifo(heard := tmp_path / "heard")
     path = player(tmp_path / "bin", f'echo "$@" > {tmp_path}/args; exec /bin/cat > {heard}')
@@ -102,7 +128,10 @@ def test_speech_is_played_while_it_is_spoken_and_written_too(server: Server, tmp
     assert f"-r {RATE} " in (tmp_path / "args").read_text()
 
 
-def test_ctrl_c_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_stop_the_sound_and_the_job(
+    server: Server, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     os.mkfifo(heard := tmp_path / "heard")
     path = player(tmp_path / "bin", f"exec > {heard}; /bin/cat; exec /bin/sleep 60")  # as one that plays its buffer
     before = cancelled(server)
@@ -111,10 +140,25 @@ def test_ctrl_c_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> N
         terminal = Terminal("say", "--server", server.url, "--play", gate.text(WORDS), PATH=path)
         with heard.open("rb") as sound:
             assert sound.read(len(sound_of("ask"))) == sound_of("ask")
-            terminal.process.send_signal(signal.SIGINT)
+            terminal.process.send_signal(number)
             assert sound.read() == b""
-        assert terminal.end() == 130
+        assert terminal.end() == status
     assert terminal.lines == ["The speech: cancelled, on the server too."]
+    while cancelled(server) == before:  # it is counted when it has been committed
+        pass
+
+
+def test_closed_terminal_stops_the_sound_and_the_job(server: Server, tmp_path: Path) -> None:
+    os.mkfifo(heard := tmp_path / "heard")
+    path = player(tmp_path / "bin", f"exec > {heard}; exec /bin/cat")
+    before = cancelled(server)
+    with Gate(tmp_path) as gate:
+        gate.open(1)
+        terminal = Terminal("say", "--server", server.url, "--play", gate.text(WORDS), PATH=path)
+        with heard.open("rb") as sound:
+            assert sound.read(len(sound_of("ask"))) == sound_of("ask")
+            assert terminal.hang_up() == 129
+            assert sound.read() == b""
     while cancelled(server) == before:  # it is counted when it has been committed
         pass
 
@@ -180,8 +224,28 @@ def test_voices_are_added_listed_and_deleted(optivus: Optivus, tmp_path: Path) -
     assert "voice" in said
 
 
+def test_terminal_obeys_no_name_of_a_voice(optivus: Optivus, tmp_path: Path) -> None:
+    recording = tmp_path / "me.wav"
+    recording.write_bytes(b"of the played voice only the text counts")
+    name = "山田\u3000\x1b[2J\n👩\u200d🔧\u202e"
+    voice = optivus("voices", "add", recording, "--text", "Me.", "--name", name)[1].strip()
+    [line] = optivus("voices")[1].splitlines()
+    assert line.endswith(r"  山田　\x1b[2J\n" + "👩\u200d🔧" + r"\u202e")
+    assert optivus("voices", "delete", voice)[0] == 0
+
+
 @pytest.mark.parametrize(
-    "wrong", [[], ["-o", "out.txt"], ["-o", "/absent/out.wav"], ["--voice", "a", "--reference", "b"]]
+    "wrong",
+    [
+        [],
+        ["-o", "out.txt"],
+        ["-o", "/absent/out.wav"],
+        ["-o", "/proc/out.wav"],
+        ["-o", "out.wav/"],
+        ["-o", f"{'x' * 300}.wav"],
+        ["-o", "out.wav", "--voice", "a", "--reference", "b"],
+        ["-o", "out.wav", "--reference-text", "what nobody said"],
+    ],
 )
 def test_wrong_use_is_status_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
