@@ -13,7 +13,7 @@ from pathlib import Path
 _WORDS = ("All", "Ġis", "Ġwell.")
 SENTENCE = "All is well."
 SCRIPT = ("<|en|>", "<|transcribe|>", "<|0.00|>", *_WORDS, "<|30.00|>", "<|endoftext|>")
-"""That nobody speaks after it, in all that a piece may have. By the position of the token before: <|startoftranscript|> stands at 0."""
+"""By the position of the token before: <|startoftranscript|> stands at 0. Nothing is said after it."""
 WORD_STARTS = (0.0, 0.4, 0.6)
 """Seconds from the start of a piece."""
 
