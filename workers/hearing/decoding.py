@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from media.audio import SAMPLE_RATE
+from workers.hearing.lines import crosses, parted
 from workers.hearing.segments import FRAME_SECONDS, Span, Split, split, unlooped
 from workers.hearing.units import CHANGED, TEMPERATURES, Outcome, Segment, Try, Unit, Word, best
 
@@ -185,17 +187,19 @@ class Decoder:
 
     def _segments(self, unit: Unit, parts: Split, frames: int) -> tuple[Segment, ...]:
         tokenizer = self._tokenizer(unit.language, unit.task)
-        timed = self._timed(unit, parts.spans, tokenizer, frames) if unit.words else None
-        segments = []
+        pauses = _pauses(unit)
+        texts = [tokenizer.decode(span.tokens) for span in parts.spans]
+        uneven = any(crosses(*span[:2], text, pauses) for span, text in zip(parts.spans, texts, strict=True))
+        timed = self._timed(unit, parts.spans, tokenizer, frames) if unit.words or uneven else None
+        segments: list[Segment] = []
         for number, span in enumerate(parts.spans):
-            start, end, words = span.start, span.end, None
-            text = tokenizer.decode(span.tokens)
+            start, end, words, text = span.start, span.end, None, texts[number]
             if timed is not None:
                 start, end = float(timed[number]["start"]), float(timed[number]["end"])
                 words = tuple(Word(**word) for word in timed[number]["words"])
             if text.strip() and start < end:
-                segments.append(Segment(start, end, text, words))
-        return tuple(segments)
+                segments += parted(Segment(start, end, text, words), pauses)
+        return tuple(segments if unit.words else [dataclasses.replace(segment, words=None) for segment in segments])
 
     def _timed(self, unit: Unit, spans: tuple[Span, ...], tokenizer: Any, frames: int) -> list[dict[str, Any]]:
         """Start, end and words of each span, as faster-whisper finds them in the decoder's attention."""
@@ -214,6 +218,12 @@ class Decoder:
         if key not in self._tokenizers:
             self._tokenizers[key] = Tokenizer(self._model.hf_tokenizer, multilingual, task=task, language=key[0])
         return self._tokenizers[key]
+
+
+def _pauses(unit: Unit) -> list[tuple[float, float]]:
+    """Between a piece's spans of speech, in seconds; of a text for the moment none are looked for."""
+    spans = () if unit.quick else unit.speech or ()
+    return [(last.end / SAMPLE_RATE, first.start / SAMPLE_RATE) for last, first in pairwise(spans)]
 
 
 def _gone_on(outcome: Outcome, parts: Split, seek: int) -> Outcome:
