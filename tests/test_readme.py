@@ -43,11 +43,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path) -> Ite
 
 
 def check(printed: str, model_is_base: bool) -> None:
+    """Where lines end hangs on the weights' precision: README's are of the published ones, the test's may have 8 bits."""
     if model_is_base:
-        assert printed == output("python")
+        assert words(printed) == words(output("python"))
     else:
         assert SENTENCE in printed
         assert printed.endswith("en\n")
+
+
+def words(printed: str) -> list[str]:
+    return re.sub(r"^\d+\.\ds ", "", printed, flags=re.MULTILINE).split()
 
 
 def run(command: list[str], server: Server, source: str, folder: Path) -> str:
