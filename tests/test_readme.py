@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path) -> Ite
 
 
 def check(printed: str, model_is_base: bool) -> None:
-    """Where lines end hangs on the weights' precision: README's are of the published ones, the test's may have 8 bits."""
+    """Where lines end hangs on the weights' precision: the published ones have 16 bits, the test's perhaps 8."""
     if model_is_base:
         assert words(printed) == words(output("python"))
     else:
