@@ -11,7 +11,7 @@ from media.audio import SAMPLE_RATE
 from media.speech import Cut, Piece
 from workers.hearing.pace import TURN_SECONDS, Pace
 from workers.hearing.pieces import Found, Heard, Hearing, Share
-from workers.hearing.segments import split, unlooped
+from workers.hearing.segments import loops, split, unlooped
 from workers.hearing.units import Evidence, Outcome, Segment, Try, Unit, best
 
 ZERO = 1000
@@ -53,9 +53,19 @@ def test_loops_are_written_once() -> None:
     assert unlooped([5, 6, 6, 6, 6, 7], ZERO) == (5, 6, 7)
 
 
+def test_a_chorus_is_no_loop() -> None:
+    """Both compress well; only what follows itself again and again is Whisper's own."""
+    line = "Ask not what your country can do for you. "
+    sung, other = [1, 2, 3], [4, 5]
+    assert loops(line * 6, sung * 6, ZERO)
+    assert loops(line * 6, (sung + other) * 3, ZERO)
+    assert not loops(line * 6, sung * 2 + other + sung * 2, ZERO)
+    assert not loops("Every word of it is another one.", sung * 6, ZERO)
+
+
 def test_the_best_try_is_good_or_else_likely_and_without_repetition() -> None:
-    bad, loop, likely = Try((1,), -1.5, 0.1, 1.0), Try((2,), -0.1, 0.1, 9.0), Try((3,), -1.2, 0.1, 1.0)
-    good, silence = Try((4,), -0.9, 0.9, 1.0), Try((5,), -1.5, 0.9, 9.0)
+    bad, loop, likely = Try((1,), -1.5, 0.1, False), Try((2,), -0.1, 0.1, True), Try((3,), -1.2, 0.1, False)
+    good, silence = Try((4,), -0.9, 0.9, False), Try((5,), -1.5, 0.9, True)
     assert [one.good for one in (bad, loop, likely, good, silence)] == [False, False, False, True, True]
     assert best((bad, loop, likely)) is likely
     assert best((loop,)) is loop

@@ -305,7 +305,7 @@ def test_pieces_of_different_requests_are_written_in_one_batch(tiny: Whisper) ->
     others = [Unit(speech, language="fr", task="translate", words=True), Unit(speech), Unit(speech, language="de")]
     assert {tiny.key(one) for one in (unit, *others)} == {tiny.key(unit)}
     hinted = dataclasses.replace(unit, hints=tiny._decoder.hints("Optivus", None))
-    warmer = dataclasses.replace(unit, tried=(Try((), -2.0, 0.0, 1.0),))
+    warmer = dataclasses.replace(unit, tried=(Try((), -2.0, 0.0, False),))
     silent = Unit(None)
     assert len({tiny.key(one) for one in (unit, hinted, warmer, silent)}) == 4
     outcomes = tiny.forward([unit, *others])

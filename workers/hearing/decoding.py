@@ -11,7 +11,6 @@ faster-whisper; here each try is a pass of its own, which shares its batch with 
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from media.audio import SAMPLE_RATE
 from workers.hearing.lines import crosses, parted
-from workers.hearing.segments import FRAME_SECONDS, Span, Split, split, unlooped
+from workers.hearing.segments import FRAME_SECONDS, Span, Split, loops, split, unlooped
 from workers.hearing.units import CHANGED, TEMPERATURES, Outcome, Segment, Try, Unit, Word, best
 
 if TYPE_CHECKING:
@@ -163,8 +162,9 @@ class Decoder:
     def _tried(self, unit: Unit, result: Any) -> Try:
         tokens = tuple(result.sequences_ids[0])
         score = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end's token counts too
-        text = self._tokenizer(unit.language, unit.task).decode(tokens).strip().encode()
-        return Try(tokens, score, result.no_speech_prob, len(text) / len(zlib.compress(text)))
+        tokenizer = self._tokenizer(unit.language, unit.task)
+        looped = loops(tokenizer.decode(tokens).strip(), tokens, tokenizer.timestamp_begin)
+        return Try(tokens, score, result.no_speech_prob, looped)
 
     def _judged(self, outcome: Outcome, latest: Try) -> Outcome:
         """The try's segments and what is left of the piece, or a warmer try."""

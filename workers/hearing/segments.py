@@ -8,6 +8,7 @@ A timestamp alone at the end says that nobody speaks after it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ FRAME_SECONDS = 0.01
 TIMESTAMP_SECONDS = 0.02
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_SECONDS / FRAME_SECONDS)
 
+_MAX_COMPRESSION = 2.4
+"""By zlib, as published with Whisper (Radford et al. 2022, section 4.5); beyond, a text repeats itself."""
 _LOOP = 3
 """Words that follow themselves at least so often, in a text known to repeat itself, are written once."""
 
@@ -66,6 +69,16 @@ def _whole(tokens: Sequence[int], first_timestamp: int, frames: int) -> Span:
     start = stamps[0] if stamps else 0.0
     end = stamps[-1] if stamps and stamps[-1] > start else frames * FRAME_SECONDS
     return Span(start, end, tuple(tokens))
+
+
+def loops(text: str, tokens: Sequence[int], first_timestamp: int) -> bool:
+    """Whether a text repeats itself as Whisper does that has lost its way: one phrase over and over.
+
+    A text that only compresses well may be right: people repeat themselves too, in a chorus for one.
+    """
+    raw = text.encode()
+    compressible = len(raw) > _MAX_COMPRESSION * len(zlib.compress(raw))
+    return compressible and unlooped(tokens, first_timestamp) != tuple(tokens)
 
 
 def unlooped(tokens: Sequence[int], first_timestamp: int) -> tuple[int, ...]:

@@ -82,14 +82,13 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Try:
-    """What one decoding wrote. score: mean log probability of its tokens. compression: of its text, by zlib."""
+    """What one decoding wrote. score: mean log probability of its tokens. repeats: it says one phrase over and over."""
 
     tokens: tuple[int, ...]
     score: float
     no_speech: float
-    compression: float
+    repeats: bool
 
-    MAX_COMPRESSION = 2.4
     MIN_SCORE = -1.0
     MAX_NO_SPEECH = 0.6
 
@@ -97,10 +96,6 @@ class Try:
     def silent(self) -> bool:
         """Whisper takes it for silence and is unsure of what it wrote."""
         return self.no_speech > self.MAX_NO_SPEECH and self.score < self.MIN_SCORE
-
-    @property
-    def repeats(self) -> bool:
-        return self.compression > self.MAX_COMPRESSION
 
     @property
     def good(self) -> bool:
