@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.speech.joints import HOP, TARGET, Audio, Joiner, Loudness
+from workers.speech.joints import HOP, TARGET, Audio, Joiner
 
 RATE = 44_100
 CEILING = 10 ** (-1 / 20)
@@ -70,17 +70,6 @@ def test_blocks_of_any_size_give_the_same_sound(cuts: list[int], lengths: list[i
         assert got.dtype == np.float32 and len(got) == len(expected)
         np.testing.assert_allclose(got, expected, atol=1e-6, rtol=0)
         assert pieced.loudness.gain == pytest.approx(whole.loudness.gain, abs=1e-6)
-
-
-def test_a_stream_goes_on_from_the_loudness_of_the_piece_before() -> None:
-    """So that a retried attempt gives the same sound without what was said before."""
-    first, second = voice(1.0, -14), voice(1.0, -26, seed=2)
-    joiner = Joiner(RATE)
-    joined([first], joiner=joiner)
-    kept = Loudness(joiner.loudness.level, joiner.loudness.gain)
-    expected = joined([second], joiner=joiner)
-    np.testing.assert_allclose(joined([second], joiner=Joiner(RATE, kept)), expected, atol=1e-6)
-    assert np.abs(joined([second]) - expected).max() > 0.01
 
 
 def test_the_first_push_is_heard_at_once() -> None:

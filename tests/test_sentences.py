@@ -19,8 +19,8 @@ from workers.speech.sentences import CLAUSE, PARAGRAPH, SENTENCE, Piece, spoken_
 MARKS = " .,;:!?\"'()“”…–—-。！？、，،؟۔।։።។။།\n\t\u200b\u200d\u0301"
 
 
-def texts(text: str, longest: int, first: int | None = None) -> list[str]:
-    return [piece.text for piece in spoken_pieces(text, longest, first)]
+def texts(text: str, longest: int) -> list[str]:
+    return [piece.text for piece in spoken_pieces(text, longest)]
 
 
 def spoken(text: str) -> list[str]:
@@ -52,20 +52,20 @@ def bytes_of(text: str) -> int:
     ],
 )
 def test_sentences_end_where_their_script_ends_them(sentences: list[str]) -> None:
-    """A sentence that nothing fits beside is a piece alone, and one that does not end is not cut."""
-    text = "".join(sentences)
-    for count in (1, 2):
-        head = "".join(sentences[:count]).strip()
-        pieces = spoken_pieces(text, max(bytes_of(text) - 1, 4), first=bytes_of(head))
-        assert pieces[0] == Piece(head, SENTENCE)
-    assert {piece.pause for piece in spoken_pieces(text, max(map(bytes_of, sentences)))[:-1]} == {SENTENCE}
+    """Between two pieces there is the end of a sentence."""
+    pieces = spoken_pieces("".join(sentences), max(map(bytes_of, sentences)))
+    ends = {"".join(sentences[:count]).replace(" ", "") for count in range(1, len(sentences) + 1)}
+    said = [piece.text.replace(" ", "") for piece in pieces]
+    assert {"".join(said[:count]) for count in range(1, len(said) + 1)} <= ends
+    assert {piece.pause for piece in pieces[:-1]} == {SENTENCE}
 
 
 @pytest.mark.parametrize(
     "sentence", ["Am 3. Oktober war es kalt.", "А. С. Пушкин писал.", "Mr. B. Lee came.", "1. Milk"]
 )
 def test_a_full_stop_within_a_sentence_does_not_end_it(sentence: str) -> None:
-    assert texts(f"{sentence}\nThe end.", 200, first=5)[0].endswith(sentence[-5:])
+    room = bytes_of(sentence) * 3 // 2  # for it and what stands before its full stop
+    assert texts(f"{sentence} {sentence}", room) == [sentence, sentence]
 
 
 def test_thai_is_cut_at_its_spaces_which_part_phrases() -> None:
@@ -93,7 +93,7 @@ def test_a_long_sentence_is_cut_at_clauses_then_words_then_letters() -> None:
         Piece("1,000 birds had come.", 0.0),
     ]
     assert spoken_pieces("nobody ever spoke - for years they did", 30)[0] == Piece("nobody ever spoke -", CLAUSE)
-    assert texts("他有1，000只鸟，还有一只猫。", 200, first=10) == ["他有1，000只鸟，", "还有一只猫。"]
+    assert texts("他有1，000只鸟，还有一只猫。", 25) == ["他有1，000只鸟，", "还有一只猫。"]
     assert texts("one two three four", 9) == ["one two", "three", "four"]
     assert texts("https://example.com/some/path", 16) == ["https://", "example.com/", "some/path"]
     assert texts("a" * 10, 4) == ["aaaa", "aaaa", "aa"]
@@ -154,17 +154,6 @@ def test_text_is_cleaned() -> None:
     assert texts("می\u200cخواهم " + "!" * 900 + " 8", 200) == ["می\u200cخواهم !!! 8"]
 
 
-def test_the_first_piece_is_short_if_the_text_lets_it_be() -> None:
-    text = "Well, it was late when they came home. Nobody was there. So they sat down."
-    assert texts(text, 200) == [text]
-    assert texts(text, 200, first=40) == [text[:38], text[39:]]
-    assert texts(text, 200, first=60) == [text[:56], text[57:]]
-    assert texts("Nobody was there when, at last, they came home.", 200, first=30)[0] == "Nobody was there when,"
-    assert texts("Nobody was there when they came home.", 200, first=10) == ["Nobody was there when they came home."]
-    # A word alone is no good first piece.
-    assert texts("Yes. It was late when they came home. Nobody was there.", 200, first=30)[0].endswith("home.")
-
-
 def test_sentences_are_whole_in_long_texts_too() -> None:
     assert all(text.endswith("sentence.") for text in texts("These are seven words in a sentence. " * 500, 64))
 
@@ -173,18 +162,17 @@ def test_sentences_are_whole_in_long_texts_too() -> None:
     text=st.text(st.one_of(st.sampled_from(MARKS), st.characters(), st.sampled_from("abAB12")), max_size=200)
     | st.lists(st.sampled_from(["a", "bb.", "Cc,", "dddddddddddddddddddd", "1.", "ខ្មែរ"])).map(" ".join),
     longest=st.integers(4, 80),
-    first=st.none() | st.integers(1, 40),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_letter_and_number_is_spoken_once_and_in_order(text: str, longest: int, first: int | None) -> None:
-    pieces = spoken_pieces(text, longest, first)
+def test_every_letter_and_number_is_spoken_once_and_in_order(text: str, longest: int) -> None:
+    pieces = spoken_pieces(text, longest)
     assert [char for piece in pieces for char in spoken(piece.text)] == spoken(text)
     for piece in pieces:
         assert bytes_of(piece.text) <= longest
         assert piece.text == piece.text.strip() and spoken(piece.text)
         assert piece.pause in {0.0, CLAUSE, SENTENCE, PARAGRAPH}
     assert not pieces or pieces[-1].pause == 0.0
-    assert spoken_pieces(text, longest, first) == pieces
+    assert spoken_pieces(text, longest) == pieces
 
 
 @pytest.mark.parametrize(
@@ -204,7 +192,7 @@ def test_every_letter_and_number_is_spoken_once_and_in_order(text: str, longest:
 def test_no_text_takes_long(text: str) -> None:
     """About 0.2 s each; what takes quadratic time takes many."""
     started = time.process_time()
-    assert all(bytes_of(piece.text) <= 200 for piece in spoken_pieces(text, 200, first=60))
+    assert all(bytes_of(piece.text) <= 200 for piece in spoken_pieces(text, 200))
     assert time.process_time() - started < 3
 
 

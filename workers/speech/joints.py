@@ -4,9 +4,8 @@
     end_piece(pause) ─▶ what was held back, its last silence cut and its last samples faded, then the pause
 
 A piece is computed in hops of 10 ms from its own beginning, whatever blocks it comes in, and nothing else is looked at:
-no clock, no chance. So the same pieces give the same samples again; to go on after a piece without the ones before it,
-keep `loudness` at its end. Of a piece that speaks, at most a hop not yet full and the one before it, which may have to
-be faded, are held back; of one that is silent, half a second.
+no clock, no chance. So the same pieces give the same samples again. Of a piece that speaks, at most a hop not yet full
+and the one before it, which may have to be faded, are held back; of one that is silent, half a second.
 
 The level is the mean power of the voice alone (hops near the loudest), of the last seconds; a piece soon has its own.
 The gain leads it to -20 dBFS, but so slowly that it is not heard to move.
@@ -57,18 +56,18 @@ _CEILING, _KNEE = 0.89, 0.63
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loudness:
-    """What one piece leaves to the next. level: dBFS, of the voice as it comes in. gain: dB."""
+    """What a stream has come to. level: dBFS, of the voice as it comes in. gain: dB."""
 
-    level: float = TARGET
-    gain: float = 0.0
+    level: float
+    gain: float
 
 
 class Leveller:
     """The gain of one stream, hop by hop."""
 
-    def __init__(self, loudness: Loudness) -> None:
-        self._power = _power(loudness.level)
-        self._gain = loudness.gain
+    def __init__(self) -> None:
+        self._power = _power(TARGET)
+        self._gain = 0.0
         self.begin_piece()
 
     @property
@@ -98,23 +97,23 @@ class Leveller:
 
 
 class Joiner:
-    """One stream. sample_rate: Hz. loudness: of the piece before, where the stream goes on from one.
+    """One stream. sample_rate: Hz.
 
     Samples are float32, mono, any block of them (n,), in and out; what goes out is within ±0.89 (-1 dBFS). A constant
     offset stays, and is not taken for sound. Not thread-safe.
     """
 
-    def __init__(self, sample_rate: int, loudness: Loudness | None = None) -> None:
+    def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         self._hop = round(sample_rate * HOP)
         self._fade_in, self._fade_out = (_ramp(round(sample_rate * fade)) for fade in (_FADE_IN, _FADE_OUT))
-        self._leveller = Leveller(loudness or Loudness())
+        self._leveller = Leveller()
         self._rest: Audio
         self._begin_piece()
 
     @property
     def loudness(self) -> Loudness:
-        """At a piece's end: all that the next one needs to know of those before."""
+        """By now."""
         return self._leveller.loudness
 
     def push(self, block: Audio) -> Audio:

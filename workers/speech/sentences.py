@@ -84,24 +84,18 @@ class Piece:
     pause: float
 
 
-def spoken_pieces(text: str, longest: int = 200, first: int | None = None) -> list[Piece]:
+def spoken_pieces(text: str, longest: int = 200) -> list[Piece]:
     """text in pieces of at most `longest` bytes; together they hold its letters and numbers, all and in order.
 
     A piece never goes over a paragraph's end. Paragraphs end at each line break, but where a long line goes on with a
     small letter. Pieces with nothing to speak in them (emoji, symbols) are left out; no pieces: nothing to speak.
-    The last piece's pause is 0.
-
-    longest: at least 4. first: about how long the first piece should be, so that its sound comes sooner: it ends at the
-    last sentence that fits, else at the last clause that does, else at the first one, but is not a clause cut short.
+    The last piece's pause is 0. longest: at least 4.
     """
     if longest < 4:
         raise ValueError("a letter takes up to 4 bytes")
     pieces: list[Piece] = []
     for line in _lines(text):
-        sentences = list(_sentences(line))
-        if first is not None and not pieces:
-            pieces, sentences = _opening(sentences, min(first, longest), longest)
-        parts = [part for sentence in sentences for part in _fitting(sentence, longest)]
+        parts = [part for sentence in _sentences(line) for part in _fitting(sentence, longest)]
         for piece in _packed(parts, longest):
             if _SPOKEN.search(piece.text):
                 pieces.append(piece)
@@ -148,24 +142,6 @@ def _sentences(line: str) -> Iterator[Piece]:
             if not _ORDINAL.search(sentence):
                 yield from (Piece(text, SENTENCE) for text in _cut("".join(held), _FURTHER_SENTENCES))
                 held.clear()
-
-
-def _opening(sentences: Sequence[Piece], first: int, longest: int) -> tuple[list[Piece], list[Piece]]:
-    """The first piece, if it can be a short one, and the sentences that are left."""
-    parts, further = list(sentences), []
-    if parts and _size(parts[0]) > first:
-        parts, further = _cut_at(parts[0], _CLAUSES, CLAUSE), parts[1:]
-    taken, size = 0, 0
-    for count, part in enumerate(parts, 1):
-        enough = size >= first // 4 and _SPOKEN.search("".join(part.text for part in parts[:taken]))
-        if enough and size + _size(part) > first:
-            break
-        taken, size = count, size + _size(part, with_space=True)
-    opening = _joined(parts[:taken]) if taken else None
-    if opening is None or _size(opening) > longest or not _SPOKEN.search(opening.text):
-        return [], list(sentences)
-    rest = [_joined(parts[taken:])] if further and taken < len(parts) else parts[taken:]
-    return [opening], [*rest, *further]
 
 
 def _fitting(part: Piece, longest: int, level: int = 0) -> list[Piece]:
