@@ -21,19 +21,19 @@ MAX_UPLOAD_BYTES = 51_000_000
 @pytest.fixture(scope="session")
 def whisper_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Whisper: a real one from OPTIVUS_TEST_MODELS, else one that says one sentence."""
-    given = os.environ.get("OPTIVUS_TEST_MODELS")
-    if given and (real := Path(given) / "whisper-tiny").is_dir():
-        return real
-    return make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
+    return _real("whisper-tiny") or make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def florence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Florence: a real one from OPTIVUS_TEST_MODELS, else one that always says the same."""
+    return _real("florence2-shapes") or make_native(tmp_path_factory.mktemp("florence") / "tiny")
+
+
+def _real(name: str) -> Path | None:
     given = os.environ.get("OPTIVUS_TEST_MODELS")
-    if given and (real := Path(given) / "florence2-shapes").is_dir():
-        return real
-    return make_native(tmp_path_factory.mktemp("florence") / "tiny")
+    folder = Path(given or "") / name
+    return folder if given and folder.is_dir() else None
 
 
 @pytest.fixture(scope="session")

@@ -59,8 +59,9 @@ async def test_a_busy_model_does_what_it_holds_and_then_leaves(device: LocalTran
     for job in ("next", "last", "after"):
         device.submit(task("hog", job))
     device.submit(task("sow", "other"))
-    while device.status()["sow"]["state"] != "waiting":
-        await asyncio.sleep(0)
+    async for _ in device.events():  # of which one is that a process has gone
+        if device.status()["sow"]["state"] == "waiting":
+            break
     await asyncio.to_thread(pipe.write_text, "now")
     found = await ends(device, 5)
     assert {job: event.kind for job, event in found.items()} == dict.fromkeys(found, "done")

@@ -7,9 +7,9 @@ as at first, as if an attempt had been lost. With a gate every chunk costs one b
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from tests.scripts import pass_gates
 from workers import whisper
 
 
@@ -45,8 +45,4 @@ class Scripted(whisper.Whisper):
         return None
 
     def forward(self, units: list[Any]) -> list[Any]:
-        for gate in units:
-            if gate:
-                with Path(gate).open("rb", buffering=0) as fifo:
-                    fifo.read(1)
-        return units
+        return pass_gates(units)

@@ -6,13 +6,13 @@ sawtooth. A first word with a slash in it is the path of a fifo, of which each p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from media.encode import WavFile, encoded
 from media.voices import Voices
+from tests.scripts import pass_gates
 from workers import fish
 
 RATE = 44100
@@ -63,11 +63,7 @@ class Speaker(fish.Fish):
         return None
 
     def forward(self, units: list[Any]) -> list[Any]:
-        for gate in units:
-            if gate:
-                with Path(gate).open("rb", buffering=0) as fifo:
-                    fifo.read(1)
-        return units
+        return pass_gates(units)
 
 
 def _sound(whole: Any, params: Any) -> dict[str, Any]:
