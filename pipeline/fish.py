@@ -19,9 +19,6 @@ from pipeline.messages import FileRef
 from pipeline.plans import RESERVED, Bind, Plan, Stage, checked
 from workers.base import Params, Worker
 
-_OURS = frozenset({"transcripts", "check"})
-"""Parameters of the worker that this plan sets itself."""
-
 
 class _Request(BaseModel):
     """What a message has become: the stages refer to this.
@@ -40,8 +37,8 @@ class FishPlan(Plan):
     speech: type[Params] = Params
 
     def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
-        known = {name: value for name, value in raw.items() if name not in RESERVED | _OURS}
-        speech = checked(self.speech, known, _naming_fields(bind, raw)).model_dump(exclude=set(_OURS))
+        known = {name: value for name, value in raw.items() if name not in RESERVED}
+        speech = checked(self.speech, known, _naming_fields(bind, raw)).model_dump()
         unknown = [key for key in raw if key not in speech and key not in RESERVED]
         warnings = tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
         return {"speech": speech, "untold": _untold(speech)}, warnings

@@ -40,7 +40,7 @@ def test_a_text_alone_is_spoken_at_once() -> None:
 def test_references_with_their_texts_wait_for_nobody() -> None:
     given = {"reference_audio": "a.wav", "reference_text": "A.", "references": [{"audio": "b.wav", "text": "B."}]}
     [task] = begun(text="Hello.", **given).tasks
-    fields = dict(Fish.Params.model_validate(task.params).recordings)
+    fields = dict(Fish.TaskParams.model_validate(task.params).recordings)
     assert {field: reference.text for field, reference in fields.items()} == {
         "reference_audio": "A.",
         "references": "B.",
@@ -71,7 +71,7 @@ def test_recordings_without_a_text_are_looked_at_then_heard_then_used_in_order()
         assert not step.job.runs.get(("fish", ()))
         step = advance(step.job, Event.of(task, "done", {"text": text}))
     [task] = step.tasks
-    params = Fish.Params.model_validate(task.params)
+    params = Fish.TaskParams.model_validate(task.params)
     assert [reference.text for _, reference in params.recordings] == ["A.", "B.", "C.", "D."]
 
 
@@ -139,7 +139,7 @@ def test_in_a_batch_a_recording_needs_its_text() -> None:
     params, _ = plan.parse({"type": "fish", "data": [{"text": "a", "references": ["a.wav"]}, {"no": 1}]}, bind)
     spoken, refused = params["data"]
     with pytest.raises(InvalidInput, match="needs its text"):
-        _ = Fish.Params.model_validate(spoken).recordings
+        _ = Fish.TaskParams.model_validate(spoken).recordings
     assert refused["$error"]["error_code"] == "INVALID_INPUT"
 
 
@@ -148,7 +148,7 @@ def test_in_a_batch_a_recording_needs_its_text() -> None:
 )
 def test_a_recordings_text_has_a_word_in_it(text: str | None, transcripts: list[str], told: str) -> None:
     audio = FileRef("path", "/media/a.wav")
-    params = Fish.Params(reference_audio=audio, reference_text=text, transcripts=transcripts)
+    params = Fish.TaskParams(reference_audio=audio, reference_text=text, transcripts=transcripts)
     with pytest.raises(InvalidInput, match=told):
         _ = params.recordings
 

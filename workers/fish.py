@@ -22,7 +22,7 @@ from media.voices import Voices
 from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
 from pipeline.messages import FileRef
 from workers.base import Context, Run, Worker
-from workers.fish_params import SETTING, FishParams, FishSettings
+from workers.fish_params import SETTING, FishParams, FishSettings, FishTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,7 @@ class Fish(Worker):
     message_type = "fish"
     answer = "$fish"
     Params = FishParams
+    TaskParams = FishTask
     Settings = FishSettings
     example = {"text": "Hello.", "max_new_tokens": 32, "seed": 1}
 
@@ -103,7 +104,7 @@ class Fish(Worker):
             return voices
         return {**voices, "vram_used_gb": round(torch.cuda.memory_reserved(self._device) / 1e9, 2)}
 
-    def run(self, params: FishParams, ctx: Context) -> Run:
+    def run(self, params: FishTask, ctx: Context) -> Run:
         """Result: ``{"fish", "audio_data", "sample_rate", "duration"}``, of a saved voice ``{"reference_id", …}``."""
         if params.check and params.reference_audio is not None:
             return (yield from self._look_at(params.reference_audio, params.check, ctx))
@@ -118,7 +119,7 @@ class Fish(Worker):
         codes = yield from self._encoded(self._recordings.of_file(ctx.local(audio), field))
         return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
 
-    def _save(self, params: FishParams, ctx: Context) -> Run:
+    def _save(self, params: FishTask, ctx: Context) -> Run:
         from workers.speech.recordings import Recording
 
         [(field, reference), *_] = params.recordings
@@ -138,7 +139,7 @@ class Fish(Worker):
             **({"known": True} if voice.created_at < began else {}),
         }
 
-    def _references(self, params: FishParams, ctx: Context) -> Run:
+    def _references(self, params: FishTask, ctx: Context) -> Run:
         """The voice wanted, as a list of `prompt.Reference`."""
         from workers.speech.prompt import Reference
 
@@ -172,7 +173,7 @@ class Fish(Worker):
 
     # Speaking.
 
-    def _speak(self, text: str, params: FishParams, ctx: Context) -> Run:
+    def _speak(self, text: str, params: FishTask, ctx: Context) -> Run:
         from workers.speech import speaking
         from workers.speech.delivery import Delivery
 
@@ -219,7 +220,7 @@ class Fish(Worker):
         return results
 
 
-def _manner(params: FishParams, ctx: Context) -> Manner:
+def _manner(params: FishTask, ctx: Context) -> Manner:
     """A seed that nobody gave is the same in every attempt."""
     from workers.speech.sampling import Sampling
     from workers.speech.speaking import Manner

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import FileRef
@@ -85,10 +84,6 @@ class FishParams(Params):
     repetition_penalty: float = Field(1.2, gt=0, lt=2, description="above 1: repeats itself less")
     temperature: float = Field(0.7, gt=0, lt=2, description="how freely it is said")
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed and text are the same sound")
-    transcripts: SkipJsonSchema[list[Text]] = Field([], description="texts of the recordings that came without one")
-    check: SkipJsonSchema[str | None] = Field(
-        None, description="only see whether `reference_audio` can be used, which the client sent as this parameter"
-    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -100,6 +95,15 @@ class FishParams(Params):
                 field="text",
             )
         return self
+
+
+class FishTask(FishParams):
+    """Of a task; the plan sets these. transcripts: texts of the recordings that came without one. check: only see
+    whether `reference_audio` can be used, which the client sent as this parameter.
+    """
+
+    transcripts: list[Text] = []
+    check: str | None = None
 
     @property
     def recordings(self) -> list[tuple[str, Reference]]:
