@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
-from media.container import duration_of, opened, packets
+from media.container import duration_of, opened, packets, raise_if_memory_ran_out
+from media.layouts import Mixer
 from pipeline.errors import NoAudio, UnsupportedMedia
 
 Audio = npt.NDArray[np.float32]
@@ -101,10 +102,8 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     for packet in packets(container, stream):
         try:
             yield from packet.decode()
-        except MemoryError:
-            raise
-        except av.FFmpegError:  # a damaged packet: its place is left to `aligned`
-            continue
+        except av.FFmpegError as exc:  # a damaged packet: its place is left to `aligned`
+            raise_if_memory_ran_out(exc)
 
 
 def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16]]:
@@ -113,6 +112,7 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
     duration = duration_of(container)
     emitted = 0
     resampler: Any = None
+    mixer = Mixer()
     shape: tuple[str, str, int] | None = None
     for frame in _frames(container, stream):
         if frame.sample_rate not in _RATES or not 1 <= len(frame.layout.channels) <= _MAX_CHANNELS:
@@ -129,9 +129,10 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
             emitted += len(silence)
             yield silence
         frame.pts = None  # the clock is kept here
-        for resampled in resampler.resample(frame):
-            emitted += resampled.samples
-            yield resampled.to_ndarray().reshape(-1)
+        for mixed in mixer.frames(frame):
+            for resampled in resampler.resample(mixed):
+                emitted += resampled.samples
+                yield resampled.to_ndarray().reshape(-1)
     yield from _flush(resampler)
 
 

@@ -7,7 +7,9 @@ playlists (HLS, DASH, concat) and image sequences are no formats here at all, wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import errno
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from media import kinds, memory
 from pipeline.errors import FileNotFound, UnsupportedMedia
 
 _CONTAINERS = (
@@ -61,39 +64,84 @@ def probe(path: Path) -> Probe:
         return Probe(duration_of(container), bool(container.streams.audio), bool(pictures))
 
 
+class _Reader(io.BufferedReader):
+    """A file that FFmpeg may ask for places where none are, as damaged indexes make it do."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            return -1  # to FFmpeg an error, from which some demuxers go on
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """PyAV's container for a file. Raises: UnsupportedMedia, FileNotFound."""
     try:
-        file = path.open("rb")
+        file = _Reader(io.FileIO(path))
     except OSError as exc:
         raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
     with file:
-        if not file.read(1):
+        head = file.read(kinds.HEAD_BYTES)
+        if not head:
             raise UnsupportedMedia("This file is empty; send a whole one.", field="file")
+        if kinds.is_heif(head):
+            raise _unreadable(path)
         file.seek(0)
-        sentence = (
-            "This is no audio, video or picture that the server can read, or it is cut short: send a whole file in "
-            "a common format, such as mp3, wav, m4a, flac, mp4, mkv, webm, jpg or png."
-        )
-        with opened_stream(file, UnsupportedMedia(sentence, field="file")) as container:
+        with opened_stream(file, lambda exc: _unreadable(path, exc)) as container:
             yield container
 
 
+def _unreadable(path: Path, exc: Exception | None = None) -> UnsupportedMedia:
+    """Why a file cannot be read as audio or video, as far as it can be seen."""
+    if isinstance(exc, MemoryError):
+        sentence = (
+            f"This file claims to hold more than any recording does, such as more than {_MAX_STREAMS} tracks or a "
+            "frame of gigabytes; it may be damaged. Convert it to mp3, wav or mp4 and send it again."
+        )
+    elif kinds.is_picture(path):
+        sentence = "This is a picture, neither audio nor video; send it as `flrnc` to have it described."
+    elif kinds.is_text(path):
+        sentence = "This file holds text, neither audio nor video nor a picture; send the recording itself."
+    else:
+        sentence = (
+            "This is no audio, video or picture that the server can read, or it is damaged or cut short: send a whole "
+            "file in a common format, such as mp3, wav, m4a, flac, mp4, mkv, webm, jpg or png."
+        )
+    return UnsupportedMedia(sentence, field="file")
+
+
 @contextmanager
-def opened_stream(file: Any, refusal: UnsupportedMedia, demuxer: str | None = None) -> Iterator[Any]:
+def opened_stream(
+    file: Any, refusal: Callable[[Exception], UnsupportedMedia], demuxer: str | None = None
+) -> Iterator[Any]:
     """PyAV's container for what `file.read` gives; one without `seek` is read once, from its beginning.
 
-    demuxer: one of FORMATS, where the format is known. Raises: refusal, when it cannot be opened.
+    demuxer: one of FORMATS, where the format is known.
+    Raises: refusal, when it cannot be opened, and for whatever FFmpeg fails at while it is open.
     """
     try:
         container = av.open(file, mode="r", format=demuxer, options=_OPTIONS, metadata_errors="ignore")
-    except MemoryError:
-        raise
     except (av.FFmpegError, ValueError) as exc:
-        raise refusal from exc
+        raise_if_memory_ran_out(exc)
+        raise refusal(exc) from exc
     with container:
-        yield container
+        try:
+            yield container
+        except av.FFmpegError as exc:
+            raise_if_memory_ran_out(exc)
+            raise refusal(exc) from exc
+
+
+def raise_if_memory_ran_out(exc: Exception) -> None:
+    """Tell a file for which FFmpeg wanted too much memory from a machine that has none left.
+
+    Raises: MemoryError, where it is the latter.
+    """
+    if isinstance(exc, MemoryError) and memory.ran_out():
+        raise MemoryError from exc
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -105,7 +153,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             packet = next(read)
         except StopIteration:
             return
-        except MemoryError:
+        except MemoryError:  # it was told to read gigabytes: where anything after this would be, nobody knows
             raise
         except (av.FFmpegError, IndexError):  # this read failed; the next may not
             failed += 1

@@ -24,7 +24,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from media import pictures
-from media.container import MAX_FRAME_PIXELS, duration_of, is_cover, opened, packets
+from media.container import MAX_FRAME_PIXELS, duration_of, is_cover, opened, packets, raise_if_memory_ran_out
 from media.pictures import Picture
 from media.scenes import CELLS, Look, Scene, Seen, scenes
 from media.strides import Stride, from_a_keyframe, strides, time_of
@@ -234,9 +234,8 @@ class _Video:
         """A packet's frames, without those that are damaged. packet: None for those that the decoder holds back."""
         try:
             return [frame for frame in self._decoder.decode(packet) if not frame.is_corrupt and frame.pts is not None]
-        except MemoryError:
-            raise
-        except av.FFmpegError:  # a damaged packet
+        except av.FFmpegError as exc:  # a damaged packet
+            raise_if_memory_ran_out(exc)
             return []
 
     def _seek(self, start: float) -> None:
@@ -292,7 +291,7 @@ def _chosen(container: Any) -> Any:
         raise NoVideo("This file has no pictures; send an image or a video.", field="file")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
-    if stream.codec_context is None or not stream.codec_context.width:
+    if stream.codec_context is None or not (stream.codec_context.width and stream.codec_context.height):
         raise UnsupportedMedia(
             "The pictures in this file are in a format that the server cannot decode, or larger than "
             f"{MAX_FRAME_PIXELS // 1_000_000} million pixels; convert it to a smaller mp4 and send it again.",

@@ -134,12 +134,7 @@ class _Compressed:
         source = _Source(self)
         if self._file.peek(1) == b"" and not source.wait():
             return  # a recording in which there is nothing at all
-        refusal = UnsupportedMedia(
-            f"This recording is not {self._kind}, or its beginning is missing: send it from its first byte on, "
-            "or send samples as pcm_s16le.",
-            field="audio",
-        )
-        with opened_stream(source, refusal, self._demuxer) as container:
+        with opened_stream(source, self._refusal, self._demuxer) as container:
             nothing = True
             for piece in aligned(container, audio_stream(container), SAMPLE_RATE):
                 nothing = False
@@ -150,7 +145,14 @@ class _Compressed:
                 if self._closed:
                     return
         if nothing and not self._closed:
-            raise refusal
+            raise self._refusal()
+
+    def _refusal(self, exc: Exception | None = None) -> UnsupportedMedia:
+        return UnsupportedMedia(
+            f"This recording is not {self._kind}, or its beginning is missing: send it from its first byte on, "
+            "or send samples as pcm_s16le.",
+            field="audio",
+        )
 
     def pause(self) -> None:
         """Let `read` have what there is, and go on when it wants more."""

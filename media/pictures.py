@@ -9,6 +9,7 @@ A format that Pillow does not know is no error here but None: the file may be a 
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 import warnings
 import zlib
@@ -18,11 +19,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pillow_heif
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from media import kinds, memory
 from pipeline.errors import FileNotFound, TooLarge, UnsupportedMedia
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
 """Pillow's plug-ins that may run; none of them starts another program."""
 _MOVING = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 """Formats whose frames have durations. The pages of a TIFF are no film."""
@@ -31,6 +36,8 @@ MAX_PIXELS = 80_000_000
 """Of a whole picture; decoding takes up to eight bytes for each."""
 MAX_MOVING_PIXELS = 10_000_000
 """Of a frame of a moving picture, of which there are many."""
+MAX_WHOLE_BYTES = 256 << 20
+"""Of a file that its plug-in reads whole into memory, as those of WebP, AVIF and HEIF do."""
 MAX_SIDE = 2048
 """A picture is kept no larger; the models look at less."""
 
@@ -51,8 +58,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
-_AVIF = (b"ftypavif", b"ftypavis")
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +114,12 @@ def frames(path: Path) -> Iterator[Shown]:
             start += length
 
 
+def known(path: Path) -> bool:
+    """Whether a file is a picture. Raises: as `read`, where it is one that is not read."""
+    with _opened(path) as image:
+        return image is not None
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image | None]:
     try:
@@ -132,17 +143,20 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
 
 def _identified(file: IO[bytes]) -> Image.Image | None:
     """Only the header is read."""
-    head = file.read(12)
+    head = file.read(kinds.HEAD_BYTES)
+    whole = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        raise UnsupportedMedia("HEIC pictures are not read; send it as JPEG, PNG or WebP.", field="file")
+    if whole > MAX_WHOLE_BYTES and (kinds.is_heif(head) or head[8:12] == b"WEBP"):
+        raise TooLarge(
+            f"A picture of this kind may have {MAX_WHOLE_BYTES >> 20} MiB; send a smaller one.", field="file"
+        )
     Image.init()  # else a format whose plug-in was not needed yet is an error
     try:
         with warnings.catch_warnings(action="ignore"):  # the limit here is the one that counts
             return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as exc:
-        if head[4:12] in _AVIF:  # cut short; FFmpeg would take it for a film
-            raise _damaged() from exc
+        if kinds.is_heif(head):  # cut short; FFmpeg would take it for a film
+            raise _damaged(exc) from exc
         return None
     except Image.DecompressionBombError as exc:
         raise TooLarge(
@@ -150,8 +164,8 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
             "send a smaller one.",
             field="file",
         ) from exc
-    except _DAMAGE as exc:
-        raise _damaged() from exc
+    except (*_DAMAGE, MemoryError) as exc:
+        raise _damaged(exc) from exc
 
 
 def _frame_count(image: Image.Image) -> int:
@@ -174,10 +188,8 @@ def _loaded(image: Image.Image, limit: int = MAX_PIXELS) -> Picture:
             image.load()
             turn = _turn(image)
             upright = _rgb(_shrunk(image))
-    except MemoryError:
-        raise
-    except _DAMAGE as exc:
-        raise _damaged() from exc
+    except (*_DAMAGE, MemoryError) as exc:
+        raise _damaged(exc) from exc
     if turn is None:
         return Picture(upright, (width, height))
     turned = turn in _SIDEWAYS
@@ -218,5 +230,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _damaged() -> UnsupportedMedia:
+def _damaged(exc: Exception) -> UnsupportedMedia:
+    """Raises: MemoryError, where it was that and not the file's fault."""
+    if isinstance(exc, MemoryError) and memory.ran_out():
+        raise exc
     return UnsupportedMedia("This picture is damaged or cut short; send a whole one.", field="file")

@@ -13,6 +13,7 @@ from media.audio import BLOCK_SAMPLES, SAMPLE_RATE, decode
 from media.container import FORMATS, probe
 from pipeline.errors import NoAudio, ServiceError, UnsupportedMedia
 from tests.recordings import EXAMPLE, Samples, beep, heard_at, write
+from tests.shapes import drawing
 
 
 def whole(path: Path) -> Samples:
@@ -163,6 +164,30 @@ def test_files_without_sound_in_them_are_unsupported(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedMedia) as refused:
             whole(path)
         assert str(tmp_path) not in str(refused.value.answer()), name
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "This file is empty"),
+        (b"<!DOCTYPE html>\n<title>Nicht gefunden</title>", "holds text"),
+        ("Grüße, 世界\n".encode() * 900, "holds text"),
+        (b"#EXTM3U\n#EXTINF:2,\na.ts\n", "holds text"),
+        (bytes(range(256)) * 40, "no audio, video or picture"),
+    ],
+)
+def test_what_is_no_recording_is_told_what_it_is(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "talk.mp4").write_bytes(content)
+    with pytest.raises(UnsupportedMedia, match=sentence):
+        whole(tmp_path / "talk.mp4")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp", "avif", "heif", "tiff", "bmp"])
+def test_a_picture_is_told_where_it_belongs(tmp_path: Path, kind: str) -> None:
+    drawing("red circle").image(64, 64).save(tmp_path / "talk.mp4", kind)
+    for read in (whole, probe):
+        with pytest.raises(UnsupportedMedia, match=r"picture.*`flrnc`"):
+            read(tmp_path / "talk.mp4")
 
 
 def test_a_file_never_makes_the_server_open_another(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def near(one: tuple[int, ...], other: tuple[int, ...], by: int = 40) -> bool:
         ("a.tif", "RGB"),
         ("a.tif", "CMYK"),
         ("a.avif", "RGB"),
+        ("a.heic", "RGB"),
+        ("a.heic", "RGBA"),
         ("a.jp2", "RGB"),
         ("a.ppm", "RGB"),
     ],
@@ -86,13 +88,13 @@ def test_common_formats_and_modes_look_as_they_should(tmp_path: Path, name: str,
         (8, (360, 640), (0.5, 0.75)),
     ],
 )
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.heic"])
 def test_cameras_orientation_is_applied(
     tmp_path: Path, name: str, orientation: int, size: tuple[int, int], red_at: tuple[float, float]
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = read(saved(tmp_path / name, LEFT_RED.image(), exif=exif))
+    picture = read(saved(tmp_path / name, LEFT_RED.image(), exif=exif.tobytes()))
     assert picture.size == picture.image.size == size
     assert near(colour(picture, *red_at), (222, 28, 30))
 
@@ -102,7 +104,7 @@ def test_broken_metadata_is_no_reason_to_refuse(tmp_path: Path) -> None:
     assert read(path).size == (640, 360)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif", "a.tif"])
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif", "a.tif", "a.heic"])
 def test_what_is_transparent_is_white(tmp_path: Path, name: str) -> None:
     """Whatever colour hides behind it."""
     image = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
@@ -165,7 +167,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
     assert int(done.stdout) << 10 < 1 << 30
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.avif", "a.tif", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.avif", "a.heic", "a.tif", "a.bmp"])
 def test_truncated_pictures_are_refused(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / name, LEFT_RED.image())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -197,10 +199,32 @@ def test_what_is_no_picture_is_none(tmp_path: Path) -> None:
         assert pictures.read(tmp_path / name) is None
 
 
-def test_heic_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500))
-    with pytest.raises(UnsupportedMedia, match="HEIC"):
-        pictures.read(tmp_path / "a.heic")
+def test_of_several_heic_pictures_the_main_one_is_read(tmp_path: Path) -> None:
+    """A burst is no film."""
+    first, second = (drawing(shape).image(160, 90) for shape in ("red circle", "blue square"))
+    path = saved(tmp_path / "a.heic", first, save_all=True, append_images=[second], primary_index=1)
+    assert not pictures.moves(path)
+    assert near(colour(read(path), 0.5), (30, 62, 220))
+
+
+def test_a_heic_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    """Less than it decodes to, or far more."""
+    whole = saved(tmp_path / "a.heic", LEFT_RED.image()).read_bytes()
+    place = whole.index(b"ispe") + 8
+    for size in ((64, 64), (640_000, 64_000)):
+        (tmp_path / "a.heic").write_bytes(whole[:place] + struct.pack(">II", *size) + whole[place + 8 :])
+        with pytest.raises(ServiceError) as refused:
+            pictures.read(tmp_path / "a.heic")
+        assert refused.value.code in ("UNSUPPORTED_MEDIA", "TOO_LARGE")
+
+
+@pytest.mark.parametrize("head", [b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypavif", b"RIFF\xf0\xff\xff\xffWEBP"])
+def test_what_would_be_read_whole_into_memory_is_bounded(tmp_path: Path, head: bytes) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.write(head)
+        file.truncate(1 << 40)
+    with pytest.raises(TooLarge, match="256 MiB"):
+        pictures.read(tmp_path / "a")
 
 
 def test_file_that_went_away_is_a_typed_error(tmp_path: Path) -> None:
