@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
+from media import tracks
 from media.container import duration_of, opened, packets, raise_if_memory_ran_out
 from media.layouts import Mixer
 from pipeline.errors import NoAudio, UnsupportedMedia
@@ -40,14 +41,15 @@ _LONGEST_GAP_SECONDS = 3600.0
 """Believed where the container does not say how long it is."""
 
 
-def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[Audio]:
+def decode(path: Path, sample_rate: int = SAMPLE_RATE, track: str | None = None) -> Iterator[Audio]:
     """The file's sound in blocks of BLOCK_SECONDS, the last one shorter; see the module for what sample n means.
 
     sample_rate: Hz, of the blocks; the file's own may be any.
-    The stream is the one that players choose. Raises: UnsupportedMedia, NoAudio, FileNotFound.
+    track: which stream (`media.tracks`); default: the one that players choose.
+    Raises: UnsupportedMedia, NoAudio, InvalidInput (no such track), FileNotFound.
     """
     with opened(path) as container:
-        stream = audio_stream(container)
+        stream = audio_stream(container, track)
         heard = False
         for block in _blocks(aligned(container, stream, sample_rate), BLOCK_SECONDS * sample_rate):
             heard = True
@@ -71,14 +73,17 @@ def resampled(audio: Audio, rate: int, to: int) -> Audio:
     return np.concatenate(pieces).clip(-1, 1)
 
 
-def audio_stream(container: Any) -> Any:
-    """The stream of sound that players choose; the others are not read. Raises: NoAudio, UnsupportedMedia."""
+def audio_stream(container: Any, track: str | None = None) -> Any:
+    """The stream of sound that is meant, else that players choose; the others are not read.
+
+    Raises: NoAudio, UnsupportedMedia, InvalidInput (no such track).
+    """
     if not container.streams.audio:
         if container.streams.video:
             raise NoAudio("This file has no sound; send one with an audio track.", field="file")
         raise UnsupportedMedia("There is neither sound nor picture in this file; send audio or video.", field="file")
     try:
-        stream = container.streams.best("audio") or container.streams.audio[0]
+        stream = _best(container) if track is None else tracks.chosen(container.streams.audio, track)
     except (av.FFmpegError, IndexError) as exc:
         raise _undecodable("unknown") from exc
     if stream.codec_context is None:
@@ -87,6 +92,10 @@ def audio_stream(container: Any) -> Any:
         if other is not stream:
             other.discard = Discard.all  # the demuxer need not read pictures from disk
     return stream
+
+
+def _best(container: Any) -> Any:
+    return container.streams.best("audio") or container.streams.audio[0]
 
 
 def _undecodable(codec: str) -> UnsupportedMedia:

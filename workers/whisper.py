@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import structlog
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from media.files import Folders
@@ -51,6 +52,23 @@ def _known_language(code: str) -> str:
 
 
 Language = Annotated[str, AfterValidator(_known_language), Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
+
+
+_MOST_TRACKS, _LONGEST_TRACK = 1000, 64
+
+
+def _track(given: object) -> str | None:
+    """A track's number or language, as text; an empty one, as forms send it, is none."""
+    text = str(given)[: _LONGEST_TRACK + 1].strip() if isinstance(given, (int, str)) else ""
+    number = int(text) if text.lstrip("-").isdecimal() else 1
+    wrong = len(text) > _LONGEST_TRACK or not 1 <= number <= _MOST_TRACKS
+    if wrong or isinstance(given, bool) or not isinstance(given, (int, str, NoneType)):
+        raise PydanticCustomError("track", "should be a number from 1 on, or a language such as en")
+    return text or None
+
+
+_TrackInput = Annotated[int, Field(ge=1, le=_MOST_TRACKS)] | Annotated[str, Field(max_length=_LONGEST_TRACK)] | None
+Track = Annotated[str | None, BeforeValidator(_track, json_schema_input_type=_TrackInput)]
 Format = Literal["srt", "vtt", "ass", "txt", "tsv"]
 Hint = Annotated[str, Field(max_length=2000)]
 """Whisper keeps its last 223 tokens."""
@@ -89,6 +107,9 @@ class WhisperParams(Params):
     vad: bool = Field(True, description="leave out what is not speech")
     multilingual: bool = Field(
         False, description="the language may change: detect it again and again; chunks then carry `language`"
+    )
+    track: Track = Field(
+        None, description="which audio track: its number from 1 on, or its language; default: the main one"
     )
     formats: list[Format] | None = Field(None, description="add `exports`: the transcript as text of these formats")
     missing_audio: Literal["error", "empty"] = Field(
@@ -184,7 +205,9 @@ class Whisper(Worker):
             multilingual=params.multilingual,
         )
         gap = CHANGE_GAP if params.multilingual else JOIN_GAP
-        with closing(cut(decode(path), vad=params.vad, start=transcript.window, gap=gap)) as windows:
+        with closing(
+            cut(decode(path, track=params.track), vad=params.vad, start=transcript.window, gap=gap)
+        ) as windows:
             yield from self._hear(windows, transcript, params)
         return exported(transcript.result(), params)
 
