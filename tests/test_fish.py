@@ -173,6 +173,8 @@ async def test_a_text_that_was_cut_short_says_so(url: str) -> None:
         ({}, "INVALID_INPUT", "text"),
         ({"text": "🙂🙃 🎉"}, "INVALID_INPUT", "text"),
         ({"text": "?!… —"}, "INVALID_INPUT", "text"),
+        ({"text": "![](a.png)\n\n---\n<break time='1s'/>"}, "INVALID_INPUT", "text"),
+        ({"text": "a", "markup": "html"}, "INVALID_INPUT", "markup"),
         ({"text": "long " * 20_000}, "TEXT_TOO_LONG", "text"),
         ({"text": "a", "reference_id": "../../etc/passwd"}, "VOICE_NOT_FOUND", "reference_id"),
         ({"text": "a", "reference_id": "voice_" + "0" * 24}, "VOICE_NOT_FOUND", "reference_id"),

@@ -122,6 +122,14 @@ def test_texts_at_once_share_batches_and_sound_as_they_do_alone(worker: Counting
         assert file_of(together, name) == expected
 
 
+def test_markup_is_not_heard_unless_it_is_asked_for(worker: CountingFish) -> None:
+    texts = {"plain": "Now say this.", "marked": "**Now** say <i>this</i>. \U0001f389"}
+    said = run(worker, *(task(name, text=text) for name, text in texts.items()))
+    assert file_of(said, "marked") == file_of(said, "plain")
+    as_it_stands = run(worker, task("marked", text=texts["marked"], markup="none"))
+    assert file_of(as_it_stands, "marked") != file_of(said, "plain")
+
+
 def test_as_many_texts_are_open_as_the_loop_has_rows(fish_model: Path, folders: Folders) -> None:
     assert Fish.places(FishSettings(batch=7)) == 7
     small = fish(fish_model, folders, batch=1)

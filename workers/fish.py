@@ -1,6 +1,6 @@
 """`fish`: texts spoken in a voice, by fish-speech 1.5 or OpenAudio S1; and the voices to speak in.
 
-    text ─▶ sentences.spoken_pieces ─┐
+    text ─▶ markup ─▶ sentences ─────┐
     voice ─▶ recordings: codes ──────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
     reference alone ─▶ checked, encoded ─▶ Voices.save
 
@@ -177,7 +177,7 @@ class Fish(Worker):
         from workers.speech import speaking
         from workers.speech.delivery import Delivery
 
-        pieces = self._pieces(text, params.chunk_length)
+        pieces = self._pieces(text, params)
         references: list[Reference] = yield from self._references(params, ctx)
         longest = int(speaking.VOICE_SECONDS * self._codec.frame_rate)
         voice = speaking.Voice(references, min(longest, self._synthesis.length // 4))
@@ -189,7 +189,8 @@ class Fish(Worker):
             answer = delivery.finish()
         return {**answer, "cut": True} if cut else answer
 
-    def _pieces(self, text: str, longest: int) -> Sequence[Piece]:
+    def _pieces(self, text: str, params: FishTask) -> Sequence[Piece]:
+        from workers.speech.markup import read_aloud
         from workers.speech.sentences import spoken_pieces
 
         if len(text) > self.settings.max_text:
@@ -199,9 +200,12 @@ class Fish(Worker):
                 field="text",
                 limit=self.settings.max_text,
             )
-        pieces = spoken_pieces(text, longest)
+        pieces = spoken_pieces(read_aloud(text) if params.markup == "auto" else text, params.chunk_length)
         if not pieces:
-            raise InvalidInput("The text holds nothing that can be spoken: no letter and no number.", field="text")
+            raise InvalidInput(
+                "The text holds nothing that can be spoken: no letter and no number, but signs, emoji or markup.",
+                field="text",
+            )
         return pieces
 
     def key(self, unit: Saying | Recording) -> Hashable:

@@ -74,6 +74,9 @@ class FishParams(Params):
     reference_text: SaidText | None = Field(None, description="what is said in it; default: Whisper hears it")
     name: Annotated[str, Field(max_length=200), Printable] | None = Field(None, description="of the voice to be saved")
     description: Annotated[str, Field(max_length=2000), Printable] | None = Field(None, description="of it, too")
+    markup: Literal["auto", "none"] = Field(
+        "auto", description="Markdown, tags and emoji of the text: read as people would, or, with `none`, as they stand"
+    )
     stream: bool = Field(False, description="send `audio` events as the sound is made")
     audio_format: Literal["list", "wav", "pcm", "mp3", "opus", "none"] = Field(
         "list", description="`audio_data` of the answer: samples as numbers, a file's bytes, or nothing"
