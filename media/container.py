@@ -50,18 +50,29 @@ _DAMAGED_READS = 100
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
-    """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say."""
+    """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say.
+
+    demuxer: one of FORMATS. codecs: FFmpeg's names of those that it can decode.
+    """
 
     duration: float | None
     has_audio: bool
     has_video: bool
+    demuxer: str
+    codecs: frozenset[str]
 
 
 def probe(path: Path) -> Probe:
     """Look into a file without decoding it. Raises: UnsupportedMedia, FileNotFound."""
     with opened(path) as container:
-        pictures = [stream for stream in container.streams.video if not is_cover(stream)]
-        return Probe(duration_of(container), bool(container.streams.audio), bool(pictures))
+        return probed(container)
+
+
+def probed(container: Any) -> Probe:
+    pictures = [stream for stream in container.streams.video if not is_cover(stream)]
+    codecs = (stream.codec_context.name for stream in (*pictures, *container.streams.audio) if stream.codec_context)
+    demuxer = container.format.name.partition(",")[0]
+    return Probe(duration_of(container), bool(container.streams.audio), bool(pictures), demuxer, frozenset(codecs))
 
 
 class _Reader(io.BufferedReader):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.recordings import beep, write
+from tests.recordings import EXAMPLE, beep, write
 
 TS_PACKET = 188
 MIB = 1 << 20
@@ -23,6 +23,13 @@ def boxed(clip: bytes, size: int) -> bytes:
     """An mp4 of that size: the clip, and a box that every player passes over."""
     rest = size - len(clip)
     return clip + rest.to_bytes(4, "big") + b"free" + bytes(rest - 8)
+
+
+def late_index(clip: bytes, size: int) -> bytes:
+    """An mp4 of that size whose index is at its end, behind what every player passes over."""
+    start, end = clip.index(b"moov") - 4, len(clip)
+    assert int.from_bytes(clip[start : start + 4], "big") == end - start, "the index comes last"
+    return boxed(clip[:start], size - (end - start)) + clip[start:]
 
 
 class Site:
@@ -37,6 +44,7 @@ class Site:
         self.sound = write(folder / "sound.m4a", beep(2.0, at=1.0), "aac").read_bytes()
         self.picture = write(folder / "picture.mp4", None, video=2.0).read_bytes()
         self.stream = write(folder / "clip.ts", beep(2.0, at=1.0), "aac", video=2.0).read_bytes()
+        self.late = late_index(self.clip, 40 * MIB)
         self.bomb = gzip.compress(bytes(40 * MIB), 1)
         self.seen: Counter[str] = Counter()
         self.gate = threading.Event()
@@ -164,10 +172,68 @@ class Site:
         else:
             request.send_error(403)
 
+    # Films that do not say what they are, and other things.
+
+    def _bare(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, self.clip, "application/octet-stream")
+
+    def _plain(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, self.clip, "text/plain; charset=utf-8")
+
+    def _attached(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        given = "attachment; filename=\"plain.bin\"; filename*=UTF-8''Ein%20Gespr%C3%A4ch.mp4"
+        self._send(request, self.clip, "application/octet-stream", Content_Disposition=given)
+
+    def _program(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, self.clip, "video/mp4", Content_Disposition='attachment; filename="setup.exe"')
+
+    def _track(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, self.sound, "application/octet-stream")
+
+    def _letter(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, b"Dear all, there is no film.\n" * 100, "text/plain")
+
+    def _photo(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, (EXAMPLE.parent / "shapes.png").read_bytes(), "image/png")
+
+    def _archive(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, b"PK\3\4" + bytes(range(256)) * 400, "application/zip")
+
+    def _blank(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, b"", "application/octet-stream")
+
+    def _ranged(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        """A film of 40 MiB whose index is at its end, from a source that gives any part of it."""
+        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        request.send_response(206)
+        request.send_header("Content-Type", "binary/octet-stream")
+        request.send_header("Content-Range", f"bytes {start}-{len(self.late) - 1}/{len(self.late)}")
+        request.send_header("Content-Length", str(len(self.late) - start))
+        request.end_headers()
+        request.wfile.write(self.late[start:])
+
+    def _turning(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        """A film to whoever asks for all of it; whoever looks at its beginning is led where the query says."""
+        if request.headers.get("Range"):
+            self._redirect(request, path)
+        else:
+            self._bare(request, path)
+
+    def _unranged(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        self._send(request, self.late, "binary/octet-stream")
+
     # Playlists.
 
     def _hls(self, request: BaseHTTPRequestHandler, path: str) -> None:
         self._playlist(request, ["segment-0.ts", "segment-1.ts"])
+
+    def _fraction(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        """1.75 s of a film, as it says."""
+        self._playlist(request, ["segment-0.ts", "segment-1.ts"], seconds=0.875)
+
+    def _variants(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9000,RESOLUTION=64x64\nfraction.m3u8\n"
+        self._send(request, master.encode(), "application/vnd.apple.mpegurl")
 
     def _dash(self, request: BaseHTTPRequestHandler, path: str) -> None:
         """Picture and sound apart."""
@@ -205,10 +271,12 @@ class Site:
     def _lump(self, request: BaseHTTPRequestHandler, path: str) -> None:
         self._send(request, self.stream + bytes(MIB), "video/mp2t")
 
-    def _playlist(self, request: BaseHTTPRequestHandler, segments: list[str], ended: bool = True) -> None:
+    def _playlist(
+        self, request: BaseHTTPRequestHandler, segments: list[str], ended: bool = True, seconds: float = 1.0
+    ) -> None:
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:2"]
         for segment in segments:
-            lines += ["#EXTINF:1.0,", segment]
+            lines += [f"#EXTINF:{seconds},", segment]
         lines += ["#EXT-X-ENDLIST"] * ended
         self._send(request, "\n".join(lines).encode(), "application/vnd.apple.mpegurl")
 

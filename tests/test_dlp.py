@@ -16,13 +16,14 @@ from yt_dlp.networking.exceptions import TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from client import Client, Partial
+from media.container import Probe
 from pipeline.errors import DiskFull, InvalidInput, TooLarge, UrlForbidden
 from tests.peers import Peer
 from tests.servers import Server
 from tests.sites import MIB, PATIENCE, Site
-from workers.dlp import checked_url
+from workers.dlp import checked_url, exact
 from workers.downloads.failures import as_service_error, passes
-from workers.downloads.fetch import Limits, Meter, choose
+from workers.downloads.fetch import Limits, Meter, choose, ending
 from workers.downloads.outcome import discard, keep, safe
 from workers.downloads.sandbox import Errand
 
@@ -49,6 +50,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Client]:
     with Client(server.url) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a server that takes larger files."""
+    allowed = {**FAST, "DLP_ALLOW_PRIVATE": "1", "DLP_MAX_FILE_GB": "1"}
+    with Server(tmp_path_factory.mktemp("roomy"), **allowed) as served, Client(served.url) as connected:
         yield connected
 
 
@@ -134,6 +143,90 @@ def test_other_ways_lead_to_the_same_file(site: Site, client: Client, path: str)
     assert Path(item["file"]).read_bytes() == site.clip
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "suffix"),
+    [
+        *(("/bare", "bare", ".mp4"), ("/plain", "plain", ".mp4"), ("/bare.php", "bare", ".mp4")),
+        *(("/attached", "Ein Gespräch", ".mp4"), ("/program", "setup", ".mp4")),
+        *(("/track", "track", ".m4a"), ("/track.mp3", "track", ".m4a"), ("/bare.mov", "bare", ".mov")),
+        *(
+            ("/ranged", "ranged", ".mp4"),
+            ("/unranged", "unranged", ".mp4"),
+            ("/embed.html?to=/bare", "A page (1)", ".mp4"),
+        ),
+    ],
+)
+def test_a_file_is_what_it_holds_whatever_its_source_calls_it(
+    roomy: Client, site: Site, path: str, name: str, suffix: str
+) -> None:
+    """octet-stream, text/plain, a name that is wrong or none, an attachment's own name."""
+    [item] = ask(roomy, site.url(path))
+    assert (item["fulltitle"], Path(item["file"]).suffix, item["duration"]) == (name, suffix, 2.0)
+    content = {"track": site.sound, "ranged": site.late, "unranged": site.late}.get(name, site.clip)
+    assert Path(item["file"]).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        *(("/bare", ("bare", 2.0)), ("/attached", ("Ein Gespräch", 2.0)), ("/ranged", ("ranged", 2.0))),
+        *(
+            ("/unranged", ("unranged", None)),
+            ("/letter", ("UNSUPPORTED_MEDIA", None)),
+            ("/blank", ("UNSUPPORTED_MEDIA", None)),
+        ),
+    ],
+)
+def test_info_tells_by_content_too(site: Site, client: Client, path: str, found: tuple[str, float | None]) -> None:
+    """From its first bytes, and its last ones where the source gives them; where it does not, nobody knows yet."""
+    [item] = ask(client, site.url(path), data_type="info")
+    assert (item.get("fulltitle") or item["error_code"], item.get("duration")) == found
+
+
+def test_what_is_no_recording_is_not_loaded(site: Site, client: Client) -> None:
+    """It is asked for what it is, and for its beginning."""
+    site.seen.clear()
+    [item] = ask(client, site.url("/archive"))
+    assert item["message"] == "What is at this URL is neither video nor audio."
+    assert site.seen["/archive"] == 2
+
+
+@pytest.mark.parametrize("data_type", ["info", "file"])
+@pytest.mark.parametrize("path", ["/fraction.m3u8", "/variants.m3u8"])
+def test_the_duration_of_segments_keeps_its_fraction(site: Site, client: Client, path: str, data_type: str) -> None:
+    [item] = ask(client, site.url(path), data_type=data_type)
+    assert item["duration"] == 1.75
+
+
+@pytest.mark.parametrize(
+    ("said", "measured", "told"),
+    [(33, 33.07, 33.07), (33.07, 33.1, 33.07), (33, 20.5, 33), (None, 2.5, 2.5), (7, None, 7), (None, None, None)],
+)
+def test_a_source_that_rounds_is_made_exact_by_the_file(said: Any, measured: Any, told: Any) -> None:
+    assert exact(said, measured) == told
+
+
+@pytest.mark.parametrize(
+    ("suffix", "probe", "told"),
+    [
+        (".MP4", ("mov", True, {"h264"}), ".mp4"),
+        (".unknown_video", ("mov", False, {"aac"}), ".m4a"),
+        (".unknown_video", ("matroska", True, {"vp9", "opus"}), ".webm"),
+        (".unknown_video", ("matroska", True, {"h264", "aac"}), ".mkv"),
+        (".unknown_video", ("matroska", False, {"flac"}), ".mka"),
+        (".webm", ("matroska", True, {"h264"}), ".webm"),
+        (".ogv", ("ogg", True, {"theora"}), ".ogv"),
+        (".mp4", ("ogg", False, {"vorbis"}), ".ogg"),
+        (".bin", ("mp3", False, {"mp3float"}), ".mp3"),
+        (".bin", ("mpeg", True, {"mpeg2video"}), ".mpg"),
+        (".bin", ("asf", False, {"wmav2"}), ".wma"),
+    ],
+)
+def test_a_suffix_says_what_the_file_is(suffix: str, probe: tuple[str, bool, set[str]], told: str) -> None:
+    demuxer, has_video, codecs = probe
+    assert ending(suffix, Probe(1.0, True, has_video, demuxer, frozenset(codecs))) == told
+
+
 def test_a_cookies_file_is_read_only(server: Server) -> None:
     assert (server.folder / "cookies.txt").read_text().endswith("pass\tyes\n")
 
@@ -163,7 +256,11 @@ def test_the_same_url_twice_at_once_is_two_files(site: Site, client: Client) -> 
         ("/redirect?to=ftp://127.0.0.1/clip.mp4", ("URL_FORBIDDEN", None)),
         ("/redirect?to=file:///etc/passwd", ("URL_FORBIDDEN", None)),
         ("/leading.m3u8?to=file:///etc/hostname", ("URL_FORBIDDEN", None)),
-        ("/disguised.mp4", ("UNSUPPORTED_MEDIA", None)),
+        ("/disguised.mp4", ("UNSUPPORTED_MEDIA", "no_media")),
+        ("/letter.mp4", ("UNSUPPORTED_MEDIA", "no_media")),
+        ("/photo", ("UNSUPPORTED_MEDIA", "no_media")),
+        ("/archive", ("UNSUPPORTED_MEDIA", "no_media")),
+        ("/blank", ("UNSUPPORTED_MEDIA", "empty")),
         ("/big.mp4", ("TOO_LARGE", "size")),
         ("/endless.mp4", ("TOO_LARGE", "size")),
         ("/huge.mp4", ("TOO_LARGE", "size")),
@@ -315,6 +412,14 @@ def test_a_redirect_between_local_names_is_not_followed(site: Site, closed: Serv
 def test_what_is_no_url_of_the_web_is_refused_at_the_door(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         checked_url(text)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example/my talk.mp4", "https://a.example/1 https://a.example/2", "http://a b/"]
+)
+def test_a_blank_in_a_url_is_told_as_such(url: str) -> None:
+    with pytest.raises(InvalidInput, match="blank"):
+        checked_url(url)
 
 
 def test_a_url_loses_what_yt_dlp_would_take_for_its_own_notes() -> None:

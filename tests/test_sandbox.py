@@ -68,6 +68,7 @@ def test_segments_are_joined_by_a_confined_ffmpeg(site: Site) -> None:
         "/redirect?to=http://[::1]:{port}/clip.mp4",
         "/redirect?to=file:///etc/passwd",
         "/redirect?to=ftp://127.0.0.1/clip.mp4",
+        "/turning?to={other}/clip.mp4",
         "/embed.html?to={other}/clip.mp4",
         "/embed.html?to=http://169.254.169.254/latest/meta-data.mp4",
         "/leading.m3u8?to={other}/segment-0.ts",

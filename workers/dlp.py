@@ -54,7 +54,12 @@ def checked_url(text: str) -> str:
         proper = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         proper = False
-    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no spaces, no halves of letters
+    if proper and any(map(str.isspace, url)):
+        raise InvalidInput(
+            f"{text[:80]!r} has a blank in it, and no URL has one: write it as %20, or send several URLs as a list.",
+            field="urls",
+        )
+    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no controls, no halves of letters
     if not proper or not written or len(url) > MAX_URL_LENGTH:
         raise InvalidInput(
             f"{text[:80]!r} is no URL that can be downloaded; send one that begins with https:// or http://.",
@@ -160,7 +165,7 @@ class Dlp(AsyncWorker):
         title = str(found.info.get("title") or "")
         kept = keep(path, self.folders.downloads, title, ctx.key, fetcher.errand.check)
         ctx.made(kept, f"{safe(title)}{kept.suffix}")
-        found.info["duration"] = found.info.get("duration") or about.duration
+        found.info["duration"] = exact(found.info.get("duration"), about.duration)
         return item(url, found, str(kept))
 
     async def _tried(self, url: str, ctx: Context, work: Callable[[Fetcher], T]) -> T:
@@ -191,6 +196,13 @@ class Dlp(AsyncWorker):
             loaded = max(loaded, size)
             await asyncio.sleep(self.settings.retry_seconds * 2 ** (tried - 1))
             tried += 1
+
+
+def exact(said: float | None, measured: float | None) -> float | None:
+    """A duration, of what the source says and what the file does: sources often leave out the fraction."""
+    if said and measured and (said != round(said) or abs(measured - said) > 1):
+        return said
+    return measured or said
 
 
 def _size(folder: Path) -> int:

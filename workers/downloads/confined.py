@@ -7,6 +7,7 @@ forbidden.
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.request
 import zlib
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from urllib.parse import urljoin
 import structlog
 import yt_dlp.globals
 from yt_dlp import YoutubeDL
+from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.networking import Request
 from yt_dlp.networking._urllib import HTTPHandler, ProxyHandler, RedirectHandler, UrllibRH
 from yt_dlp.networking.exceptions import RequestError
@@ -29,8 +31,20 @@ log = structlog.get_logger()
 yt_dlp.globals.plugin_dirs.value = []
 yt_dlp.globals.all_plugins_loaded.value = True
 
+
+def _vod_duration(self: InfoExtractor, playlist: str, video_id: str) -> float | None:
+    """Seconds that the segments of a whole HLS playlist claim together; yt-dlp's own drops their fraction."""
+    if "#EXT-X-ENDLIST" not in playlist:
+        return None
+    lengths = re.findall(r"^#EXTINF:\s*([\d.]+)", playlist, re.MULTILINE)
+    return round(sum(map(float, lengths)), 6) or None
+
+
+InfoExtractor._parse_m3u8_vod_duration = _vod_duration
+
 MAX_PAGE_BYTES = 32 * 1024 * 1024
 """The most of a page, playlist or API's answer that is read into memory, packed or unpacked."""
+_ANSWERS = 32
 
 
 _DENO = {"--ext=js", "--no-code-cache", "--no-prompt", "--no-remote", "--no-lock", "--node-modules-dir=none"}
@@ -83,6 +97,8 @@ class Confined(YoutubeDL):
 
     def __init__(self, params: dict[str, Any], sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+        self.answered: dict[str, Any] = {}
+        """The headers of the latest answers, by their URLs."""
         super().__init__(params)
 
     def build_request_director(self, handlers: Iterable[Any], preferences: Any = None) -> Any:
@@ -97,7 +113,11 @@ class Confined(YoutubeDL):
             self._sandbox.check_url(url)
         except Refused as exc:
             raise RequestError(str(exc), cause=exc) from exc
-        return super().urlopen(req)
+        response = super().urlopen(req)
+        self.answered[response.url] = response.headers
+        if len(self.answered) > _ANSWERS:
+            del self.answered[next(iter(self.answered))]
+        return response
 
 
 class _Redirects(RedirectHandler):

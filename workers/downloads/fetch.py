@@ -1,6 +1,7 @@
 """One URL with yt-dlp: what is there, and its file.
 
     URL ─▶ extract ─▶ (a list: its first entry) ─▶ look at it ─▶ choose formats ─▶ download ─▶ join ─▶ one file
+                                                 └ its first bytes, where the source does not say what it is
 
 Everything here blocks and runs in a thread of its own, inside an `Errand`; the file stays in the task's folder.
 """
@@ -9,14 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from yt_dlp.utils import disposition_filename
+from yt_dlp.utils._utils import _UnsafeExtensionError
+
 from media import ffmpeg
 from media.container import Probe, probe
 from pipeline.errors import DownloadFailed, NoVideo, TooLarge, UnsupportedMedia
+from workers.downloads import remote
 from workers.downloads.confined import Confined, Log
 from workers.downloads.failures import disk_full
 from workers.downloads.sandbox import Errand, Sandbox
@@ -33,8 +39,21 @@ SPARE_BYTES = 64 * 1024 * 1024
 PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments", "http_dash_segments_generator"})
 """What yt-dlp downloads by itself, over http and https."""
 NOT_ENDED = frozenset({"is_live", "is_upcoming", "post_live"})
-_SUFFIXES = "mp4 m4a m4v mov webm mkv mp3 ogg oga ogv opus wav flac aac ts avi flv 3gp mpg mpeg wmv"
-SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+
+_ENDINGS = {
+    "mov": "mp4 m4a m4v mov m4b 3gp 3g2 f4v",
+    "matroska": "mkv webm mka",
+    "ogg": "ogg oga ogv opus",
+    "mpegts": "ts m2ts mts",
+    "mpeg": "mpg mpeg vob",
+    "asf": "wmv wma asf",
+    "aiff": "aiff aif",
+}
+"""FFmpeg's demuxers whose files end otherwise than in their names; the most usual ending first."""
+_SOUND_ALONE = {"mov": ".m4a", "matroska": ".mka", "asf": ".wma"}
+_WEBM = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", "libvpx", "libvpx-vp9", "libdav1d", "libopus", "libvorbis"})
+"""FFmpeg's names of the codecs, and of its decoders, that WebM may hold."""
+_MEDIA_TYPE = re.compile(r"(audio|video)/|application/ogg", re.IGNORECASE)
 
 Info = dict[str, Any]
 Progress = Callable[..., None]
@@ -99,7 +118,11 @@ class Fetcher:
             if not parts or not all(part.is_file() for part in parts):
                 raise DownloadFailed("The source gave no file.", reason="failed")
             path = self._one_file(parts)
-        about = probe(path)
+        try:
+            about = probe(path)
+        except UnsupportedMedia as exc:
+            raise remote.no_media() from exc
+        path = path.rename(path.with_suffix(ending(path.suffix, about)))
         if (about.duration or 0) > self.limits.seconds:
             raise self._too_long(about.duration or 0)
         return dataclasses.replace(found, info=done), path, about
@@ -146,7 +169,26 @@ class Fetcher:
             info = ydl.process_ie_result(dict(first), download=False) if first and flat else first
         if not info or info.get("_type", "video") != "video":
             raise DownloadFailed("There is no video or audio at this URL that the server can find.", reason="empty")
+        for one in (info, *(info.get("formats") or ())):
+            if one.get("ext") not in _UnsafeExtensionError.ALLOWED_EXTENSIONS:
+                one["ext"] = "unknown_video"  # yt-dlp would not write it; its content decides
+        if info.get("direct"):
+            self._recognize(ydl, info)
         return Found(info, source, entries)
+
+    def _recognize(self, ydl: Confined, info: Info) -> None:
+        """Complete what yt-dlp knows of a file that it took for media. Raises: UnsupportedMedia when it is none."""
+        url = str(info["url"])
+        headers = ydl.answered.get(url)
+        if headers is None:
+            return
+        if name := disposition_filename(headers):
+            info["title"] = info["fulltitle"] = Path(name).stem
+        if _MEDIA_TYPE.match(headers.get("Content-Type") or ""):
+            return
+        about = remote.look_at(ydl, url, dict(info.get("http_headers") or {}))
+        if about is not None and about.duration:
+            info["duration"] = about.duration
 
     def _check(self, info: Info) -> None:
         """Refuse, before a byte of it is loaded, what is not to be downloaded."""
@@ -173,7 +215,7 @@ class Fetcher:
     def _one_file(self, parts: list[Path]) -> Path:
         """Picture and sound joined, where they came apart; a stream's segments in the container that they claim."""
         if len(parts) == 1 and not _is_transport_stream(parts[0]):
-            return _named(parts[0])
+            return parts[0]
         suffixes = {part.suffix for part in parts}
         if suffixes <= {".mp4", ".m4a", ".m4v", ".mov"}:
             suffix = ".mp4"
@@ -259,8 +301,11 @@ def _is_transport_stream(path: Path) -> bool:
     return len(start) > TS_PACKET and start[0] == start[TS_PACKET] == TS_SYNC
 
 
-def _named(path: Path) -> Path:
-    """A file whose suffix is one of media's. Raises: UnsupportedMedia."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UnsupportedMedia("What is at this URL is neither video nor audio.", reason="no_media")
-    return path
+def ending(suffix: str, about: Probe) -> str:
+    """The suffix of a file of this kind; its own, where that is one."""
+    usual = [f".{one}" for one in _ENDINGS.get(about.demuxer, about.demuxer).split()]
+    if suffix.lower() in usual:
+        return suffix.lower()
+    if about.demuxer == "matroska" and about.codecs <= _WEBM:
+        return ".webm"
+    return usual[0] if about.has_video else _SOUND_ALONE.get(about.demuxer, usual[0])
