@@ -1,6 +1,6 @@
 """The sound of a recording that is still being sent, as it comes: 16 kHz mono, in memory only what was not read yet.
 
-    pcm_s16le   the file, read on from where it was ─▶ resampler ─▶ read()
+    pcm_…       the file, read on from where it was ─▶ resampler ─▶ read()
     webm, …     the file ─▶ FFmpeg in a thread, which stops wherever there is no more ─▶ read()
 
 FFmpeg cannot be asked to come back later: it calls for bytes and waits for them. So it runs in a thread of its own that
@@ -22,12 +22,13 @@ from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
 from media.container import opened_stream
 from pipeline.errors import UnsupportedMedia
 
-Format = Literal["pcm_s16le", "webm", "ogg", "mp4"]
+Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
 
 BLOCK: Final = 30 * SAMPLE_RATE
 """`read` gives hardly more at once."""
 
+_SAMPLES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
 _DEMUXERS = {"webm": "matroska", "ogg": "ogg", "mp4": "mov"}
 
 
@@ -52,25 +53,28 @@ def follow(path: Path, kind: Format, sample_rate: int, start: int = 0) -> Sound:
     sample_rate: Hz, of raw samples. start: the sample at 16 kHz that is wanted first; raw samples before it are left
     out, what is compressed is decoded from its beginning.
     """
-    return _Raw(path, sample_rate, start) if kind == "pcm_s16le" else _Compressed(path, _DEMUXERS[kind], kind)
+    if kind in _SAMPLES:
+        return _Raw(path, _SAMPLES[kind], sample_rate, start)
+    return _Compressed(path, _DEMUXERS[kind], kind)
 
 
 class _Raw:
-    """16-bit samples, little-endian, mono."""
+    """Samples, little-endian, mono: of 16 bits, or floats in [-1, 1]."""
 
-    def __init__(self, path: Path, rate: int, start: int) -> None:
+    def __init__(self, path: Path, kind: np.dtype[Any], rate: int, start: int) -> None:
         self.position = start
+        self._kind = kind
         self._rate = rate
         self._file = path.open("rb")
-        self._file.seek(2 * (start * rate // SAMPLE_RATE))
+        self._file.seek(kind.itemsize * (start * rate // SAMPLE_RATE))
         self._resampler = None if rate == SAMPLE_RATE else av.AudioResampler("s16", "mono", SAMPLE_RATE)
 
     def read(self) -> Audio:
-        raw = self._file.read(2 * (BLOCK * self._rate // SAMPLE_RATE))
-        if len(raw) % 2:  # the other half of the sample is still to come
-            self._file.seek(-1, 1)
-            raw = raw[:-1]
-        samples = self._at_16_khz(np.frombuffer(raw, "<i2").astype(np.int16, copy=False))
+        raw = self._file.read(self._kind.itemsize * (BLOCK * self._rate // SAMPLE_RATE))
+        if begun := len(raw) % self._kind.itemsize:  # the rest of the sample is still to come
+            self._file.seek(-begun, 1)
+            raw = raw[:-begun]
+        samples = self._at_16_khz(_as_int16(np.frombuffer(raw, self._kind)))
         self.position += len(samples)
         return as_float(samples)
 
@@ -83,6 +87,14 @@ class _Raw:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _as_int16(samples: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+    """Floats that are no numbers are silence, and those beyond full scale are full scale."""
+    if samples.dtype.kind == "f":
+        even = np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0).clip(-1, 1)
+        samples = np.rint(even * np.iinfo(np.int16).max)
+    return samples.astype(np.int16, copy=False)
 
 
 class _Compressed:

@@ -15,10 +15,11 @@ _AS_WHISP = ("language", "task", "initial_prompt", "hotwords", "word_timestamps"
 
 
 class ListenParams(Params):
-    format: Literal["pcm_s16le", "webm", "ogg", "mp4"] = Field(
-        "pcm_s16le", description="16-bit little-endian mono samples, or what a browser's `MediaRecorder` gives"
+    format: Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"] = Field(
+        "pcm_s16le",
+        description="little-endian mono samples of 16 bits or as floats, or what a browser's `MediaRecorder` gives",
     )
-    sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="of `pcm_s16le`, in Hz")
+    sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="of `pcm_s16le` and `pcm_f32le`, in Hz")
 
 
 def listen(found: Mapping[str, type[Worker]], limit: int) -> Plan:

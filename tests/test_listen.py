@@ -195,13 +195,26 @@ def test_other_browsers_are_heard_too(tmp_path: Path, kind: Format, codec: str, 
     assert abs(len(heard) - len(SPEECH)) < 0.1 * SAMPLE_RATE
 
 
+@pytest.mark.parametrize("kind", ["pcm_s16le", "pcm_f32le"])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_raw_samples_are_read_at_their_rate(tmp_path: Path, rate: int) -> None:
+def test_raw_samples_are_read_at_their_rate(tmp_path: Path, kind: Format, rate: int) -> None:
+    """In pieces that end within a sample."""
     at = np.arange(len(SPEECH) * rate // SAMPLE_RATE) * SAMPLE_RATE / rate
-    sound = pcm(np.interp(at, np.arange(len(SPEECH)), SPEECH).astype(np.float32))
-    heard, _ = grown(tmp_path / "growing", "pcm_s16le", sound, 9_999, rate)
+    samples = np.interp(at, np.arange(len(SPEECH)), SPEECH).astype("<f4")
+    sound = pcm(samples) if kind == "pcm_s16le" else samples.tobytes()
+    heard, _ = grown(tmp_path / "growing", kind, sound, 9_999, rate)
     assert abs(len(heard) - len(SPEECH)) < 50
     assert np.corrcoef(heard, SPEECH[: len(heard)])[0, 1] > 0.99
+
+
+def test_floats_that_cannot_be_heard_do_no_harm(tmp_path: Path) -> None:
+    """No numbers, beyond full scale, less than a sample at the end; and a later attempt goes on at its place."""
+    samples = np.array([np.nan, np.inf, -np.inf, 1e30, -2.0, 1e-40, 0.5, -0.5], "<f4")
+    heard, _ = grown(tmp_path / "growing", "pcm_f32le", samples.tobytes() + b"\1\2\3", 3)
+    assert heard == pytest.approx([0, 1, -1, 1, -1, 0, 0.5, -0.5], abs=1e-4)
+    later = follow(tmp_path / "growing", "pcm_f32le", SAMPLE_RATE, 6)
+    assert later.read() == pytest.approx([0.5, -0.5], abs=1e-4)
+    later.close()
 
 
 def test_a_recording_that_breaks_off_ends_where_it_does(tmp_path: Path, webm: bytes) -> None:
@@ -466,6 +479,17 @@ async def test_a_listener_outlives_its_worker_its_connection_and_its_server(
     assert texts[0] == chunk["data"]["text"]
     assert len(texts) >= 2
     assert answer["duration"] == len(sound) / 2 / SAMPLE_RATE
+
+
+async def test_samples_as_floats_become_text(url: str) -> None:
+    async with Peer(url) as peer:
+        job_id = await begin(peer, format="pcm_f32le", language="en")
+        for part in pieces_of(TALK.astype("<f4").tobytes(), 50_001):
+            await send(peer, job_id, part)
+        await send(peer, job_id, end=True)
+        answer = (await peer.final(job_id))["transcribe_audio"]
+    assert "country" in answer["text"] or SENTENCE in answer["text"]
+    assert answer["duration"] == len(TALK) / SAMPLE_RATE
 
 
 async def test_a_browsers_recording_becomes_text(url: str, webm: bytes) -> None:

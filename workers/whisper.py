@@ -125,7 +125,7 @@ class WhisperParams(Params):
 class WhisperTask(WhisperParams):
     """Of a task; `listen` sets these. format, sample_rate: what `file` holds, while it is still being sent."""
 
-    format: Literal["pcm_s16le", "webm", "ogg", "mp4"] | None = None
+    format: Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"] | None = None
     sample_rate: int = 16_000
 
 
