@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,10 @@ from pipeline.ledger import FileRow, Ledger
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME = 255
+MAX_FILES = 100
+"""In one upload."""
+FILE_FIELDS = frozenset({"file", "files", "file[]", "files[]"})
+"""How forms call them that hold several."""
 
 
 class FileDoor:
@@ -44,18 +48,29 @@ class FileDoor:
         )
 
     async def _upload(self, request: web.Request) -> web.Response:
-        """Keep a file, sent as field `file` of a form; answers its `file_id`."""
+        """Keep a file, sent as field `file` of a form; answers its `file_id`, and those of several as `files`."""
         owner = self._tokens.of_header(request.headers.get("Authorization")).owner
-        part = await _file_part(request)
+        kept: list[FileRow] = []
+        try:
+            async for part in _file_parts(request):
+                kept.append(await self._keep(part, owner))
+            await self._ledger.commit([statement for row in kept for statement in rows.file_added(row)])
+        except BaseException:  # all of them or none
+            _discard(kept)
+            raise
+        told = [{"file_id": row.id, "size": row.bytes, "name": row.name} for row in kept]
+        return reply({**told[0], "files": told} if len(told) > 1 else told[0], 201)
+
+    async def _keep(self, part: BodyPartReader, owner: str) -> FileRow:
+        """A file on the disk, not yet in the ledger. Raises: TooLarge, InvalidInput."""
         file_id, path = new_upload(self._folders)
         try:
             size = await self._receive(part, path)
-            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-            await self._ledger.commit(rows.file_added(FileRow(file_id, owner, str(path), name, size, time.time())))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return reply({"file_id": file_id, "size": size, "name": name}, 201)
+        name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
+        return FileRow(file_id, owner, str(path), name, size, time.time())
 
     async def _receive(self, part: BodyPartReader, path: Path) -> int:
         """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
@@ -104,14 +119,32 @@ class FileDoor:
         return reply({"deleted": True})
 
 
-async def _file_part(request: web.Request) -> BodyPartReader:
+def _discard(kept: list[FileRow]) -> None:
+    for row in kept:
+        Path(row.path).unlink(missing_ok=True)
+
+
+async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
+    """At least one; each is to be read before the next. Raises: InvalidInput, TooLarge."""
     if not (request.content_type or "").startswith("multipart/"):
         raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
+    found = 0
     with _malformed_is_refused():
-        async for part in await request.multipart():
-            if isinstance(part, BodyPartReader) and part.name == "file":
-                return part
-    raise InvalidInput("The multipart body has no field 'file'.", field="file")
+        parts = await request.multipart()
+    while True:
+        with _malformed_is_refused():
+            part = await parts.next()
+        if part is None:
+            break
+        if isinstance(part, BodyPartReader) and part.name in FILE_FIELDS:
+            found += 1
+            if found > MAX_FILES:
+                raise TooLarge(f"One upload may hold {MAX_FILES} files; send the rest in another.", field="file")
+            yield part
+        elif not isinstance(part, BodyPartReader) or part.filename is not None:
+            raise InvalidInput("Name the field of each file 'file'; no other holds one.", field="file")
+    if not found:
+        raise InvalidInput("The multipart body has no field 'file'.", field="file")
 
 
 async def _next_chunk(part: BodyPartReader) -> bytes:

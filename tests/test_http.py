@@ -178,6 +178,51 @@ async def test_bad_upload_is_refused_and_leaves_nothing(
     assert uploads(contract_server) == before
 
 
+def several(*fields: tuple[str, bytes, str | None]) -> dict[str, Any]:
+    """(field, content, file name)."""
+    data = aiohttp.FormData()
+    for field, content, name in fields:
+        data.add_field(field, io.BytesIO(content) if name else content.decode(), filename=name)
+    return {"data": data}
+
+
+@pytest.mark.parametrize("field", ["file", "files", "file[]"])
+async def test_every_file_of_one_upload_is_kept_and_told(call: Call, contract_server: Server, field: str) -> None:
+    """The first as that of an upload of one."""
+    reply = await call("POST", "/files", **several((field, b"one", "1.wav"), (field, b"three", "3.wav")))
+    assert reply.status == 201
+    first, second = reply.body.pop("files")
+    assert reply.body == first
+    assert (first["name"], first["size"], second["name"], second["size"]) == ("1.wav", 3, "3.wav", 5)
+    for told, content in ((first, b"one"), (second, b"three")):
+        assert (await call("GET", f"/files/{told['file_id']}")).body == content
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ([("file", b"one", "1.wav"), ("file", b"", "2.wav")], 400, "INVALID_INPUT"),
+        ([("file", b"one", "1.wav"), ("other", b"two", "2.wav")], 400, "INVALID_INPUT"),
+        ([("file", b"x", "x.wav")] * 101, 413, "TOO_LARGE"),
+        ([("file", b"one", "1.wav"), ("file", bytes(MAX_UPLOAD_BYTES + 1), "2.wav")], 413, "TOO_LARGE"),
+    ],
+    ids=["one is empty", "one in another field", "101", "one is too large"],
+)
+async def test_of_several_files_all_are_kept_or_none(
+    call: Call, contract_server: Server, fields: list[tuple[str, bytes, str]], status: int, code: str
+) -> None:
+    await call("POST", "/files", **form(b"so that the folder is there"))
+    before = uploads(contract_server)
+    reply = await call("POST", "/files", **several(*fields))
+    assert (reply.status, reply.body.get("error_code")) == (status, code)
+    assert uploads(contract_server) == before
+
+
+async def test_other_fields_of_an_upload_do_no_harm(call: Call) -> None:
+    reply = await call("POST", "/files", **several(("note", b"hello", None), ("file", b"one", "1.wav")))
+    assert (reply.status, "files" in reply.body) == (201, False)
+
+
 async def test_upload_that_breaks_off_leaves_nothing(call: Call, contract_server: Server) -> None:
     await call("POST", "/files", **form(b"so that the folder is there"))
     before = uploads(contract_server)
