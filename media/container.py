@@ -98,7 +98,7 @@ def opened(path: Path) -> Iterator[Any]:
         head = file.read(kinds.HEAD_BYTES)
         if not head:
             raise UnsupportedMedia("This file is empty; send a whole one.", field="file")
-        if kinds.is_heif(head):
+        if kinds.is_still_heif(head):
             raise _unreadable(path)
         file.seek(0)
         with opened_stream(file, lambda exc: _unreadable(path, exc)) as container:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_BRANDS = rb"avif|avis|heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|mif2|msf1"
-_STILL = re.compile(rb".{4}ftyp(?:" + _BRANDS + rb")", re.DOTALL)
-"""The major brands of ISO/IEC 23008-12 and AVIF; FFmpeg opens such files, as films of one frame or of none."""
+_HEIF = re.compile(
+    rb".{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|mif2|(?P<sequence>hevc|hevx|hevm|hevs|msf1))", re.DOTALL
+)
+"""The major brands of ISO/IEC 23008-12 and AVIF. FFmpeg opens such files, stills as films of one frame or of none,
+sequences as what they are."""
 HEAD_BYTES = 12
 _TEXT_BYTES = 4096
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file that begins so is a HEIC or AVIF picture. head: HEAD_BYTES of it."""
-    return _STILL.match(head) is not None
+    """Whether a file that begins so holds HEIC or AVIF pictures. head: HEAD_BYTES of it."""
+    return _HEIF.match(head) is not None
+
+
+def is_still_heif(head: bytes) -> bool:
+    """Whether it is one of them that is no film."""
+    found = _HEIF.match(head)
+    return found is not None and not found["sequence"]
 
 
 def is_picture(path: Path) -> bool:

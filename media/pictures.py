@@ -155,7 +155,7 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
         with warnings.catch_warnings(action="ignore"):  # the limit here is the one that counts
             return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as exc:
-        if kinds.is_heif(head):  # cut short; FFmpeg would take it for a film
+        if kinds.is_still_heif(head):  # cut short; FFmpeg would take it for a film
             raise _damaged(exc) from exc
         return None
     except Image.DecompressionBombError as exc:

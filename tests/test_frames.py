@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media import pictures
 from media.frames import film, watch
 from media.scenes import Look, Scene, Seen, alike, scenes
 from media.strides import strides
@@ -226,6 +227,17 @@ def test_where_keyframes_are_dense_little_is_decoded(tmp_path: Path, monkeypatch
         whole = [stride for stride in strides(packets, 1.0) if stride.whole]
     assert 60 <= seen <= 62 + 25
     assert sum(len(stride.packets) for stride in whole) <= 25
+
+
+@pytest.mark.parametrize("brand", [b"msf1", b"hevc"])
+def test_a_sequence_of_heif_is_a_film(tmp_path: Path, brand: bytes) -> None:
+    """As phones write bursts; the main picture of one that also has a still is read as that picture."""
+    path = write_film(tmp_path / "a.mp4", stills([(RED, 2.0), (BLUE, 2.0)]))
+    whole = path.read_bytes()
+    assert whole[4:8] == b"ftyp"
+    path.write_bytes(whole[:8] + brand + whole[12:])
+    assert pictures.read(path) is None
+    assert starts(path) == [0, 2.0]
 
 
 def test_others_have_a_turn_often(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def _vod_duration(self: InfoExtractor, playlist: str, video_id: str) -> float | 
     """Seconds that the segments of a whole HLS playlist claim together; yt-dlp's own drops their fraction."""
     if "#EXT-X-ENDLIST" not in playlist:
         return None
-    lengths = re.findall(r"^#EXTINF:\s*([\d.]+)", playlist, re.MULTILINE)
+    lengths = re.findall(r"^#EXTINF:\s*(\d+(?:\.\d+)?)", playlist, re.MULTILINE)
     return round(sum(map(float, lengths)), 6) or None
 
 
