@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pipeline.errors import TooLarge, UnsupportedMedia
+
 _HEIF = re.compile(
     rb".{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|mif2|(?P<sequence>hevc|hevx|hevm|hevs|msf1))", re.DOTALL
 )
@@ -27,13 +29,12 @@ def is_still_heif(head: bytes) -> bool:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether Pillow knows the file; only its header is read."""
-    from media import pictures
-    from pipeline.errors import ServiceError
+    """Whether Pillow knows the file; only its header is read. Raises: FileNotFound."""
+    from media import pictures  # which asks this module, too
 
     try:
         return pictures.known(path)
-    except ServiceError:  # of a picture, too large or damaged
+    except (UnsupportedMedia, TooLarge):  # it is damaged, or larger than is read
         return True
 
 
