@@ -93,6 +93,7 @@ def test_markdown_is_read_as_people_read_it(text: str, spoken: str) -> None:
         ("a <B>bold</B> <a href='http://a.example'>link</a> &amp; more", "a bold link & more"),
         ("<!-- unseen -->seen<script>run(1 < 2)</script>", "seen"),
         ("if x<b and <b>y</b> is", "if x<b and y is"),
+        ("<p>One<p>two <a href=http://a.example/b>red</a><ul><li>three</ul>", "One two red three"),
     ],
 )
 def test_tags_go_and_their_text_stays(text: str, spoken: str) -> None:

@@ -32,13 +32,13 @@ _BLOCKS, _INLINE, _ALONE = (
         "a abbr audio b bdi bdo big button center cite code data del desc dfn em emphasis font i img input ins kbd "
         "label lang lexicon mark meta metadata phoneme pre prosody q rp rt ruby samp say-as small span strike strong "
         "sub sup tbody thead time token tt u var video voice w wbr",
-        "area audio br break col hr img input lexicon link mark meta source wbr",
+        "area audio br break col dd dt hr img input li lexicon link mark meta p source td th tr wbr",
     )
 )
-"""Tags of HTML and SSML: those that part one thing that is said from the next, others, and those without a partner."""
+"""Tags of HTML and SSML: those that part one thing that is said from the next; others; those that need no end."""
 _TAG = regex.compile(
     r"""<(?P<close>/)?(?P<name>[A-Za-z][\w.-]*(?::[A-Za-z][\w.-]*)?)
-    (?P<attributes>(?:\s++[\w:.-]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'))*+)\s*+(?P<empty>/)?>""",
+    (?P<attributes>(?:\s++[\w:.-]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'|[^\s"'=<>`]++))*+)\s*+(?P<empty>/)?>""",
     regex.VERBOSE,
 )
 _UNSAID = regex.compile(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE\b[^>]*>|<(script|style)\b[^>]*>.*?</\1\s*>", regex.S | regex.I)
