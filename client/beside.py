@@ -11,14 +11,14 @@ file appears whole or not at all. Sources are only read.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import mimetypes
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .writing import appearing
 
 FORMATS = ("srt", "vtt", "ass", "txt", "tsv")
 """What the server writes, which are also the endings of the files."""
@@ -124,19 +124,6 @@ class Beside:
                 raise Refused(f"{target.name} has come to be meanwhile; --overwrite replaces it.")
             with appearing(target) as path:
                 path.write_text(exports[name], encoding="utf-8", newline="\n")
-
-
-@contextlib.contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when all has been written."""
-    path = target.with_name(f".{secrets.token_hex(8)}.part")  # no longer than any name that a source may have
-    try:
-        yield path
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _place(name: str) -> Path:

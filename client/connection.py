@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import socketio
 
@@ -52,7 +53,7 @@ class Connection:
 
     @classmethod
     async def open(cls, url: str, token: str | None, receive: Receive) -> Self:
-        """Connect as the client that `token` names, or as a new one.
+        """Connect as the client that `token` names, or as a new one. url: of the server, with no slash at its end.
 
         Raises: ServerUnreachable; OptivusError when the server answers and refuses.
         """
@@ -63,6 +64,7 @@ class Connection:
                     url,
                     auth={"token": token} if token else None,
                     transports=["websocket"],
+                    socketio_path=f"{urlsplit(url).path}/socket.io",
                     wait_timeout=HANDSHAKE_SECONDS,
                 )
                 await asyncio.wait((connection.session, connection.lost), return_when=asyncio.FIRST_COMPLETED)

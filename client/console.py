@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from tqdm import tqdm
 
-from .errors import OptivusError
 from .events import Progress
-from .job import AsyncJob
-
-LEAVE_SECONDS = 5.0
-"""How long a stopped command waits for the server's word that the job is cancelled."""
+from .job import AsyncJob, held
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
@@ -64,21 +59,18 @@ def connection(connected: bool) -> None:
     say("The connection is back." if connected else "The connection to the server was lost; trying again.")
 
 
-@contextlib.asynccontextmanager
-async def cancelled_with_us(name: str, submitting: Coroutine[Any, Any, AsyncJob]) -> AsyncIterator[AsyncJob]:
-    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C, SIGTERM), also in
-    mid-submission.
+def cancelled_with_us(
+    name: str, submitting: Coroutine[Any, Any, AsyncJob]
+) -> contextlib.AbstractAsyncContextManager[AsyncJob]:
+    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C, SIGTERM).
 
     name: of the job, for the sentence that says so.
     """
-    submission = asyncio.ensure_future(submitting)
-    try:
-        yield await asyncio.shield(submission)
-    except asyncio.CancelledError:
-        try:
-            async with asyncio.timeout(LEAVE_SECONDS):
-                if await (await submission).cancel():
-                    say(f"{name}: cancelled, on the server too.")
-        except (TimeoutError, OptivusError):
+
+    def told(cancelled: bool | None) -> None:
+        if cancelled:
+            say(f"{name}: cancelled, on the server too.")
+        elif cancelled is None:
             say(f"{name}: stopped here, but the server could not be told; its job may go on.")
-        raise
+
+    return held(submitting, told)

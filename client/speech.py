@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from .aio import AsyncClient
-from .beside import appearing
 from .console import cancelled_with_us, connection, move, percent_bar, say, visible
 from .errors import OptivusError
 from .events import Progress
 from .job import AsyncJob
 from .player import Player, PlayerEnded
 from .tasks import given
+from .writing import write
 
 ENDINGS = {".wav": "wav", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
 """What a file's ending says about the sound in it."""
@@ -88,19 +88,6 @@ async def add_voice(server: str, recording: Path, text: str | None, name: str | 
 async def delete_voice(server: str, reference_id: str) -> bool:
     """Forget a saved voice."""
     return await _done(server, lambda client: client.delete_voice(reference_id))
-
-
-def write(path: Path, sound: bytes) -> None:
-    """Write a file whole or not at all; what is no file (a pipe, a device) is written to. Raises: OSError."""
-    target = path.resolve()
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(sound)
-            return
-        with appearing(target) as growing:
-            growing.write_bytes(sound)
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from exc  # by the name that the person gave
 
 
 async def _done(server: str, work: Callable[[AsyncClient], Awaitable[None]]) -> bool:
