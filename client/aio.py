@@ -17,11 +17,10 @@ import asyncio
 import functools
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
-from urllib.parse import urlsplit
 
 from .connection import ConnectionLost
 from .errors import OptivusError, ServerUnreachable
@@ -29,16 +28,14 @@ from .events import JobInfo, event_of, job_info
 from .job import AsyncJob, held
 from .link import Link, backoff
 from .listen import AsyncListener
-from .tasks import Tasks
-from .web import HEALTH_TIMEOUT, Content, Report, Web, with_bytes
+from .tasks import Sendable, Tasks
+from .web import HEALTH_TIMEOUT, Content, Report, Web, base_url, with_bytes
 from .writing import free_name, growing, settle
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 PATIENCE = 300.0
 MAX_RESUMED = 1000
 """What the server takes in one `resume`."""
-INLINE_BYTES = 1 << 20
-"""Binary content of a message that goes in it; what is more is uploaded first."""
 TRIES = 5
 """A download that breaks off so often in a row at the same byte is given up."""
 
@@ -120,7 +117,7 @@ class AsyncClient(Tasks):
             return job
 
     async def _submit(self, type: str, id: Any, key: str | None, params: dict[str, Any]) -> AsyncJob:
-        message = await _Sendable(self.upload).dict(params)
+        message = await Sendable(self.upload).dict(params)
         message |= {"type": type, "idempotency_key": key or uuid.uuid4().hex}
         if id is not None:
             message["id"] = id
@@ -320,36 +317,3 @@ class AsyncClient(Tasks):
 
 def _resume(jobs: dict[str, int]) -> dict[str, Any]:
     return {"type": "resume", "jobs": jobs}
-
-
-class _Sendable:
-    """A message's parameters as a message can carry them: paths as text, large content and file objects uploaded."""
-
-    def __init__(self, upload: Callable[[Content], Awaitable[str]]) -> None:
-        self._upload = upload
-        self._inline = 0
-
-    async def dict(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: await self._value(value) for name, value in values.items()}
-
-    async def _value(self, value: Any) -> Any:
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            self._inline += memoryview(value).nbytes
-            return bytes(value) if self._inline <= INLINE_BYTES else await self._upload(value)
-        if isinstance(value, Mapping):
-            return await self.dict(value)
-        if isinstance(value, (list, tuple)):
-            return [await self._value(each) for each in value]
-        return await self._upload(value) if hasattr(value, "read") else value
-
-
-def base_url(url: str) -> str:
-    """``scheme://host:port/path``, with no slash at its end: below it Socket.IO and HTTP live.
-
-    url: also as it was copied from the page, or from that of the documents.
-    """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    path = parts.path.rstrip("/").removesuffix("/docs").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import unicodedata
@@ -52,6 +53,26 @@ def move(bar: Any, title: str, progress: Progress) -> None:
         bar.set_postfix_str(f"{tqdm.format_interval(progress.eta)} left", refresh=False)
     bar.n = max(bar.n, progress.fraction or 0.0)
     bar.refresh()
+
+
+async def followed(job: AsyncJob, title: str) -> dict[str, Any]:
+    """A job's answer, with a bar in percent while it runs. Raises: as `AsyncJob.result`."""
+    with percent_bar(title) as bar:
+        async for event in job.events():
+            if isinstance(event, Progress):
+                move(bar, title, event)
+    return await job.result()
+
+
+def shown(text: str) -> str:
+    """`text` for standard output: as it is, or `visible` where that is a terminal."""
+    return visible(text) if sys.stdout.isatty() else text
+
+
+def lenient(stream: Any) -> None:
+    """Letters that a stream's encoding has no room for are written as escapes, and end nothing."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def connection(connected: bool) -> None:

@@ -7,8 +7,9 @@ Where a call waits for an answer, the job is the call's own: who stops waiting (
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ LocalFile = Content
 
 A string that names no local file is sent as it is: a path on the server, or a file_id.
 """
+
+INLINE_BYTES = 1 << 20
+"""Binary content of a message that goes in it; what is more is uploaded first."""
 
 
 class Tasks(ABC):
@@ -167,3 +171,26 @@ def _absent_here(file: LocalFile | None) -> Iterator[None]:
 def given(**params: Any) -> dict[str, Any]:
     """The parameters that were given: those that are not None."""
     return {name: value for name, value in params.items() if value is not None}
+
+
+class Sendable:
+    """A message's parameters as a message can carry them: paths as text, large content and file objects uploaded."""
+
+    def __init__(self, upload: Callable[[Content], Awaitable[str]]) -> None:
+        self._upload = upload
+        self._inline = 0
+
+    async def dict(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: await self._value(value) for name, value in values.items()}
+
+    async def _value(self, value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            self._inline += memoryview(value).nbytes
+            return bytes(value) if self._inline <= INLINE_BYTES else await self._upload(value)
+        if isinstance(value, Mapping):
+            return await self.dict(value)
+        if isinstance(value, (list, tuple)):
+            return [await self._value(each) for each in value]
+        return await self._upload(value) if hasattr(value, "read") else value

@@ -31,6 +31,16 @@ HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=10)
 PIECE = 1 << 18
 
 
+def base_url(url: str) -> str:
+    """``scheme://host:port/path``, with no slash at its end: below it Socket.IO and HTTP live.
+
+    url: also as it was copied from the page, or from that of the documents.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    path = parts.path.rstrip("/").removesuffix("/docs").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
 class Web:
     """The HTTP side of one client. url: of the server, with no slash at its end."""
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from client import AsyncClient, Client, OptivusError, OptivusWarning
-from client.aio import INLINE_BYTES, base_url
+from client.tasks import INLINE_BYTES
+from client.web import base_url
 from tests.prefixed import Prefixed
 from tests.proxy import Proxy
 from tests.scripts import Script, scripted_server
