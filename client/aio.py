@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from .connection import ConnectionLost
-from .errors import OptivusError, ServerUnreachable
+from .errors import OptivusError, ServerUnreachable, no_server_at
 from .events import JobInfo, event_of, job_info
 from .job import AsyncJob, held
 from .link import Link, backoff
@@ -216,7 +216,10 @@ class AsyncClient(Tasks):
 
         Raises: OptivusError, ServerUnreachable.
         """
-        return await self._web.get("/health", timeout=HEALTH_TIMEOUT)
+        try:
+            return await self._web.get("/health", timeout=HEALTH_TIMEOUT)
+        except ServerUnreachable as exc:
+            raise no_server_at(self.url) from exc
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         return await self._link.ask(message)

@@ -36,8 +36,7 @@ FAMILIES = (transcribe, pictures, downloads, speech, microphone, jobs)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit status; wrong use ends in SystemExit(2), as argparse does."""
-    lenient(sys.stdout)
-    lenient(sys.stderr)
+    sys.stdout, sys.stderr = lenient(sys.stdout), lenient(sys.stderr)
     args = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():

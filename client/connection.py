@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import socketio
 
-from .errors import OptivusError, ServerUnreachable
+from .errors import OptivusError, ServerUnreachable, no_server_at
 
 HANDSHAKE_SECONDS = 10.0
 EVENTS = ("progress", "partial", "audio", "message")
@@ -124,9 +124,7 @@ class Connection:
                 return OptivusError(str(said.get("message", "")), str(said["error_code"]), said.get("details"))
             if "message" in reason:
                 return ServerUnreachable(f"The server at {self.url} refused the connection: {reason['message']}")
-        return ServerUnreachable(
-            f"No Optivus server answers at {self.url}; start it with `python server.py`, or give its address."
-        )
+        return no_server_at(self.url)
 
 
 def _settle(ack: asyncio.Future[dict[str, Any] | None], *answer: Any) -> None:

@@ -8,7 +8,8 @@ import os
 import sys
 import unicodedata
 from collections.abc import Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -69,10 +70,16 @@ def shown(text: str) -> str:
     return visible(text) if sys.stdout.isatty() else text
 
 
-def lenient(stream: Any) -> None:
-    """Letters that a stream's encoding has no room for are written as escapes, and end nothing."""
+def lenient(stream: TextIO | None) -> TextIO:
+    """A standard stream that ends nothing: letters that its encoding has no room for are written as escapes.
+
+    stream: None where it is closed, as `>&-` leaves it; what is written then goes nowhere.
+    """
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
+    return stream
 
 
 def connection(connected: bool) -> None:

@@ -7,7 +7,7 @@ video      file, URL ─▶ video ─▶ one timeline: [what is seen] and what i
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from .aio import AsyncClient
@@ -24,8 +24,8 @@ PROMPTS = (
     "open vocabulary detection"
 )
 
-Work = Callable[[AsyncClient, str, str], Awaitable[list[str]]]
-"""(client, source, title for bars) → the lines to print. Raises: OSError, OptivusError."""
+Work = Callable[[AsyncClient, str, str], AsyncIterator[str]]
+"""(client, source, title for bars) → the lines to print. Raises: OSError, OptivusError, perhaps after some of them."""
 
 
 def add(commands: Commands) -> None:
@@ -64,16 +64,18 @@ def _looks(args: argparse.Namespace) -> dict[str, Any]:
 def _describe(args: argparse.Namespace) -> int:
     several = len(args.files) > 1
 
-    async def lines(client: AsyncClient, name: str, title: str) -> list[str]:
+    async def lines(client: AsyncClient, name: str, title: str) -> AsyncIterator[str]:
         file, info = await at_server(client, name, title)
         async with cancelled_with_us(name, client.submit("flrnc", file=file, **_looks(args))) as job:
             answer = await followed(job, title)
         if args.json:
-            return [json_line({"file": name, **answer, **given(info=info)})]
+            yield json_line({"file": name, **answer, **given(info=info)})
+            return
         found = list(_seen(answer))
         if not found:
             say(f"{name}: nothing was found in it.")
-        return [f"{name}: {line}" if several else line for line in found]
+        for line in found:
+            yield f"{name}: {line}" if several else line
 
     return _each(args, lines)
 
@@ -81,7 +83,7 @@ def _describe(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     whisper = given(language=args.language, task="translate" if args.translate else None)
 
-    async def lines(client: AsyncClient, name: str, title: str) -> list[str]:
+    async def lines(client: AsyncClient, name: str, title: str) -> AsyncIterator[str]:
         source: dict[str, Any] = {"urls": [name]}
         if not is_url(name):
             source = {"files": [(await at_server(client, name, title))[0]]}
@@ -91,14 +93,15 @@ def _video(args: argparse.Namespace) -> int:
         check_element(element)
         halves = [element[half] for half in ("transcribe_audio", "transcribe_video")]
         wrong = [half for half in halves if isinstance(half, dict) and "error_code" in half]
-        if len(wrong) == len(halves):
-            check_element(wrong[0])
-        for half in wrong:
-            say(f"{name}: {half['message']}")
         if args.json:
-            return [json_line({"file": name, **element})]
-        heading = [f"{name}:"] if len(args.files) > 1 else []
-        return heading + timeline(element)
+            yield json_line({"file": name, **element})
+        elif len(wrong) < len(halves):
+            if len(args.files) > 1:
+                yield f"{name}:"
+            for line in timeline(element):
+                yield line
+        for half in wrong[:1]:
+            check_element(half)
 
     return _each(args, lines)
 
@@ -150,7 +153,7 @@ async def _printed(client: AsyncClient, names: Sequence[str], lines: Work) -> bo
     whole = True
     for name, title in zip(names, titles_of(list(names)), strict=True):
         try:
-            for line in await lines(client, name, title):
+            async for line in lines(client, name, title):
                 print(shown(line), flush=True)
         except (ServerUnreachable, BrokenPipeError):
             raise

@@ -186,6 +186,17 @@ def test_server_is_named_by_the_environment(server: Server, script: Script) -> N
     assert "http://127.0.0.1:1;" in optivus("jobs", OPTIVUS_SERVER="127.0.0.1:1").stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing(server: Server, script: Script, tmp_path: Path, closed: str) -> None:
+    out = tmp_path / "out.txt"
+    command = f'"{sys.executable}" -m client transcribe --server {server.url} {script.path} -o {out} {closed}'
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60, check=False).returncode == 0
+    assert out.read_text() == TEXT
+    listing = f'"{sys.executable}" -m client jobs --server {server.url} {closed}'
+    run = subprocess.run(["sh", "-c", listing], cwd=ROOT, timeout=60, check=False, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
 STRANGE = ["caf\u00e9", "\u65e5\u672c", "\U0001f600"]
 
 
