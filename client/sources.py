@@ -10,7 +10,7 @@ import select
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from .aio import AsyncClient
@@ -70,7 +70,7 @@ async def at_server(client: AsyncClient, name: str, title: str) -> tuple[str, di
         if name != STDIN:
             return await client.upload(name, partial(sent, bar)), None
         with StandardInput() as file:
-            return await client.upload(cast(BinaryIO, file), partial(sent, bar)), None
+            return await client.upload(file, partial(sent, bar)), None
 
 
 async def _downloaded(client: AsyncClient, url: str, title: str) -> tuple[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ thread that waits, and told when it goes on.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -14,7 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-_NOT_THE_CALLER = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__)
+_NOT_THE_CALLER = (
+    f"{Path(__file__).parent}{os.sep}",
+    f"{Path(asyncio.__file__).parent}{os.sep}",
+    contextlib.__file__,
+)
 
 
 class OptivusWarning(UserWarning):

@@ -13,7 +13,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,7 +22,16 @@ from .errors import OptivusError, ServerUnreachable
 
 Report = Callable[[int, int], None]
 """Called with the bytes so far and the bytes in all; the latter is 0 while nobody knows."""
-Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+
+class Readable(Protocol):
+    """A binary file object."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size` or, when that is negative, all; none at the end."""
+
+
+Content = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 """A file of this machine: its path, its content, or a binary file object, which is read from where it stands."""
 
 # No limit on the whole, since an upload may take hours; a server that is silent for so long between two reads is gone.
@@ -59,8 +68,13 @@ class Web:
         with file:
             form = aiohttp.FormData()
             form.add_field("file", file, filename=_told(file), content_type="application/octet-stream")
-            async with self._request("POST", "/files", data=form) as answer:
-                return str(answer["file_id"])
+            try:
+                async with self._request("POST", "/files", data=form) as answer:
+                    return str(answer["file_id"])
+            except OptivusError:
+                if file.failure is not None:  # it broke off on this side
+                    raise file.failure from None
+                raise
 
     async def get(self, path: str, **options: Any) -> dict[str, Any]:
         """GET a JSON object. Raises: OptivusError, ServerUnreachable."""
@@ -119,67 +133,81 @@ class Web:
             raise ServerUnreachable(f"{method} {self.url}{path} broke off ({exc or 'timeout'}); try again.") from exc
 
 
-class _Reported(io.BufferedReader):
-    """A file that tells, in the event loop, how far it has been read. aiohttp reads it in pieces, in a thread."""
+class _Sent(io.RawIOBase):
+    """A file that tells how far it has been read, and why it could not be. aiohttp reads it in pieces, in a thread.
 
-    def __init__(self, path: str | os.PathLike[str], report: Callable[[int, int], None]) -> None:
-        super().__init__(io.FileIO(Path(path)))  # aiohttp would make a header of a name in str
-        self.title = Path(path).name
-        self._report = report
-        self._total = os.fstat(self.fileno()).st_size
+    file: our own, or the caller's, which is read on from where it stands and never closed.
+    """
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = super().read(size)
-        if piece:
-            self._report(min(self.tell(), self._total), self._total)
-        return piece
-
-
-class _Lent(io.IOBase):
-    """The same of a file object that is the caller's: it is read on from where it stands, and never closed."""
-
-    def __init__(self, file: BinaryIO, report: Callable[[int, int], None]) -> None:
-        name = getattr(file, "name", None)
-        self.title = Path(name).name if isinstance(name, str) else "content"
+    def __init__(self, file: io.FileIO | Readable, title: str, report: Report) -> None:
+        self.title = title
+        self.failure: Exception | None = None
         self._file = file
-        self._report = report
-        self._read = 0
+        self._own = file if isinstance(file, io.FileIO) else None
         self._total = _left(file)
+        self._report = report
+        self._done = 0
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = self._file.read(-1 if size is None else size)
-        self._read += len(piece)
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            piece = self._file.read(size)
+        except Exception as exc:  # whatever a caller's object raises; aiohttp would call it a lost connection
+            self.failure = exc
+            raise
+        self._done += len(piece)
         if piece:
-            self._report(self._read, self._total)
+            self._report(min(self._done, self._total or self._done), self._total)
         return piece
 
+    def tell(self) -> int:
+        return self._done
 
-def _opened(content: Content, loop: asyncio.AbstractEventLoop, report: Report | None) -> _Reported | _Lent:
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As aiohttp does to send it again, where it is redirected."""
+        if self._own is None:
+            raise io.UnsupportedOperation("seek")
+        self._done = self._own.seek(offset, whence)
+        return self._done
+
+    def fileno(self) -> int:
+        """Of our own only, by which aiohttp finds the size: a caller's (gzip's) may be another file's."""
+        if self._own is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._own.fileno()
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+        super().close()
+
+
+def _opened(content: Content, loop: asyncio.AbstractEventLoop, report: Report | None) -> _Sent:
     def told(done: int, total: int) -> None:
         if report is not None:
             loop.call_soon_threadsafe(report, done, total)
 
     if isinstance(content, (str, os.PathLike)):
-        return _Reported(content, told)
+        return _Sent(io.FileIO(content), Path(content).name, told)
     if isinstance(content, (bytes, bytearray, memoryview)):
-        return _Lent(io.BytesIO(content), told)
+        content = io.BytesIO(content)
     if not hasattr(content, "read") or not isinstance(content.read(0), bytes):
         raise TypeError('A file is a path, bytes, or a file object in binary mode, as of open(path, "rb").')
-    return _Lent(content, told)
+    name = getattr(content, "name", None)
+    return _Sent(content, Path(name).name if isinstance(name, str) else "content", told)
 
 
-def _left(file: BinaryIO) -> int:
+def _left(file: Any) -> int:
     """Bytes from where a file object stands to its end; 0 when it cannot say."""
     try:
-        here = file.tell()
-        end = file.seek(0, os.SEEK_END)
+        here: int = file.tell()
+        end: int = file.seek(0, os.SEEK_END)
         file.seek(here)
     except (OSError, AttributeError, ValueError):
         return 0
     return end - here
 
 
-def _told(file: _Reported | _Lent) -> str:
+def _told(file: _Sent) -> str:
     """A file's name without what no header may hold: control characters, and bytes that are not UTF-8."""
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "?", file.title)
 

@@ -6,6 +6,8 @@ A proxy's path, a server that has lost its data, calls that are given up, files 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import io
 import os
 import shutil
@@ -18,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from client import AsyncClient, Client, OptivusError, OptivusWarning
+from client import AsyncClient, Cancelled, Client, OptivusError, OptivusWarning
 from client.tasks import INLINE_BYTES
 from client.web import base_url
 from tests.prefixed import Prefixed
@@ -50,6 +52,15 @@ def text_of(answer: dict[str, Any]) -> list[str]:
 
 async def state(client: AsyncClient) -> list[str]:
     return [row.state for row in await client.jobs()]
+
+
+async def outcomes(client: AsyncClient) -> list[str | None]:
+    """How the client's jobs end."""
+    jobs = [await client.job(row.job_id) for row in await client.jobs()]
+    for job in jobs:
+        with contextlib.suppress(OptivusError):
+            await job.result()
+    return [job.final.status if job.final else None for job in jobs]
 
 
 # A base URL with a path.
@@ -138,7 +149,7 @@ async def test_transcription_that_times_out_is_cancelled(server: Server, tmp_pat
         async with AsyncClient(server.url) as client:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.transcribe(script.path), 0.5)
-            assert await state(client) in (["cancelled"], [])  # the latter: not even submitted by then
+            assert await outcomes(client) in (["cancelled"], [])  # the latter: not even submitted by then
 
 
 @pytest.mark.parametrize("key", [None, "mine"])
@@ -153,10 +164,12 @@ async def test_waiting_that_ends_cancels_the_job_unless_it_has_a_key(
             waiting.cancel()
             await asyncio.wait((waiting,))
             assert waiting.cancelled()
-            assert await state(client) == ["cancelled" if key is None else "processing"]
+            if key is None:
+                assert await outcomes(client) == ["cancelled"]
             script.open(6)
             if key is not None:
                 assert text_of(await client.transcribe(script.path, idempotency_key=key)) == WORDS
+                assert await outcomes(client) == ["success"]
 
 
 async def test_submission_that_is_given_up_leaves_no_job(server: Server, tmp_path: Path) -> None:
@@ -168,7 +181,7 @@ async def test_submission_that_is_given_up_leaves_no_job(server: Server, tmp_pat
             await lost.wait()
             submitting.cancel()
             await asyncio.wait((submitting,))
-            assert await state(client) == ["cancelled"]
+            assert await outcomes(client) == ["cancelled"]
 
 
 def test_ctrl_c_cancels_what_the_sync_client_waits_for(server: Server, tmp_path: Path) -> None:
@@ -178,7 +191,9 @@ def test_ctrl_c_cancels_what_the_sync_client_waits_for(server: Server, tmp_path:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(KeyboardInterrupt):
             client.transcribe(file_id)
-        assert [row.state for row in client.jobs()] == ["cancelled"]
+        [row] = client.jobs()
+        with pytest.raises(Cancelled):
+            client.job(row.job_id).result()
         assert other.jobs() == []
 
 
@@ -192,6 +207,9 @@ async def test_unknown_option_is_a_warning_at_the_callers_line(server: Server, t
                 line = sys._getframe().f_lineno + 1
                 await client.transcribe(script.path, word_timestamp=True)
             assert [(each.filename, each.lineno) for each in told] == [(__file__, line)]
+            with pytest.warns(OptivusWarning) as told:
+                await asyncio.gather(client.transcribe(script.path, word_timestamp=True))
+            assert all(Path(each.filename).parent != Path(asyncio.__file__).parent for each in told)
             job = await client.submit("whisp", file=await client.upload(script.path), langage="en")
             with pytest.warns(OptivusWarning, match="'langage'"):
                 await job.result()
@@ -248,6 +266,28 @@ async def test_pipe_is_uploaded_as_it_comes(server: Server, tmp_path: Path) -> N
                 file_id = await client.upload(pipe, lambda *report: reports.append(report))
             assert text_of(await client.transcribe(file_id)) == WORDS
         assert reports[-1] == (script.path.stat().st_size, 0)
+
+
+class Broken(io.BytesIO):
+    """Gives something, and then fails."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > 1 << 20:
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
+async def test_file_that_cannot_be_read_is_no_lost_connection(server: Server, tmp_path: Path) -> None:
+    packed = tmp_path / "talk.json.gz"
+    async with AsyncClient(server.url) as client:
+        with pytest.raises(OSError, match="Input/output error"):
+            await client.upload(Broken(bytes(2 << 20)))
+        with pytest.raises(IsADirectoryError):
+            await client.upload(tmp_path)
+        with Script(tmp_path, WORDS) as script:
+            packed.write_bytes(gzip.compress(script.path.read_bytes()))
+        with gzip.open(packed) as opened:  # its descriptor is that of the packed file, which has another size
+            assert text_of(await client.transcribe(opened)) == WORDS
 
 
 @pytest.mark.parametrize("url", ["https://example.com/talk.mp4", " HTTP://example.com", "s3://bucket/talk.mp3"])

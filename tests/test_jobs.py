@@ -79,6 +79,7 @@ def test_jobs_of_other_terminals_are_listed_and_cancelled(optivus: Optivus, runn
 def test_all_jobs_are_cancelled(optivus: Optivus, running: Terminal, server: Server) -> None:
     status, shown, said = optivus("cancel", "--all")
     assert (status, shown, said.count("cancelled.\n")) == (0, "", 1)
+    assert running.end() == 1
     assert optivus("cancel", "--all") == (0, "", f"Commands of this user have no job under way at {server.url}.\n")
 
 
