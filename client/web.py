@@ -85,7 +85,7 @@ class Web:
         """The answer that a message had no room for. Raises: OptivusError, ServerUnreachable."""
         # Only the route counts: behind a proxy the server may not know the address and the path it is reached by, and
         # the token must not go anywhere else.
-        job = urlsplit(result_url).path.rpartition("/jobs/")[2]
+        job = urlsplit(result_url).path.rpartition("jobs/")[2]
         return dict((await self.get(f"/jobs/{job}"))["answer"])
 
     async def download(self, file: str, into: BinaryIO, report: Report | None) -> str:
