@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .aio import AsyncClient
-from .command import Commands, done, json_line, new_command, status_of
+from .beside import is_media
+from .command import Commands, done, json_line, new_command, status_of, writable
 from .console import cancelled_with_us, move, percent_bar, shown
 from .errors import OptivusError, ServerUnreachable
 from .events import Partial, Progress
@@ -28,14 +29,23 @@ def add(commands: Commands) -> None:
     """The command's arguments."""
     download = new_command(commands, "download", "videos and sounds behind URLs, fetched to this machine")
     download.add_argument("urls", nargs="+", metavar="URL", help="a page or a file")
-    download.add_argument("-o", "--output", type=_folder, default=Path(), metavar="FOLDER", help="where to put them")
+    download.add_argument(
+        "-o",
+        "--output",
+        type=_place,
+        default=Path(),
+        metavar="FOLDER",
+        help="where to put them; or, for one URL, the file to write: a name that ends as sound and film do",
+    )
     download.add_argument("--info", action="store_true", help="download nothing, only say what is there")
     download.add_argument("--json", action="store_true", help="the whole answers, one JSON line per URL")
     download.set_defaults(run=_run)
 
 
-def _folder(name: str) -> Path:
+def _place(name: str) -> Path:
     path = Path(name)
+    if is_media(name) and not path.is_dir():
+        return writable(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -44,6 +54,8 @@ def _folder(name: str) -> Path:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if len(args.urls) > 1 and not args.output.is_dir():
+        args.refuse(f"{args.output} can be one file only; name a folder for several URLs")
     return status_of(done(args.server, lambda client: _download(client, args)))
 
 

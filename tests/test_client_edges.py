@@ -57,6 +57,11 @@ async def outcomes(client: AsyncClient) -> list[str | None]:
     return [job.final.status if job.final else None for job in jobs]
 
 
+def test_sync_client_has_every_name_of_the_other() -> None:
+    public = {name for name in dir(AsyncClient) if not name.startswith("_")}
+    assert public <= set(dir(Client))
+
+
 # A base URL with a path.
 
 

@@ -163,6 +163,15 @@ def test_downloads_come_to_this_machine(optivus: Optivus, site: Site, tmp_path: 
     assert Path(again["saved"]).read_bytes() == site.clip
 
 
+def test_one_download_may_be_given_its_name(optivus: Optivus, site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "talk.mp4"
+    target.write_bytes(b"of an earlier run")
+    assert optivus("download", site.url("/clip.mp4"), "-o", target) == (0, f"{target}\n", "")
+    assert target.read_bytes() == site.clip
+    with pytest.raises(SystemExit, match="2"):
+        optivus("download", site.url("/clip.mp4"), site.url("/sound.m4a"), "-o", target)
+
+
 def test_metadata_is_told_without_a_download(
     optivus: Optivus, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
