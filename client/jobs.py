@@ -87,14 +87,15 @@ async def _cancel(client: AsyncClient, names: list[str]) -> bool:
 
 
 async def _health(server: str, as_json: bool) -> bool:
-    client = AsyncClient(server)
     try:
-        health = await client.health()
+        client = AsyncClient(server)
+        try:
+            health = await client.health()
+        finally:
+            await client.close()
     except OptivusError as exc:
         say(str(exc))
         return False
-    finally:
-        await client.close()
     if "status" not in health:
         say(f"Something answers at {client.url}, but it is no Optivus server.")
     elif as_json:

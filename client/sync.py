@@ -154,7 +154,11 @@ class Client:
         notify: Callable[[bool], None] = lambda connected: None,
     ) -> None:
         self._loop = Loop()
-        self._client = self._loop.run(_made(url, token, patience, notify))
+        try:
+            self._client = self._loop.run(_made(url, token, patience, notify))
+        except BaseException:
+            self._loop.close()
+            raise
 
     @property
     def url(self) -> str:

@@ -43,9 +43,16 @@ PIECE = 1 << 18
 def base_url(url: str) -> str:
     """``scheme://host:port/path``, with no slash at its end: below it Socket.IO and HTTP live.
 
-    url: also as it was copied from the page, or from that of the documents.
+    url: also as it was copied from the page, or from that of the documents. Raises: OptivusError (INVALID_INPUT).
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url.strip() if "://" in url else f"http://{url.strip()}")
+        proper = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        proper = False
+    if not proper:
+        sentence = f"{url!r} is no address of a server; give one such as http://127.0.0.1:5000 or https://host/media."
+        raise OptivusError(sentence, "INVALID_INPUT", {"field": "url"})
     path = parts.path.rstrip("/").removesuffix("/docs").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 

@@ -80,6 +80,12 @@ def test_base_url_keeps_its_path(given: str, meant: str) -> None:
     assert base_url(given) == meant
 
 
+@pytest.mark.parametrize("wrong", ["", "http://", "http://[::1", "http://host:port", "ftp://host", "http://:5000"])
+def test_address_that_is_none_is_told(wrong: str) -> None:
+    with pytest.raises(OptivusError, match="no address of a server"), Client(wrong):
+        pass
+
+
 async def test_everything_goes_below_the_path_of_the_base_url(server: Server, tmp_path: Path) -> None:
     texts = [str(number % 10) * 60_000 for number in range(60)]  # an answer too large for a message
     async with Below(server) as proxy, AsyncClient(f"{proxy.url}/") as client:

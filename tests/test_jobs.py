@@ -196,6 +196,9 @@ def test_server_that_is_not_there_or_not_one_is_unhealthy(tmp_path: Path) -> Non
     absent = spawned("health", "--server", "http://127.0.0.1:1")
     assert (absent.returncode, absent.stdout) == (1, "")
     assert absent.stderr.startswith("No Optivus server answers at http://127.0.0.1:1;")
+    for command in (["health"], ["jobs"], ["transcribe", "talk.mp3"], ["describe", "photo.png"]):
+        wrong = spawned(*command, "--server", "http://[::1")
+        assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (1, "", 1)
     with Site(tmp_path) as site:
         other = spawned("health", "--server", site.url(""))
     assert (other.returncode, other.stdout, "404" in other.stderr) == (1, "", True)
