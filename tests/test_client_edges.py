@@ -25,6 +25,7 @@ from aiohttp.test_utils import TestServer
 from client import AsyncClient, Cancelled, Client, OptivusError, OptivusWarning
 from client.tasks import INLINE_BYTES
 from client.web import Web, base_url
+from client.writing import free_name
 from tests.below import Below
 from tests.proxy import Proxy
 from tests.scripts import Script, scripted_server
@@ -350,6 +351,23 @@ async def test_what_the_server_made_is_fetched_by_its_owner(server: Server, tmp_
             assert refused.value.code == "FILE_NOT_FOUND"
         assert not (tmp_path / "wrong").exists()
     assert {path.suffix for path in tmp_path.iterdir()} == {".wav", ""}
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("talk.mp4", "talk-2.mp4"),
+        ("../../etc/passwd", "passwd"),
+        ("..\\..\\run.exe", "run.exe"),
+        (".bashrc", "bashrc"),
+        ("a\x1b[2J\u202eb.mp4", "a[2Jb.mp4"),
+        ("..", "download"),
+        ("", "download"),
+    ],
+)
+def test_name_that_a_server_tells_is_a_plain_one_that_is_free(tmp_path: Path, told: str, name: str) -> None:
+    (tmp_path / "talk.mp4").write_text("of an earlier run")
+    assert free_name(tmp_path, told) == tmp_path / name
 
 
 async def test_download_goes_on_where_its_connection_broke(server: Server, tmp_path: Path) -> None:
