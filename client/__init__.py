@@ -14,6 +14,7 @@ from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice
 from .job import AsyncJob
 from .listen import AsyncListener
 from .sync import Client, Job, Listener
+from .warn import OptivusWarning
 
 __all__ = [
     "AsyncClient",
@@ -28,6 +29,7 @@ __all__ = [
     "JobInfo",
     "Listener",
     "OptivusError",
+    "OptivusWarning",
     "Partial",
     "Progress",
     "ServerUnreachable",

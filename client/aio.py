@@ -18,29 +18,32 @@ import functools
 import os
 import uuid
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, Self
 
 from .connection import ConnectionLost
-from .errors import OptivusError, ServerUnreachable
+from .errors import OptivusError, ServerUnreachable, no_server_at
 from .events import JobInfo, event_of, job_info
-from .job import AsyncJob
+from .job import AsyncJob, held
 from .link import Link, backoff
 from .listen import AsyncListener
-from .tasks import Tasks
-from .web import Report, Web, with_bytes
+from .tasks import Sendable, Tasks
+from .web import HEALTH_TIMEOUT, Content, Report, Web, base_url, with_bytes
+from .writing import free_name, growing, settle
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 PATIENCE = 300.0
 MAX_RESUMED = 1000
 """What the server takes in one `resume`."""
+TRIES = 5
+"""A download that breaks off so often in a row at the same byte is given up."""
 
 
 class AsyncClient(Tasks):
     """A client of one server; an async context manager.
 
-    url: the server's address, ``http://host:port``.
+    url: the server's address, ``http://host:port``, or with the path that a proxy gives it, ``https://host/media``.
     token: of an earlier client, to be the same one again and find its jobs.
     patience: seconds to go on trying when the connection is lost, None for ever; then waiting calls raise
         ServerUnreachable.
@@ -55,7 +58,7 @@ class AsyncClient(Tasks):
         patience: float | None = PATIENCE,
         notify: Callable[[bool], None] = lambda connected: None,
     ) -> None:
-        self.url = _origin(url)
+        self.url = base_url(url)
         self._patience = patience
         self._link = Link(
             self.url,
@@ -102,15 +105,20 @@ class AsyncClient(Tasks):
         """Ask for a job and wait until the server has accepted it for good.
 
         type and params: as the protocol names them, e.g. ``submit("whisp", file="talk.mp3", language="en")``; `file` is
-        a path on the server, a file_id of `upload`, or at most 4 MiB of bytes.
+        a path on the server, a file_id of `upload`, bytes, or a binary file object.
         id: anything JSON, returned in every answer. idempotency_key: the same key is the same job, also from a later
         process with this client's token; by default a random one, so that a lost acknowledgement never makes two jobs.
+        A call that is cancelled before it returns leaves no job behind, unless it named a key.
         Raises: OptivusError, ServerUnreachable.
         """
-        message = {
-            name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in params.items()
-        }
-        message |= {"type": type, "idempotency_key": idempotency_key or uuid.uuid4().hex}
+        if idempotency_key is not None:
+            return await self._submit(type, id, idempotency_key, params)
+        async with held(self._submit(type, id, None, params)) as job:
+            return job
+
+    async def _submit(self, type: str, id: Any, key: str | None, params: dict[str, Any]) -> AsyncJob:
+        message = await Sendable(self.upload).dict(params)
+        message |= {"type": type, "idempotency_key": key or uuid.uuid4().hex}
         if id is not None:
             message["id"] = id
         connections = self._link.connections
@@ -123,7 +131,7 @@ class AsyncClient(Tasks):
             if not self._submitting:
                 self._strays.clear()
         # The job may be older than this acknowledgement: one of an earlier call, or of a sending whose answer was lost.
-        if missed or idempotency_key is not None or connections != self._link.connections:
+        if missed or key is not None or connections != self._link.connections:
             return await self.job(job_id)
         return self._follow(job_id, 0)
 
@@ -153,13 +161,65 @@ class AsyncClient(Tasks):
         """This client's jobs, as far as the server still keeps them."""
         return [job_info(row) for row in (await self._ask({"type": "jobs"}))["jobs"]]
 
-    async def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
-        """Send a local file to the server, streamed. Returns its file_id.
+    async def cancel(self, job_id: str) -> bool:
+        """Stop a job of this client, also one of an earlier process; False when it had already ended.
 
-        progress: called with the bytes sent so far and the bytes in all.
+        Raises: OptivusError (JOB_NOT_FOUND); ServerUnreachable.
+        """
+        return bool((await self._link.ask({"type": "cancel", "job_id": job_id})).get("cancelled"))
+
+    async def upload(self, file: Content, progress: Report | None = None) -> str:
+        """Send a file to the server, streamed. Returns its file_id.
+
+        file: a local path, bytes, or a binary file object, which is read on from where it stands.
+        progress: called with the bytes sent so far and the bytes in all, 0 when a file object cannot tell.
         Raises: OSError when it cannot be read; OptivusError (TOO_LARGE, DISK_FULL …); ServerUnreachable.
         """
-        return await self._web.upload(path, progress)
+        await self._link.ready()
+        return await self._web.upload(file, progress)
+
+    async def download(self, file: str, to: str | os.PathLike[str] = ".", progress: Report | None = None) -> Path:
+        """Fetch a file that the server keeps for this client. Returns where it is; it appears there whole.
+
+        file: the path of what the server made, as an answer names it (`file` of ``dlp``, `fish`), or a file_id.
+        to: the path to write, or a folder, in which the file gets its own name, or one with a number where there is
+            such a file. progress: called with the bytes so far and the bytes in all.
+        Raises: OSError when it cannot be written; OptivusError (FILE_NOT_FOUND); ServerUnreachable.
+        """
+        target = Path(to)
+        in_folder = await asyncio.to_thread(target.is_dir)
+        with growing(target if in_folder else target.parent) as path:
+            with path.open("wb") as part:
+                name = await self._downloaded(file, part, progress)
+            if in_folder:
+                target = await asyncio.to_thread(free_name, target, name)
+            await asyncio.to_thread(settle, path, target)
+        return target
+
+    async def _downloaded(self, file: str, part: BinaryIO, progress: Report | None) -> str:
+        """Fetch into `part`, going on where a connection broke off. Returns the file's name."""
+        stuck = 0
+        for delay in backoff():
+            await self._link.ready()
+            there = part.tell()
+            try:
+                return await self._web.download(file, part, progress)
+            except ServerUnreachable:
+                stuck = 0 if part.tell() > there else stuck + 1
+                if stuck == TRIES:
+                    raise
+            await asyncio.sleep(delay)
+        raise AssertionError("backoff() never ends")
+
+    async def health(self) -> dict[str, Any]:
+        """How the server and its workers are, as ``GET /health`` has it; needs no connection.
+
+        Raises: OptivusError, ServerUnreachable.
+        """
+        try:
+            return await self._web.get("/health", timeout=HEALTH_TIMEOUT)
+        except ServerUnreachable as exc:
+            raise no_server_at(self.url) from exc
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         return await self._link.ask(message)
@@ -205,7 +265,7 @@ class AsyncClient(Tasks):
     async def _fetched(self, url: str) -> dict[str, Any]:
         for delay in backoff():
             try:
-                return dict((await self._web.get(url))["answer"])
+                return await self._web.whole(url)
             except ServerUnreachable:
                 await asyncio.sleep(delay)
         raise AssertionError("backoff() never ends")
@@ -213,7 +273,7 @@ class AsyncClient(Tasks):
     # What was missed.
 
     def _follow(self, job_id: str, last_seq: int) -> AsyncJob:
-        return self._jobs.setdefault(job_id, AsyncJob(job_id, last_seq, self._cancel))
+        return self._jobs.setdefault(job_id, AsyncJob(job_id, last_seq, self.cancel))
 
     def _resume_all(self) -> None:
         behind = {job.id: job.last_seq for job in self._jobs.values()}
@@ -247,9 +307,6 @@ class AsyncClient(Tasks):
         for job in jobs:
             self._start(self._resume({job.id: job.last_seq}))
 
-    async def _cancel(self, job_id: str) -> bool:
-        return bool((await self._link.ask({"type": "cancel", "job_id": job_id})).get("cancelled"))
-
     def _fail_all(self, failure: OptivusError) -> None:
         for job in self._jobs.values():
             job.fail(failure)
@@ -263,9 +320,3 @@ class AsyncClient(Tasks):
 
 def _resume(jobs: dict[str, int]) -> dict[str, Any]:
     return {"type": "resume", "jobs": jobs}
-
-
-def _origin(url: str) -> str:
-    """``scheme://host:port``: Socket.IO and HTTP live at the root, whatever page the address was copied from."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    return f"{parts.scheme}://{parts.netloc}"

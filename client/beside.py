@@ -11,17 +11,20 @@ file appears whole or not at all. Sources are only read.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import mimetypes
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .sources import STDIN, is_url
+from .writing import appearing
+
 FORMATS = ("srt", "vtt", "ass", "txt", "tsv")
 """What the server writes, which are also the endings of the files."""
+_LANGUAGE = r"[a-z]{2,3}(?:-\w+)?"
 _MADE = tuple(f".{name}" for name in FORMATS)
 
 _NO_SOUND = frozenset({"audio/midi", "audio/x-mpegurl", "audio/mpegurl", "audio/x-scpls"})
@@ -85,13 +88,18 @@ def _raise(exc: OSError) -> None:
 class Beside:
     """Which files stand beside which source, for the sources of one run.
 
+    language: None, or that files are to be called by it (`talk.en.srt`): the one that is known, or "" for whichever
+    the text turns out to be in; then a file of any language counts as there.
     sources: each once, as it was first named. Two that differ in their ending only (`talk.mp3`, `talk.mp4`) keep
     it: `talk.mp3.srt`, `talk.mp4.srt`.
     """
 
-    def __init__(self, sources: Sequence[str], formats: Sequence[str], *, overwrite: bool) -> None:
+    def __init__(
+        self, sources: Sequence[str], formats: Sequence[str], *, overwrite: bool, language: str | None = None
+    ) -> None:
         self._formats = formats
         self._overwrite = overwrite
+        self._language = language
         self._places: dict[Path, str] = {}
         for source in sources:
             self._places.setdefault(_place(source), source)
@@ -107,36 +115,40 @@ class Beside:
         targets = {}
         for name in self._formats:
             target = beside.with_name(f"{beside.name}.{name}") if whole else beside.with_suffix(f".{name}")
-            if _place(str(target)) in self._places or (target.exists() and target.samefile(beside)):
-                raise Refused(f"{target.name} is a source itself; move it away or choose another format.")
-            if self._overwrite or not os.path.lexists(target):
+            there = self._there(target)
+            if _place(str(there)) in self._places or (there.exists() and there.samefile(beside)):
+                raise Refused(f"{there.name} is a source itself; move it away or choose another format.")
+            if self._overwrite or not os.path.lexists(there):
                 targets[name] = target
-            elif not target.is_file() or target.stat().st_mtime_ns < written:
-                raise Refused(f"{target.name} is in the way and older than its source; --overwrite replaces it.")
+            elif not there.is_file() or there.stat().st_mtime_ns < written:
+                raise Refused(f"{there.name} is in the way and older than its source; --overwrite replaces it.")
         if targets and not os.access(beside.parent, os.W_OK):
             raise Refused(f"nothing can be written beside it; make the folder {beside.parent} writable.")
         return Task(source, targets) if targets else None
 
-    def write(self, task: Task, exports: Mapping[str, str]) -> None:
-        """Put each text where it belongs. Raises: Refused, OSError."""
-        for name, target in task.targets.items():
+    def write(self, task: Task, exports: Mapping[str, str], language: str) -> list[Path]:
+        """Put each text where it belongs. Returns the files. Raises: Refused, OSError."""
+        targets = {name: self._called(target, self._language or language) for name, target in task.targets.items()}
+        for name, target in targets.items():
             if not self._overwrite and os.path.lexists(target):
                 raise Refused(f"{target.name} has come to be meanwhile; --overwrite replaces it.")
+            if _place(str(target)) in self._places:
+                raise Refused(f"{target.name} is a source itself; move it away or choose another format.")
             with appearing(target) as path:
                 path.write_text(exports[name], encoding="utf-8", newline="\n")
+        return list(targets.values())
 
+    def _called(self, target: Path, language: str) -> Path:
+        """The file's name with its language, where the run wants that."""
+        return target if self._language is None else target.with_name(f"{target.stem}.{language}{target.suffix}")
 
-@contextlib.contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when all has been written."""
-    path = target.with_name(f".{secrets.token_hex(8)}.part")  # no longer than any name that a source may have
-    try:
-        yield path
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
+    def _there(self, target: Path) -> Path:
+        """What a target will be called; when its language is not known yet, what is there in any."""
+        if self._language != "":
+            return self._called(target, self._language or "")
+        name = re.compile(rf"{re.escape(target.stem)}\.{_LANGUAGE}{re.escape(target.suffix)}")
+        found = sorted(path for path in target.parent.iterdir() if name.fullmatch(path.name))
+        return found[0] if found else self._called(target, "language")
 
 
 def _place(name: str) -> Path:
@@ -150,7 +162,7 @@ def sources_of(names: Sequence[str], refuse: Refuse) -> list[str]:
     found: list[str] = []
     for name in names:
         try:
-            found += media_files(name)
+            found += [name] if name == STDIN or is_url(name) else media_files(name)
         except (OSError, Refused) as exc:
             refuse(name, exc)
     return found
@@ -173,11 +185,12 @@ def missing(beside: Beside, refuse: Refuse) -> tuple[dict[str, Task], int]:
 
 
 class Files:
-    """Where the transcripts of these tasks go: into their files."""
+    """Where the transcripts of these tasks go: into their files. written: those that are there now."""
 
     live = False
 
     def __init__(self, beside: Beside, tasks: Mapping[str, Task]) -> None:
+        self.written: list[Path] = []
         self._beside = beside
         self._tasks = tasks
 
@@ -186,7 +199,13 @@ class Files:
 
     def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:
         """Raises: Refused, OSError."""
-        exports = answer["transcribe_audio"].get("exports")
-        if exports is None:
-            raise Refused("the server is too old to write these formats.")
-        self._beside.write(self._tasks[name], exports)
+        language = answer["transcribe_audio"].get("language") or "und"
+        self.written += self._beside.write(self._tasks[name], exports_of(answer), language)
+
+
+def exports_of(answer: dict[str, Any]) -> dict[str, str]:
+    """A transcript's texts by format. Raises: Refused."""
+    exports: dict[str, str] | None = answer["transcribe_audio"].get("exports")
+    if exports is None:
+        raise Refused("the server is too old to write these formats.")
+    return exports

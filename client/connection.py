@@ -15,10 +15,11 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import socketio
 
-from .errors import OptivusError, ServerUnreachable
+from .errors import OptivusError, ServerUnreachable, no_server_at
 
 HANDSHAKE_SECONDS = 10.0
 EVENTS = ("progress", "partial", "audio", "message")
@@ -52,7 +53,7 @@ class Connection:
 
     @classmethod
     async def open(cls, url: str, token: str | None, receive: Receive) -> Self:
-        """Connect as the client that `token` names, or as a new one.
+        """Connect as the client that `token` names, or as a new one. url: of the server, with no slash at its end.
 
         Raises: ServerUnreachable; OptivusError when the server answers and refuses.
         """
@@ -63,6 +64,7 @@ class Connection:
                     url,
                     auth={"token": token} if token else None,
                     transports=["websocket"],
+                    socketio_path=f"{urlsplit(url).path}/socket.io",
                     wait_timeout=HANDSHAKE_SECONDS,
                 )
                 await asyncio.wait((connection.session, connection.lost), return_when=asyncio.FIRST_COMPLETED)
@@ -122,9 +124,7 @@ class Connection:
                 return OptivusError(str(said.get("message", "")), str(said["error_code"]), said.get("details"))
             if "message" in reason:
                 return ServerUnreachable(f"The server at {self.url} refused the connection: {reason['message']}")
-        return ServerUnreachable(
-            f"No Optivus server answers at {self.url}; start it with `python server.py`, or give its address."
-        )
+        return no_server_at(self.url)
 
 
 def _settle(ack: asyncio.Future[dict[str, Any] | None], *answer: Any) -> None:

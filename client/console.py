@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import io
 import os
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from .errors import OptivusError
 from .events import Progress
-from .job import AsyncJob
-
-LEAVE_SECONDS = 5.0
-"""How long a stopped command waits for the server's word that the job is cancelled."""
+from .job import AsyncJob, held
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
@@ -59,26 +56,49 @@ def move(bar: Any, title: str, progress: Progress) -> None:
     bar.refresh()
 
 
+async def followed(job: AsyncJob, title: str) -> dict[str, Any]:
+    """A job's answer, with a bar in percent while it runs. Raises: as `AsyncJob.result`."""
+    with percent_bar(title) as bar:
+        async for event in job.events():
+            if isinstance(event, Progress):
+                move(bar, title, event)
+    return await job.result()
+
+
+def shown(text: str) -> str:
+    """`text` for standard output: as it is, or `visible` where that is a terminal."""
+    return visible(text) if sys.stdout.isatty() else text
+
+
+def lenient(stream: TextIO | None) -> TextIO:
+    """A standard stream that ends nothing: letters that its encoding has no room for are written as escapes.
+
+    stream: None where it is closed, as `>&-` leaves it; what is written then goes nowhere.
+    """
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def connection(connected: bool) -> None:
     """What to say when the connection is lost or back; for a client's `notify`."""
     say("The connection is back." if connected else "The connection to the server was lost; trying again.")
 
 
-@contextlib.asynccontextmanager
-async def cancelled_with_us(name: str, submitting: Coroutine[Any, Any, AsyncJob]) -> AsyncIterator[AsyncJob]:
-    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C, SIGTERM), also in
-    mid-submission.
+def cancelled_with_us(
+    name: str, submitting: Coroutine[Any, Any, AsyncJob]
+) -> contextlib.AbstractAsyncContextManager[AsyncJob]:
+    """The job that `submitting` gives, cancelled on the server when this command is (Ctrl-C, SIGTERM).
 
     name: of the job, for the sentence that says so.
     """
-    submission = asyncio.ensure_future(submitting)
-    try:
-        yield await asyncio.shield(submission)
-    except asyncio.CancelledError:
-        try:
-            async with asyncio.timeout(LEAVE_SECONDS):
-                if await (await submission).cancel():
-                    say(f"{name}: cancelled, on the server too.")
-        except (TimeoutError, OptivusError):
+
+    def told(cancelled: bool | None) -> None:
+        if cancelled:
+            say(f"{name}: cancelled, on the server too.")
+        elif cancelled is None:
             say(f"{name}: stopped here, but the server could not be told; its job may go on.")
-        raise
+
+    return held(submitting, told)

@@ -45,6 +45,13 @@ class ServerUnreachable(OptivusError):
         super().__init__(message, "SERVER_UNREACHABLE")
 
 
+def no_server_at(url: str) -> ServerUnreachable:
+    """Nothing is there, or something else is."""
+    return ServerUnreachable(
+        f"No Optivus server answers at {url}; start it with `python server.py`, or give its address."
+    )
+
+
 def error_of(answer: Mapping[str, Any]) -> OptivusError:
     """The exception for an answer whose status is ``error`` or ``cancelled``."""
     if answer.get("status") == "cancelled":

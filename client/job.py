@@ -11,14 +11,18 @@ hours: a piece goes when every iterator that there is has passed it, and one mad
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
 from .errors import OptivusError, error_of
 from .events import Audio, Event, Final, Progress
+from .warn import warn
 
 SAMPLE_BYTES = 2
+LEAVE_SECONDS = 5.0
+"""How long one who is cancelled waits for the server's word that the job is cancelled too."""
 
 
 class AsyncJob:
@@ -92,7 +96,7 @@ class AsyncJob:
                 await self._changed.wait()
 
     async def result(self) -> dict[str, Any]:
-        """The job's answer, when it is there.
+        """The job's answer, when it is there; what the server warns of in it is raised as an OptivusWarning.
 
         Raises: Cancelled; OptivusError with the answer's code, message and details; ServerUnreachable.
         """
@@ -100,6 +104,7 @@ class AsyncJob:
             if self.failure is not None:
                 raise self.failure
             await self._changed.wait()
+        warn(map(str, self.final.answer.get("warnings", ())))
         if self.final.status != "success":
             raise error_of(self.final.answer)
         return self.final.answer
@@ -150,6 +155,26 @@ class AsyncJob:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+@contextlib.asynccontextmanager
+async def held(
+    submitting: Coroutine[Any, Any, AsyncJob], told: Callable[[bool | None], None] = lambda cancelled: None
+) -> AsyncIterator[AsyncJob]:
+    """The job that `submitting` gives, cancelled on the server when the block is, also in mid-submission.
+
+    told: called after that with True, or False when the job had ended, or None when the server did not answer in time.
+    """
+    submission = asyncio.ensure_future(submitting)
+    try:
+        yield await asyncio.shield(submission)
+    except asyncio.CancelledError:
+        cancelled = None
+        with contextlib.suppress(TimeoutError, OptivusError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                cancelled = await (await submission).cancel()
+        told(cancelled)
+        raise
 
 
 class _Cursor:

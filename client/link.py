@@ -3,9 +3,10 @@
     open ─▶ connected ─lost─▶ reconnecting ─▶ connected …
                                    └─ longer than `patience` ─▶ failed, for good
 
-Every connection after the first presents the token of the first, so the server takes it for the same client. A message
-whose acknowledgement was lost is sent again on the next connection: `submit` is safe by its idempotency key, the
-control messages by their nature.
+Every connection after the first presents the token of the first, so the server takes it for the same client; where it
+no longer knows the token (its data are gone), this client becomes a new one, says so, and goes on. A message whose
+acknowledgement was lost is sent again on the next connection: `submit` is safe by its idempotency key, the control
+messages by their nature.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from .connection import Connection, ConnectionLost, Receive
 from .errors import OptivusError, ServerUnreachable, error_of
+from .warn import warn
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 5.0
@@ -63,7 +65,7 @@ class Link:
 
     async def open(self) -> None:
         """The first connection, tried once. Raises: ServerUnreachable, OptivusError."""
-        self._adopt(await Connection.open(self.url, self.token, self._receive))
+        self._adopt(await self._opened())
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -103,6 +105,10 @@ class Link:
             raise error_of(answer)
         return answer
 
+    async def ready(self) -> None:
+        """Wait for the connection while it is being regained. Raises: OptivusError, ServerUnreachable."""
+        await self._current()
+
     async def _current(self) -> Connection:
         await self._settled.wait()
         if self._failure is not None:
@@ -137,11 +143,22 @@ class Link:
         for delay in backoff():
             await asyncio.sleep(delay)
             try:
-                return await Connection.open(self.url, self.token, self._receive)
+                return await self._opened()
             except OptivusError as exc:  # a refusal too: a server that starts or drains refuses for a while
-                if exc.code == "UNAUTHORIZED":  # it has lost its secret, and with it this client's jobs
+                if exc.code == "UNAUTHORIZED":
                     raise
         raise AssertionError("backoff() never ends")
+
+    async def _opened(self) -> Connection:
+        """A connection as the client that we were, or as a new one when the server has lost its data."""
+        try:
+            return await Connection.open(self.url, self.token, self._receive)
+        except OptivusError as exc:
+            if exc.code != "UNAUTHORIZED" or self.token is None:
+                raise
+        connection = await Connection.open(self.url, None, self._receive)
+        warn([f"The server at {self.url} no longer knows this client, and made it a new one; earlier jobs are gone."])
+        return connection
 
     def _adopt(self, connection: Connection) -> None:
         self._connection = connection

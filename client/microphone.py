@@ -6,6 +6,7 @@ recorder ─▶ samples ─▶ listener ─▶ tentative text, on the terminal's
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import shutil
@@ -18,10 +19,11 @@ from typing import Any
 from tqdm.utils import disp_len
 
 from .aio import AsyncClient
-from .console import connection, say, visible
-from .errors import OptivusError
+from .command import Commands, done, new_command, status_of
+from .console import say, visible
 from .events import Partial
 from .listen import AsyncListener
+from .transcribe import add_speech_options
 
 RATE = 16_000
 RECORDERS = (
@@ -40,23 +42,34 @@ class RecorderEnded(Exception):
     """There is none, or it ended before it was asked to. `str()` is a sentence for the person who wanted to speak."""
 
 
+def add(commands: Commands) -> None:
+    """The command's arguments."""
+    microphone = new_command(commands, "listen", "the microphone to text, until Ctrl-C")
+    add_speech_options(microphone)
+    microphone.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    options = {"language": args.language, "task": "translate" if args.translate else "transcribe"}
+    return status_of(listen(args.server, options))
+
+
 async def listen(server: str, options: dict[str, Any]) -> bool:
     """Listen until Ctrl-C; False when that failed, which is said on standard error.
 
     options: parameters of ``listen``.
     """
-    try:
+
+    async def listened(client: AsyncClient) -> None:
         command = _recorder()
-        async with AsyncClient(server, notify=connection) as client, client.listen(sample_rate=RATE, **options) as mic:
+        async with client.listen(sample_rate=RATE, **options) as mic:
             showing = asyncio.create_task(_show(mic))
             try:
                 await _speak(mic, command)
             finally:
                 await asyncio.gather(mic.finish(), showing)
-    except (OptivusError, RecorderEnded) as exc:
-        say(str(exc))
-        return False
-    return True
+
+    return await done(server, listened, (RecorderEnded,))
 
 
 async def _speak(mic: AsyncListener, command: list[str]) -> None:

@@ -7,22 +7,22 @@ text ─▶ job ─progress─▶ bar in percent
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import os
+import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .aio import AsyncClient
-from .beside import appearing
-from .console import cancelled_with_us, connection, move, percent_bar, say, visible
-from .errors import OptivusError
-from .events import Progress
+from .command import Commands, done, new_command, status_of, writable
+from .console import cancelled_with_us, followed, say, visible
 from .job import AsyncJob
 from .player import Player, PlayerEnded
 from .tasks import given
+from .writing import write
 
 ENDINGS = {".wav": "wav", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
 """What a file's ending says about the sound in it."""
@@ -45,6 +45,74 @@ class Speech:
     options: dict[str, Any]
 
 
+def add(commands: Commands) -> None:
+    """The commands' arguments."""
+    _add_voices(commands)
+    spoken = new_command(commands, "say", "text to speech")
+    spoken.add_argument("text", metavar="TEXT", help="what to say; - reads it from standard input")
+    voice = spoken.add_mutually_exclusive_group()
+    voice.add_argument("--voice", metavar="ID", help="in a saved voice, see `optivus voices`")
+    voice.add_argument("--reference", type=Path, metavar="FILE", help="in the voice of this recording")
+    spoken.add_argument("--reference-text", metavar="T", help="what is said in the recording")
+    spoken.add_argument("--play", action="store_true", help="let it be heard while it is being spoken")
+    spoken.add_argument(
+        "-o", "--output", type=_sound_file, metavar="OUT", help=f"write it to this file: {', '.join(ENDINGS)}"
+    )
+    spoken.add_argument("--seed", type=int, metavar="N", help="the same number says it the same way")
+    spoken.add_argument("--temperature", type=float, metavar="X", help="how freely it speaks")
+    spoken.set_defaults(run=_say)
+
+
+def _add_voices(commands: Commands) -> None:
+    voices = new_command(commands, "voices", "list the saved voices; add, delete")
+    voices.set_defaults(run=lambda args: status_of(list_voices(args.server)))
+    actions = voices.add_subparsers(metavar="COMMAND")
+    add = actions.add_parser("add", help="save a voice and print its id", allow_abbrev=False)
+    add.add_argument("file", type=Path, metavar="FILE", help="1 to 60 s of one person speaking")
+    add.add_argument("--text", metavar="T", help="what is said in it; by default as the server understands it")
+    add.add_argument("--name", metavar="N")
+    add.add_argument("--description", metavar="D")
+    add.set_defaults(
+        run=lambda args: status_of(add_voice(args.server, args.file, args.text, args.name, args.description))
+    )
+    delete = actions.add_parser("delete", help="forget a saved voice", allow_abbrev=False)
+    delete.add_argument("id", metavar="ID")
+    delete.set_defaults(run=lambda args: status_of(delete_voice(args.server, args.id)))
+    for action in (add, delete):  # where it is not given here, what was given before it holds
+        action.add_argument("--server", default=argparse.SUPPRESS, metavar="URL", help="the server's address")
+
+
+def _say(args: argparse.Namespace) -> int:
+    if not args.play and not args.output:
+        args.refuse("where to: --play, -o OUT, or both")
+    if args.reference_text is not None and args.reference is None:
+        args.refuse("--reference-text is what is said in the recording of --reference; give both")
+    text = args.text
+    if text == "-":
+        if sys.stdin is None:
+            args.refuse("standard input is closed, so no text can be read from it")
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            args.refuse("standard input is not text in UTF-8")
+    options = {"seed": args.seed, "temperature": args.temperature}
+    speech = Speech(text, args.voice, args.reference, args.reference_text, args.play, args.output, options)
+    return status_of(speak(args.server, speech))
+
+
+def _sound_file(name: str) -> Path:
+    path = writable(name)
+    if path.suffix.lower() not in ENDINGS:
+        raise argparse.ArgumentTypeError(f"the ending of {name} should say in which format: {', '.join(ENDINGS)}")
+    target = path.resolve()
+    if target.is_file() or not target.exists():  # it is written beside its place and then moved there
+        try:
+            tempfile.TemporaryFile(dir=target.parent).close()
+        except OSError as exc:
+            raise argparse.ArgumentTypeError(f"{name} cannot be written: {exc.strerror} ({target.parent})") from exc
+    return path
+
+
 async def speak(server: str, speech: Speech) -> bool:
     """Say it; False when that failed, which is said on standard error."""
 
@@ -56,7 +124,7 @@ async def speak(server: str, speech: Speech) -> bool:
             else:
                 await _saved_and_heard(job, speech.output, player)
 
-    return await _done(server, spoken)
+    return await done(server, spoken, (PlayerEnded,))
 
 
 async def list_voices(server: str) -> bool:
@@ -70,7 +138,7 @@ async def list_voices(server: str) -> bool:
         if not voices:
             say("There are no saved voices; `optivus voices add FILE` saves one.")
 
-    return await _done(server, listed)
+    return await done(server, listed)
 
 
 async def add_voice(server: str, recording: Path, text: str | None, name: str | None, description: str | None) -> bool:
@@ -82,40 +150,12 @@ async def add_voice(server: str, recording: Path, text: str | None, name: str | 
         async with cancelled_with_us("The voice", saving) as job:
             print((await job.result())["reference_id"])
 
-    return await _done(server, added)
+    return await done(server, added)
 
 
 async def delete_voice(server: str, reference_id: str) -> bool:
     """Forget a saved voice."""
-    return await _done(server, lambda client: client.delete_voice(reference_id))
-
-
-def write(path: Path, sound: bytes) -> None:
-    """Write a file whole or not at all; what is no file (a pipe, a device) is written to. Raises: OSError."""
-    target = path.resolve()
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(sound)
-            return
-        with appearing(target) as growing:
-            growing.write_bytes(sound)
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from exc  # by the name that the person gave
-
-
-async def _done(server: str, work: Callable[[AsyncClient], Awaitable[None]]) -> bool:
-    try:
-        async with AsyncClient(server, notify=connection) as client:
-            await work(client)
-    except (OptivusError, PlayerEnded) as exc:
-        say(str(exc))
-    except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
-        say(f"{os.fspath(exc.filename)}: {exc.strerror}" if exc.filename and exc.strerror else str(exc))
-    else:
-        return True
-    return False
+    return await done(server, lambda client: client.delete_voice(reference_id))
 
 
 async def _asked(client: AsyncClient, speech: Speech) -> AsyncJob:
@@ -132,11 +172,7 @@ async def _asked(client: AsyncClient, speech: Speech) -> AsyncJob:
 
 
 async def _saved(job: AsyncJob, output: Path | None) -> None:
-    with percent_bar("speaking") as bar:
-        async for event in job.events():
-            if isinstance(event, Progress):
-                move(bar, "speaking", event)
-    answer = await job.result()
+    answer = await followed(job, "speaking")
     if answer.get("cut"):
         say("Not all of it was said: a sentence was longer than what can be said at once.")
     if output is not None:

@@ -16,15 +16,17 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .aio import DEFAULT_URL, PATIENCE, AsyncClient
 from .events import Event, JobInfo, Voice
-from .job import AsyncJob
+from .job import LEAVE_SECONDS, AsyncJob
 from .listen import AsyncListener
 from .tasks import LocalFile
-from .web import Report
+from .warn import told_here
+from .web import Content, Report
 
 T = TypeVar("T")
 
@@ -38,13 +40,23 @@ class Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for `work`, done in the loop; what ends the waiting (Ctrl-C) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        """Wait for `work`, done in the loop; what ends the waiting (Ctrl-C) cancels it, and waits until it has left."""
+        left = threading.Event()
+
+        async def done() -> T:
+            try:
+                return await work
+            finally:
+                left.set()
+
+        with told_here():
+            future = asyncio.run_coroutine_threadsafe(done(), self._loop)
+            try:
+                return future.result()
+            except BaseException:
+                if future.cancel():
+                    left.wait(LEAVE_SECONDS)
+                raise
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -142,7 +154,11 @@ class Client:
         notify: Callable[[bool], None] = lambda connected: None,
     ) -> None:
         self._loop = Loop()
-        self._client = self._loop.run(_made(url, token, patience, notify))
+        try:
+            self._client = self._loop.run(_made(url, token, patience, notify))
+        except BaseException:
+            self._loop.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -190,13 +206,29 @@ class Client:
         """This client's jobs, as far as the server still keeps them."""
         return self._loop.run(self._client.jobs())
 
-    def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
-        """Send a local file, streamed; returns its file_id. progress: bytes so far and in all, in another thread."""
-        return self._loop.run(self._client.upload(path, progress))
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job of this client; False when it had already ended. Raises: OptivusError, ServerUnreachable."""
+        return self._loop.run(self._client.cancel(job_id))
+
+    def health(self) -> dict[str, Any]:
+        """How the server and its workers are; needs no connection."""
+        return self._loop.run(self._client.health())
+
+    def upload(self, file: Content, progress: Report | None = None) -> str:
+        """Send a file, streamed; returns its file_id. As `AsyncClient.upload`; progress: called in another thread."""
+        return self._loop.run(self._client.upload(file, progress))
+
+    def download(self, file: str, to: str | os.PathLike[str] = ".", progress: Report | None = None) -> Path:
+        """Fetch a file that the server keeps for this client; returns where it is. As `AsyncClient.download`."""
+        return self._loop.run(self._client.download(file, to, progress))
 
     def transcribe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
         """Transcribe a local file, uploaded first, or one that the server has; returns the whole answer."""
         return self._loop.run(self._client.transcribe(file, **params))
+
+    def describe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
+        """Say what a picture or a video shows; returns the whole answer. As `AsyncClient.describe`."""
+        return self._loop.run(self._client.describe(file, **params))
 
     def speak(self, text: str, **options: Any) -> dict[str, Any]:
         """Say a text; returns the whole answer, ``audio_data`` in it. Options: those of `AsyncClient.speak`."""

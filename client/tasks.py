@@ -1,22 +1,32 @@
-"""What most programs ask for in one call, made of `submit` and `upload`: transcripts, speech and voices."""
+"""What most programs ask for in one call, made of `submit` and `upload`: transcripts, captions, speech and voices.
+
+Where a call waits for an answer, the job is the call's own: who stops waiting (a timeout, Ctrl-C) cancels it. With an
+`idempotency_key` it goes on, since the key is there to ask for it again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import OptivusError
 from .events import Voice, voice_of
-from .job import AsyncJob
-from .web import Report
+from .job import AsyncJob, held
+from .web import Content, Report
 
-LocalFile = str | os.PathLike[str]
-"""A local file, which is uploaded first; a string that names none is sent as it is: a path on the server, a file_id."""
+LocalFile = Content
+"""A file of this machine, which is uploaded first: its path, its bytes, or a binary file object.
+
+A string that names no local file is sent as it is: a path on the server, or a file_id.
+"""
+
+INLINE_BYTES = 1 << 20
+"""Binary content of a message that goes in it; what is more is uploaded first."""
 
 
 class Tasks(ABC):
@@ -27,8 +37,8 @@ class Tasks(ABC):
         """Ask for a job."""
 
     @abstractmethod
-    async def upload(self, path: str | os.PathLike[str], progress: Report | None = None) -> str:
-        """Send a local file to the server."""
+    async def upload(self, file: Content, progress: Report | None = None) -> str:
+        """Send a file to the server."""
 
     @abstractmethod
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -37,14 +47,24 @@ class Tasks(ABC):
     async def transcribe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
         """Transcribe a local file, which is uploaded first, or one that the server has. Returns the whole answer.
 
-        file: a local path; a string that names no local file is sent as it is: a path on the server or a file_id.
+        file: a local path, bytes, or a binary file object; a string that names no local file is sent as it is: a path
+            on the server or a file_id.
         params: the options of ``whisp``: language, task, word_timestamps, initial_prompt, hotwords, vad; and
             formats, e.g. ``["srt", "txt"]``, for texts under ``exports`` of ``transcribe_audio``.
         Raises: FileNotFoundError for a Path that is not there; OptivusError; ServerUnreachable.
         """
         with _absent_here(file):
-            job = await self.submit("whisp", file=await self._at_server(file), **params)
-            return await job.result()
+            return await self._answer("whisp", file=await self._at_server(file), **params)
+
+    async def describe(self, file: LocalFile, **params: Any) -> dict[str, Any]:
+        """Say what a picture or a video shows. Returns the whole answer: ``transcribe_img`` or ``transcribe_video``.
+
+        file: as of `transcribe`.
+        params: the options of ``flrnc``: prompt (``<CAPTION>``, ``<OD>`` …), text, interval, max_frames.
+        Raises: as `transcribe`.
+        """
+        with _absent_here(file):
+            return await self._answer("flrnc", file=await self._at_server(file), **params)
 
     async def speak(
         self,
@@ -69,7 +89,7 @@ class Tasks(ABC):
         """
         asked = await self._speech(text, voice, reference, reference_text)
         with _absent_here(reference):
-            return await (await self.submit("fish", **asked, audio_format=audio_format, **params)).result()
+            return await self._answer("fish", **asked, audio_format=audio_format, **params)
 
     async def stream_speech(
         self,
@@ -100,8 +120,8 @@ class Tasks(ABC):
         """
         about = given(reference_text=text, name=name, description=description)
         with _absent_here(recording):
-            job = await self.submit("fish", reference_audio=await self._at_server(recording), **about)
-            return str((await job.result())["reference_id"])
+            answer = await self._answer("fish", reference_audio=await self._at_server(recording), **about)
+            return str(answer["reference_id"])
 
     async def voices(self) -> list[Voice]:
         """The saved voices of this client's owner, newest first."""
@@ -120,10 +140,20 @@ class Tasks(ABC):
             **given(reference_id=voice, reference_audio=recording, reference_text=reference_text),
         }
 
-    async def _at_server(self, file: LocalFile) -> str:
-        if isinstance(file, os.PathLike) or await asyncio.to_thread(Path(file).is_file):
-            return await self.upload(file)
-        return file
+    async def _answer(self, type: str, **params: Any) -> dict[str, Any]:
+        """The answer of a job that is cancelled when the waiting for it is."""
+        if params.get("idempotency_key") is not None:
+            return await (await self.submit(type, **params)).result()
+        async with held(self.submit(type, **params)) as job:
+            return await job.result()
+
+    async def _at_server(self, file: LocalFile) -> str | bytes:
+        """What a message says for a file. Small content goes in the message itself."""
+        if isinstance(file, (bytes, bytearray, memoryview)):
+            return bytes(file)
+        if isinstance(file, str) and not await asyncio.to_thread(Path(file).is_file):
+            return file
+        return await self.upload(file)
 
 
 @contextmanager
@@ -141,3 +171,26 @@ def _absent_here(file: LocalFile | None) -> Iterator[None]:
 def given(**params: Any) -> dict[str, Any]:
     """The parameters that were given: those that are not None."""
     return {name: value for name, value in params.items() if value is not None}
+
+
+class Sendable:
+    """A message's parameters as a message can carry them: paths as text, large content and file objects uploaded."""
+
+    def __init__(self, upload: Callable[[Content], Awaitable[str]]) -> None:
+        self._upload = upload
+        self._inline = 0
+
+    async def dict(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: await self._value(value) for name, value in values.items()}
+
+    async def _value(self, value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            self._inline += memoryview(value).nbytes
+            return bytes(value) if self._inline <= INLINE_BYTES else await self._upload(value)
+        if isinstance(value, Mapping):
+            return await self.dict(value)
+        if isinstance(value, (list, tuple)):
+            return [await self._value(each) for each in value]
+        return await self._upload(value) if hasattr(value, "read") else value

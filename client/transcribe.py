@@ -1,32 +1,147 @@
 """`optivus transcribe`: files to text, with a bar while it lasts and the text as it comes.
 
-    file ─upload─▶ bar in bytes ─▶ job ─progress─▶ bar in percent, with the server's estimate
-                                       ─partial──▶ a line on the terminal, in order, once
-                                       ─final────▶ what has not been shown yet; or all of it, when nobody watches
-
-A retry on the server may change a line that was already given. A terminal is then shown the whole text again; what is
-written into a file or a pipe cannot be taken back, so it is written when it is certain: after the final answer.
+file ─upload─▶ bar in bytes ─▶ job ─progress─▶ bar in percent, with the server's estimate
+URL ──dlp────▶ bar in percent ─▶   ─partial──▶ a line on the terminal (`outputs`)
+                                   ─final────▶ all of it, where it is to go
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from .aio import AsyncClient
-from .beside import Files, Refused
-from .console import cancelled_with_us, connection, move, new_bar, percent_bar, say, visible
+from .beside import FORMATS, Beside, Files, Refused, missing, sources_of
+from .command import FAILED, Commands, connected, new_command, status_of, writable
+from .console import cancelled_with_us, move, percent_bar, say
 from .errors import OptivusError, ServerUnreachable
 from .events import Final, Partial, Progress
+from .outputs import Lines, Output, Subtitles
+from .sources import STDIN, at_server, check_stdin, is_url, say_failed, titles_of
 
-TITLE_COLUMNS = 30
+JSON_ENDINGS = (".json", ".jsonl")
+Sink = Output | Subtitles | Files
+
+
+def add(commands: Commands) -> None:
+    """The command's arguments."""
+    files = new_command(commands, "transcribe", "audio and video files to text")
+    files.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="an audio or video file of this machine, a folder of such files, a URL, or - for standard input",
+    )
+    add_speech_options(files)
+    files.add_argument("--words", action="store_true", help="with --json: the time of every word")
+    files.add_argument("--json", action="store_true", help="the whole answers with their times, one JSON line per file")
+    files.add_argument(
+        "-o",
+        "--output",
+        type=writable,
+        metavar="OUT",
+        help="write to this file instead of the screen; its ending says what: .srt, .vtt, .ass, .tsv, .json, else text",
+    )
+    files.add_argument(
+        "--format",
+        action="extend",
+        type=_formats,
+        metavar="F",
+        dest="formats",
+        help=f"write files beside each source, and skip those that are there: {', '.join(FORMATS)}; several by commas",
+    )
+    files.add_argument("--overwrite", action="store_true", help="with --format: replace files that are there")
+    files.add_argument(
+        "--name-language", action="store_true", help="with --format: with the language in their names, talk.en.srt"
+    )
+    files.set_defaults(run=_run)
+
+
+def add_speech_options(parser: argparse.ArgumentParser) -> None:
+    """What can be said about speech that is to be written down."""
+    parser.add_argument(
+        "--language", type=_language, metavar="L", help="the spoken language, e.g. en or ja; detected when not given"
+    )
+    parser.add_argument("--translate", action="store_true", help="into English")
+
+
+def _language(text: str) -> str:
+    return text.strip().lower()
+
+
+def _formats(text: str) -> list[str]:
+    formats = text.lower().replace(",", " ").split()
+    if not formats or not set(formats) <= set(FORMATS):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
+    return formats
+
+
+def _run(args: argparse.Namespace) -> int:
+    _check(args)
+    failed: list[str] = []
+
+    def refuse(name: str, exc: Exception) -> None:
+        say_failed(name, exc)
+        failed.append(name)
+
+    options = Options(language=args.language, translate=args.translate, words=args.words)
+    sources = sources_of(args.files, refuse)
+    output = _output(args, sources)
+    if args.formats:
+        language = _named_language(args) if args.name_language else None
+        beside = Beside(sources, list(dict.fromkeys(args.formats)), overwrite=args.overwrite, language=language)
+        todo, done = missing(beside, refuse)
+        if done:
+            say(f"{done} of {len(beside.sources)} files were done already.")
+        sources, output = list(todo), Files(beside, todo)
+    try:
+        status = status_of(transcribe(args.server, sources, options, output)) if sources else 0
+    finally:
+        _say_written(output.written)
+    return status or (FAILED if failed else 0)
+
+
+def _named_language(args: argparse.Namespace) -> str:
+    """The language in the names of files; empty when only the answer will tell."""
+    language = "en" if args.translate else args.language or ""
+    return language if re.fullmatch("[a-z]{2,3}", language) else ""
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse wrong use."""
+    if args.formats and (args.json or args.output):
+        args.refuse("--format writes files beside the sources; leave out --json and --output, or run once with each")
+    if args.overwrite and not args.formats:
+        args.refuse("--overwrite is about the files that --format writes; --output replaces its file anyway")
+    if args.name_language and not args.formats:
+        args.refuse("--name-language is about the files that --format writes; name the file of --output yourself")
+    if args.formats and any(name == STDIN or is_url(name) for name in args.files):
+        args.refuse("--format writes beside files of this machine; for - and URLs say -o OUT.srt")
+    check_stdin(args, args.files)
+
+
+def _output(args: argparse.Namespace, sources: Sequence[str]) -> Sink:
+    ending = args.output.suffix.lower() if args.output else ""
+    if ending[1:] not in FORMATS or ending == ".txt":
+        return Output(args.output, args.json or ending in JSON_ENDINGS)
+    if args.json:
+        args.refuse(f"--json is no {ending} file; leave one of them out, or let the file's name end in .json")
+    if len(sources) > 1:
+        args.refuse(f"one {ending} file holds one transcript; --format {ending[1:]} writes one beside each source")
+    return Subtitles(args.output, ending[1:])
+
+
+def _say_written(files: Sequence[Path]) -> None:
+    folders = sorted({str(path.parent) for path in files})
+    if len(files) > 3:
+        where = folders[0] if len(folders) == 1 else f"{len(folders)} folders, {folders[0]} the first"
+        say(f"Written: {len(files)} files in {where}.")
+    elif files:
+        say(f"Written: {', '.join(map(str, files))}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +162,12 @@ class Options:
         return {name: value for name, value in asked.items() if value is not None}
 
 
-def say_failed(name: str, exc: Exception) -> None:
-    """What went wrong with a file or folder."""
-    say(f"{name}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
-
-
-async def transcribe(server: str, files: Sequence[str], options: Options, output: Output | Files) -> bool:
+async def transcribe(server: str, files: Sequence[str], options: Options, output: Sink) -> bool:
     """Transcribe one file after the other; False when one failed. What went wrong is said on standard error."""
     done = True
     try:
-        async with AsyncClient(server, notify=connection) as client:
-            for number, name in enumerate(files, 1):
-                title = _title(name) if len(files) == 1 else f"{number}/{len(files)} {_title(name)}"
+        async with connected(server) as client:
+            for name, title in zip(files, titles_of(list(files)), strict=True):
                 try:
                     await _file(client, name, title, options, output)
                 except (ServerUnreachable, BrokenPipeError):
@@ -72,13 +181,12 @@ async def transcribe(server: str, files: Sequence[str], options: Options, output
     return done
 
 
-async def _file(client: AsyncClient, name: str, title: str, options: Options, output: Output | Files) -> None:
-    with new_bar(desc=title, unit="B", unit_scale=True, unit_divisor=1024) as bar:
-        file_id = await client.upload(name, partial(_sent, bar))
+async def _file(client: AsyncClient, name: str, title: str, options: Options, output: Sink) -> None:
+    file, info = await at_server(client, name, title)
     params = options.params() | output.params(name)
     lines = Lines(live=output.live)
     with percent_bar(title) as bar:
-        async with cancelled_with_us(name, client.submit("whisp", file=file_id, **params)) as job:
+        async with cancelled_with_us(name, client.submit("whisp", file=file, **params)) as job:
             async for event in job.events():
                 match event:
                     case Progress():
@@ -91,72 +199,6 @@ async def _file(client: AsyncClient, name: str, title: str, options: Options, ou
     chunks = answer["transcribe_audio"]["chunks"]
     if not chunks:
         say(f"{name}: no speech was found in it.")
+    if info is not None:
+        answer = {**answer, "info": info}
     output.write(name, answer, lines.rest([chunk["text"] for chunk in chunks]))
-
-
-def _sent(bar: Any, sent: int, total: int) -> None:
-    bar.total = total
-    bar.update(sent - bar.n)
-
-
-def _title(name: str) -> str:
-    """A file's name, short enough that the bar has room beside it."""
-    title = visible(Path(name).name)
-    half = TITLE_COLUMNS // 2
-    return title if len(title) <= TITLE_COLUMNS else f"{title[:half]}…{title[1 - half :]}"
-
-
-@dataclass(slots=True)
-class Lines:
-    """The chunks of one transcript, shown as they come: each once, in order."""
-
-    live: bool
-    _waiting: dict[int, str] = field(default_factory=dict)
-    _shown: list[str] = field(default_factory=list)
-
-    def add(self, index: int, text: str) -> None:
-        """A chunk that is there, shown when all before it are."""
-        if not self.live:
-            return
-        self._waiting[index] = text
-        while len(self._shown) in self._waiting:
-            self._shown.append(self._waiting.pop(len(self._shown)))
-            tqdm.write(visible(self._shown[-1].strip()), file=sys.stdout)
-
-    def rest(self, texts: list[str]) -> list[str]:
-        """What of the final text is still to be shown."""
-        if texts[: len(self._shown)] == self._shown:
-            return texts[len(self._shown) :]
-        say("The server has corrected lines that were already shown; the whole text again:")
-        return texts
-
-
-class Output:
-    """Where transcripts go: standard output or a file, as lines of text or one JSON object per line."""
-
-    def __init__(self, path: Path | None, as_json: bool) -> None:
-        self.live = path is None and not as_json and sys.stdout.isatty()
-        self._path = path
-        self._json = as_json
-        self._mode = "w"  # then appended to: a run replaces the file at its first transcript
-
-    def params(self, name: str) -> dict[str, Any]:
-        """What the transcription of a file is to be asked for on top."""
-        return {}
-
-    def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:
-        """The answer about the file `name`. texts: the chunks that have not been shown yet. Raises: Refused."""
-        lines = [visible(text.strip()) if self.live else text.strip() for text in texts]
-        text = json.dumps({"file": name, **answer}, ensure_ascii=False) if self._json else "\n".join(lines)
-        if not text:
-            return
-        if self._path is None:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-            return
-        try:
-            with self._path.open(self._mode, encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError as exc:
-            raise Refused(f"{self._path} could not be written: {exc.strerror}") from exc
-        self._mode = "a"

@@ -125,6 +125,8 @@ class Docs:
             operation["parameters"] = [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
             ]
+        if (route.method, path) == ("GET", "/files"):
+            operation["parameters"] = [{"name": "path", "in": "query", "required": True, "schema": {"type": "string"}}]
         if (route.method, path) == ("POST", "/jobs"):
             refs = [{"$ref": f"#/components/schemas/{name}"} for name in self._plans]
             operation["requestBody"] = {"content": {"application/json": {"schema": {"anyOf": refs}}}}

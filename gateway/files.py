@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
+from aiohttp.helpers import content_disposition_header
 from aiohttp.http import HttpProcessingError
 
 from gateway.answers import reply
 from gateway.auth import Tokens
-from media.files import Folders
+from media.files import Folders, is_unicode
 from pipeline import ledger as rows
 from pipeline.database import Conflict
 from pipeline.errors import FileNotFound, InvalidInput, TooLarge
@@ -42,6 +43,7 @@ class FileDoor:
         app.add_routes(
             [
                 web.post("/files", self._upload),
+                web.get("/files", self._download_made),
                 web.get("/files/{file_id}", self._download),
                 web.delete("/files/{file_id}", self._delete),
             ]
@@ -100,13 +102,19 @@ class FileDoor:
     async def _download(self, request: web.Request) -> web.StreamResponse:
         """The content of an upload."""
         row = await self._own_file(request)
-        # Somebody else's bytes on our origin: never rendered, always saved.
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": "attachment",
-            "X-Content-Type-Options": "nosniff",
-        }
-        return web.FileResponse(row.path, headers=headers)
+        return _content(row, "attachment")
+
+    async def _download_made(self, request: web.Request) -> web.StreamResponse:
+        """The content of a file that the server made, `?path=` as an answer names it."""
+        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        path = request.query.get("path", "")
+        if not path:
+            raise InvalidInput("Say which: '?path=' as an answer names a file that the server made.", field="path")
+        row = await self._ledger.read(lambda db: rows.made_file(db, path, owner)) if is_unicode(path) else None
+        made = row is not None and Path(row.path).parent in self._folders.made
+        if row is None or not made or not await asyncio.to_thread(Path(row.path).is_file):
+            raise FileNotFound(f"The server keeps no file {path[:200]!r} that it made for you.", field="path")
+        return _content(row, content_disposition_header("attachment", quote_fields=False, filename=row.name))
 
     async def _delete(self, request: web.Request) -> web.Response:
         """Delete an upload."""
@@ -117,6 +125,16 @@ class FileDoor:
             raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
         await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
         return reply({"deleted": True})
+
+
+def _content(row: FileRow, disposition: str) -> web.FileResponse:
+    """Somebody else's bytes on our origin: never rendered, always saved."""
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": disposition,
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.FileResponse(row.path, headers=headers)
 
 
 def _discard(kept: list[FileRow]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.errors import FileForbidden, FileNotFound, InvalidInput
 from pipeline.messages import FILE_ID, FileRef
 
 MAX_PATH_BYTES = 4096
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +70,13 @@ def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> File
     owns: whether the client's owner owns a file that the server made.
     Raises: InvalidInput, FileForbidden (outside the roots, whether or not it exists), FileNotFound.
     """
-    if not 1 <= len(text.encode(errors="replace")) <= MAX_PATH_BYTES or "\0" in text or not _is_unicode(text):
+    if _URL.match(text):
+        raise InvalidInput(
+            "A URL is no 'file'. Send it in 'urls': of a 'video' for what is said and seen there, of a 'dlp' to "
+            "download it; the 'file' in the answer of 'dlp' can be sent on.",
+            field="file",
+        )
+    if not 1 <= len(text.encode(errors="replace")) <= MAX_PATH_BYTES or "\0" in text or not is_unicode(text):
         raise InvalidInput(f"'file' must be a path of 1 to {MAX_PATH_BYTES} bytes without NUL.", field="file")
     paths = [_resolve(root / text) for root in folders.roots]
     inside = [path for path in paths if _allowed(path, folders) or _made(path, folders)]
@@ -105,7 +113,7 @@ def local(ref: FileRef, folders: Folders) -> Path:
     return path
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Without lone surrogates, which stand for bytes that are no text and cannot be stored as such."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 

@@ -293,6 +293,13 @@ def file_row(db: sqlite3.Connection, file_id: str) -> FileRow | None:
     return FileRow(*row) if row else None
 
 
+def made_file(db: sqlite3.Connection, path: str, owner: str) -> FileRow | None:
+    """An owner's file by its path."""
+    query = "SELECT id, owner, path, name, bytes, created_at FROM files WHERE path=? AND owner=?"
+    row = db.execute(query, (path, owner)).fetchone()
+    return FileRow(*row) if row else None
+
+
 def owner_of_path(db: sqlite3.Connection, path: str) -> str | None:
     row = db.execute("SELECT owner FROM files WHERE path=?", (path,)).fetchone()
     return row[0] if row else None

@@ -18,6 +18,12 @@ LISTED_ORIGIN = "https://listed.example"
 MAX_UPLOAD_BYTES = 51_000_000
 
 
+@pytest.fixture(autouse=True)
+def _no_ones_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command keeps its tokens with the test, and not in the home of who runs it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture(scope="session")
 def whisper_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Whisper: a real one from OPTIVUS_TEST_MODELS, else one that says one sentence."""

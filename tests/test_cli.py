@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from client import Client
 from tests.scripts import Script, scripted_server
 from tests.servers import Server
 
@@ -118,8 +119,112 @@ def test_output_file_gets_all_transcripts(server: Server, script: Script, tmp_pa
     out = tmp_path / "out.txt"
     out.write_text("of an earlier run")
     run = optivus("transcribe", "--server", server.url, "-o", out, script.path, script.path)
-    assert (run.returncode, run.stdout) == (0, "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", f"Written: {out}.\n")
     assert out.read_text() == TEXT + TEXT
+
+
+@pytest.mark.parametrize("format", ["srt", "VTT", "ass", "tsv"])
+def test_ending_of_the_output_file_chooses_the_format(
+    server: Server, script: Script, tmp_path: Path, format: str
+) -> None:
+    (out := tmp_path / f"out.{format}").write_text("of an earlier run")
+    run = optivus("transcribe", "--server", server.url, "-o", out, script.path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", f"Written: {out}.\n")
+    with Client(server.url) as client:
+        answer = client.transcribe(script.path, formats=[format.lower()])
+    assert out.read_text() == answer["transcribe_audio"]["exports"][format.lower()]
+    assert optivus("transcribe", "--server", server.url, "-o", out, script.path, script.path).returncode == 2
+    assert optivus("transcribe", "--server", server.url, "-o", out, "--json", script.path).returncode == 2
+
+
+def test_output_file_that_ends_in_json_gets_json(server: Server, script: Script, tmp_path: Path) -> None:
+    strange = tmp_path / os.fsdecode(b"a\xff.json")
+    shutil.copyfile(script.path, strange)
+    run = optivus("transcribe", "--server", server.url, "-o", tmp_path / "out.json", script.path, strange)
+    assert (run.returncode, run.stdout) == (0, "")
+    answers = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
+    assert [answer["file"] for answer in answers] == [str(script.path), f"{tmp_path}/a\udcff.json"]
+
+
+def test_language_in_capitals_is_the_language(server: Server, script: Script) -> None:
+    run = optivus("transcribe", "--server", server.url, "--json", "--language", "ES", script.path)
+    assert json.loads(run.stdout)["transcribe_audio"]["language"] == "es"
+
+
+def test_standard_input_is_a_file(server: Server, script: Script) -> None:
+    command = [sys.executable, "-m", "client", "transcribe", "--server", server.url, "-"]
+    with script.path.open("rb") as file:
+        run = subprocess.run(command, cwd=ROOT, stdin=file, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, TEXT, "")
+    piped = subprocess.run(
+        command, cwd=ROOT, input=script.path.read_bytes(), capture_output=True, timeout=60, check=True
+    )
+    assert piped.stdout.decode() == TEXT
+
+
+def test_ctrl_c_ends_the_waiting_for_standard_input(server: Server) -> None:
+    command = [sys.executable, "-m", "client", "transcribe", "--server", server.url, "-"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(bytes(1 << 20))  # more than a pipe holds: it is being read
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_terminal_is_no_file_on_standard_input(server: Server) -> None:
+    terminal = Terminal("transcribe", "--server", server.url, "-")
+    assert terminal.end() == 2
+    assert "- reads a file from standard input" in terminal.shown
+
+
+def test_server_is_named_by_the_environment(server: Server, script: Script) -> None:
+    assert optivus("transcribe", script.path, OPTIVUS_SERVER=f"{server.url}/").stdout == TEXT
+    assert (
+        optivus("transcribe", "--server", server.url, script.path, OPTIVUS_SERVER="http://127.0.0.1:1").stdout == TEXT
+    )
+    assert "http://127.0.0.1:1;" in optivus("jobs", OPTIVUS_SERVER="127.0.0.1:1").stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing(server: Server, script: Script, tmp_path: Path, closed: str) -> None:
+    out = tmp_path / "out.txt"
+    command = f'"{sys.executable}" -m client transcribe --server {server.url} {script.path} -o {out} {closed}'
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60, check=False).returncode == 0
+    assert out.read_text() == TEXT
+    listing = f'"{sys.executable}" -m client jobs --server {server.url} {closed}'
+    run = subprocess.run(["sh", "-c", listing], cwd=ROOT, timeout=60, check=False, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+STRANGE = ["caf\u00e9", "\u65e5\u672c", "\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_letters_that_the_output_has_no_room_for_are_escapes(
+    server: Server, tmp_path: Path, env: dict[str, str]
+) -> None:
+    with Script(tmp_path, STRANGE) as script:
+        command = [sys.executable, "-m", "client", "transcribe", "--server", server.url, str(script.path)]
+        variables = {**os.environ, **env}
+        for more in ([], ["--json"]):
+            run = subprocess.run(
+                [*command, *more], cwd=ROOT, env=variables, capture_output=True, timeout=60, check=False
+            )
+            assert (run.returncode, run.stderr) == (0, b"")
+            shown = run.stdout.decode("latin-1")
+            if more:
+                texts = [chunk["text"].strip() for chunk in json.loads(shown)["transcribe_audio"]["chunks"]]
+                assert texts == STRANGE
+            else:
+                assert [line.encode("latin-1").decode("unicode_escape") for line in shown.splitlines()] == STRANGE
 
 
 def test_name_of_a_file_need_not_be_utf_8(server: Server, script: Script, tmp_path: Path) -> None:
@@ -205,7 +310,8 @@ def test_formats_are_written_beside_all_recordings_of_a_folder(server: Server, f
     run = optivus(
         "transcribe", "--server", server.url, "--format", "srt,vtt", "--format", "tsv", folder, folder / "a.mp4"
     )
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr == f"Written: 9 files in 2 folders, {folder} the first.\n"
     assert made(folder) == [f"{stem}.{name}" for stem in ("a", "inner/B", "z") for name in ("srt", "tsv", "vtt")]
     assert (folder / "a.srt").read_text() == "1\n00:00:00,000 --> 00:00:04,000\nask not what your\n\n"
     assert (folder / "z.tsv").read_text().splitlines()[:2] == ["start\tend\ttext", "0\t1000\task"]
@@ -225,7 +331,11 @@ def test_stopped_run_goes_on_where_it_stopped(server: Server, folder: Path, tmp_
     first = (folder / "a.ass").stat()
     shutil.copyfile(folder / "a.mp4", folder / "inner" / "B.FLAC")
     run = optivus(*command)
-    assert (run.returncode, run.stderr) == (0, "1 of 3 files were done already.\n")
+    assert run.returncode == 0
+    assert run.stderr.splitlines() == [
+        "1 of 3 files were done already.",
+        f"Written: {folder}/inner/B.ass, {folder}/z.ass.",
+    ]
     assert made(folder) == ["a.ass", "inner/B.ass", "z.ass"]
     assert (folder / "a.ass").stat() == first
     again = optivus("transcribe", "--server", "http://127.0.0.1:1", "--format", "ass", folder)  # no server is needed
@@ -235,7 +345,7 @@ def test_stopped_run_goes_on_where_it_stopped(server: Server, folder: Path, tmp_
 def test_only_the_missing_formats_are_made(server: Server, folder: Path) -> None:
     (folder / "a.srt").write_text("by hand")
     run = optivus("transcribe", "--server", server.url, "--format", "srt,txt", folder / "a.mp4")
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, run.stderr) == (0, f"Written: {folder}/a.txt.\n")
     assert (folder / "a.srt").read_text() == "by hand"
     assert (folder / "a.txt").read_text() == TEXT
 
@@ -251,11 +361,16 @@ def test_what_is_in_the_way_is_replaced_only_when_told_to(server: Server, folder
     assert run.stderr.splitlines() == [
         f"{folder}/a.mp4: a.srt is in the way and older than its source; --overwrite replaces it.",
         f"{folder}/z.mp3: z.srt is in the way and older than its source; --overwrite replaces it.",
+        f"Written: {folder}/inner/B.srt.",
     ]
     assert old.read_text() == "by hand"
     assert made(folder) == ["a.srt", "inner/B.srt"]
     run = optivus(*command, "--overwrite")
-    assert (run.returncode, run.stderr) == (1, f"{folder}/z.mp3: Is a directory\n")
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        f"{folder}/z.mp3: Is a directory",
+        f"Written: {folder}/a.srt, {folder}/inner/B.srt.",
+    ]
     assert old.read_text().startswith("1\n")
     assert made(folder) == ["a.srt", "inner/B.srt"]
 
@@ -264,7 +379,7 @@ def test_bad_file_does_not_stop_the_others_of_its_folder(server: Server, folder:
     (folder / "a.mp4").write_text("no script")
     run = optivus("transcribe", "--server", server.url, "--format", "srt", folder, folder / "absent.mp3")
     assert run.returncode == 1
-    absent, bad = run.stderr.splitlines()
+    absent, bad, _ = run.stderr.splitlines()
     assert absent == f"{folder}/absent.mp3: No such file or directory"
     assert bad.startswith(f"{folder}/a.mp4: ")
     assert made(folder) == ["inner/B.srt", "z.srt"]
@@ -274,6 +389,18 @@ def test_sources_that_differ_in_their_ending_only_keep_it(server: Server, folder
     shutil.copyfile(folder / "a.mp4", folder / "a.mp3")
     assert optivus("transcribe", "--server", server.url, "--format", "txt", folder).returncode == 0
     assert made(folder) == ["a.mp3", "a.mp3.txt", "a.mp4.txt", "inner/B.txt", "z.txt"]
+
+
+def test_files_are_called_by_their_language_when_that_is_wanted(server: Server, folder: Path) -> None:
+    shutil.copyfile(folder / "a.mp4", folder / "a.mp3")
+    command = ["transcribe", "--server", server.url, "--name-language", "--format", "srt", folder]
+    assert optivus(*command).returncode == 0
+    assert made(folder) == ["a.mp3", "a.mp3.en.srt", "a.mp4.en.srt", "inner/B.en.srt", "z.en.srt"]
+    again = optivus(*command)  # of whichever language, they are there
+    assert (again.returncode, again.stderr) == (0, "4 of 4 files were done already.\n")
+    assert optivus(*command[:-1], folder / "z.mp3", "--language", "es").returncode == 0
+    assert optivus(*command[:-1], folder / "z.mp3", "--language", "es", "--translate", "--overwrite").returncode == 0
+    assert [path.name for path in sorted(folder.glob("z.*.srt"))] == ["z.en.srt", "z.es.srt"]
 
 
 def test_source_is_never_replaced(folder: Path) -> None:
@@ -319,6 +446,15 @@ def test_transcripts_of_a_folder_are_printed_in_order(server: Server, folder: Pa
         ["transcribe", "--format", "srt", "--json", "talk.mp3"],
         ["transcribe", "--format", "srt", "-o", "out.srt", "talk.mp3"],
         ["transcribe", "--overwrite", "talk.mp3"],
+        ["transcribe", "--name-language", "talk.mp3"],
+        ["transcribe", "--format", "srt", "https://example.com/talk.mp3"],
+        ["transcribe", "--format", "srt", "-"],
+        ["transcribe", "-", "-"],
+        ["describe"],
+        ["download"],
+        ["download", "-o", "/dev/null", "https://example.com/talk.mp3"],
+        ["cancel"],
+        ["cancel", "--all", "job_1"],
     ],
 )
 def test_wrong_use_is_status_2(wrong: list[str]) -> None:

@@ -113,6 +113,19 @@ async def test_upload_comes_back_as_it_was_and_can_be_deleted(call: Call, contra
     assert kept["file_id"] not in uploads(contract_server)
 
 
+@pytest.mark.parametrize("query", ["", "?path="])
+async def test_file_that_is_not_named_is_asked_for(call: Call, query: str) -> None:
+    reply = await call("GET", f"/files{query}")
+    assert (reply.status, reply.body["error_code"], reply.body["details"]["field"]) == (400, "INVALID_INPUT", "path")
+
+
+async def test_uploads_and_files_of_others_are_not_fetched_by_path(call: Call, contract_server: Server) -> None:
+    kept = (await call("POST", "/files", **form(b"an upload"))).body["file_id"]
+    for path in (contract_server.folder / "data_dir" / "uploads" / kept, "/etc/hostname"):
+        reply = await call("GET", "/files", params={"path": str(path)})
+        assert (reply.status, reply.body["error_code"]) == (404, "FILE_NOT_FOUND")
+
+
 async def test_upload_deleted_twice_at_once_is_deleted_once(call: Call) -> None:
     file_id = (await call("POST", "/files", **form(b"x"))).body["file_id"]
     replies = await asyncio.gather(*(call("DELETE", f"/files/{file_id}") for _ in range(5)))

@@ -77,6 +77,14 @@ def test_the_shell_example_prints_what_readme_says(server: Server, tmp_path: Pat
     assert re.sub(r"file_[0-9a-f]{32}", "file_…", printed) + "\n" == output("shell")
 
 
+def test_the_client_example_fetches_what_the_server_made(tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    with Script(tmp_path, ["And so"]) as recording, scripted_server(tmp_path) as server:
+        recording.path.rename(tmp_path / "examples" / "jfk.flac")
+        printed = run([sys.executable, "-"], server, example("client-python"), tmp_path)
+    assert frames((tmp_path / printed.strip()).read_bytes()) == (RATE, sound_of("And so"))
+
+
 def test_the_speech_example_writes_a_file_and_speaks_in_a_saved_voice(tmp_path: Path) -> None:
     """The models are played: what is heard in the recording stands in it."""
     (tmp_path / "examples").mkdir()
