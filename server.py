@@ -19,12 +19,13 @@ import uvloop
 from aiohttp import web
 
 from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
-from gateway.answers import answer_errors, same_origin, tell_origin
+from gateway.answers import answer_errors
 from gateway.auth import Tokens
 from gateway.docs import Docs
 from gateway.files import FileDoor
 from gateway.health import Health
 from gateway.http import HttpDoor
+from gateway.origins import Origins
 from gateway.socketio import SocketDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
@@ -79,10 +80,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     tokens = Tokens.stored(folders.data / "secret.key")
     sockets = SocketDoor(road, tokens, folders)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
-    app = web.Application(
-        client_max_size=MAX_CONTENT_BYTES, middlewares=[same_origin(settings.cors_origins), answer_errors]
-    )
-    app.on_response_prepare.append(tell_origin)
+    app = _application(settings)
     sockets.attach(app)
     HttpDoor(road, ledger, tokens, folders, health).attach(app)
     FileDoor(ledger, tokens, folders, limits.file_bytes).attach(app)
@@ -92,13 +90,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await retention.start()
     await transport.start()
     await road.start()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
-    await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port)
-    try:
-        await site.start()
-    except OSError as exc:
-        raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
+    runner, site = await _listen(app, settings)
     log.info(
         "listening",
         url=f"http://{settings.host}:{runner.addresses[0][1]}",
@@ -116,6 +108,30 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await retention.close()
     await ledger.close()
     log.info("stopped", kept=road.open_jobs)
+
+
+def _application(settings: Settings) -> web.Application:
+    """Without routes yet: what stands before all of them."""
+    origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
+    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, origins.check])
+    app.on_response_prepare.append(origins.tell)
+    return app
+
+
+async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunner, web.TCPSite]:
+    """Raises: SettingsError when the port is taken."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=2,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port)
+    try:
+        await site.start()
+    except OSError as exc:
+        raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
+    return runner, site
 
 
 def _stop_signal() -> asyncio.Future[None]:

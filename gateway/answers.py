@@ -1,4 +1,4 @@
-"""What all HTTP routes share: answers as JSON, errors as the protocol has them, and whose pages may read them."""
+"""What all HTTP routes share: answers as JSON, and errors as the protocol has them."""
 
 from __future__ import annotations
 
@@ -50,35 +50,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if not isinstance(exc, ServiceError):
             log.exception("request_failed", path=request.path)
         failure = as_failure(exc)
+    return _refusal(failure)
+
+
+def _refusal(failure: dict[str, Any]) -> web.Response:
     return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
-
-
-def same_origin(allowed: tuple[str, ...]) -> Any:
-    """Middleware: a page from elsewhere may use this server only when its origin is listed."""
-
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is None or origin.partition("://")[2] == request.host:
-            return await handler(request)
-        if origin not in allowed and "*" not in allowed:
-            raise web.HTTPForbidden(text=f"{origin} is not among this server's CORS_ORIGINS.")
-        request[_ORIGIN] = origin
-        if request.method == "OPTIONS":
-            permitted = {
-                "Access-Control-Allow-Methods": "GET, POST, DELETE",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
-            }
-            return web.Response(status=204, headers=permitted)
-        return await handler(request)
-
-    return check
-
-
-_ORIGIN = web.RequestKey("allowed_origin", str)
-
-
-async def tell_origin(request: web.Request, response: web.StreamResponse) -> None:
-    """Let the page of a listed origin read the answer; called before the head of any answer is sent, streams too."""
-    if _ORIGIN in request:
-        response.headers.update({"Access-Control-Allow-Origin": request[_ORIGIN], "Vary": "Origin"})

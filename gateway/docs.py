@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from gateway.origins import ADDRESS
 from gateway.page import DOCS
 from pipeline.catalog import BatchPlan
 from pipeline.errors import ERRORS
@@ -78,7 +79,9 @@ class Docs:
         asyncapi = yaml.safe_dump(self.asyncapi(), sort_keys=False, allow_unicode=True)
 
         async def get_openapi(request: web.Request) -> web.Response:
-            return web.json_response(openapi)
+            address = request[ADDRESS]
+            # Without a proxy's word the document's own address says where the routes lie.
+            return web.json_response({**openapi, "servers": [{"url": (address.origin or "") + address.prefix or "."}]})
 
         async def get_asyncapi(request: web.Request) -> web.Response:
             return web.Response(text=asyncapi, content_type="application/yaml")
