@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     max_open_jobs_per_client: int = Field(100, ge=1, description="unfinished jobs of one client; beyond: `QUEUE_FULL`")
     max_items: int = Field(1000, ge=1, description="items in one batch")
     max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
+    stall_seconds: float = Field(
+        24,
+        gt=0,
+        description="a connection that says nothing, or stops in the middle of a request, is closed after that",
+    )
     drain_seconds: float = Field(10, ge=0, description="how long running work may go on after SIGTERM or Ctrl-C")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
 

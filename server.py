@@ -19,13 +19,14 @@ import uvloop
 from aiohttp import web
 
 from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
-from gateway.answers import answer_errors
+from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
 from gateway.docs import Docs
 from gateway.files import FileDoor
 from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.origins import Origins
+from gateway.patience import Patience
 from gateway.socketio import SocketDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
@@ -37,6 +38,9 @@ from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 
 log = structlog.get_logger()
+
+LINGER_SECONDS = 10.0
+"""How long the rest of a body is read that was answered before its end, since some clients read no sooner."""
 
 
 class Busy(Exception):
@@ -113,7 +117,8 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
 def _application(settings: Settings) -> web.Application:
     """Without routes yet: what stands before all of them."""
     origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
-    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, origins.check])
+    patience = Patience(settings.stall_seconds)
+    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, patience.watch, origins.check])
     app.on_response_prepare.append(origins.tell)
     return app
 
@@ -123,9 +128,14 @@ async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunn
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=server_log(),
+        keepalive_timeout=settings.stall_seconds,
+        lingering_time=min(LINGER_SECONDS, settings.stall_seconds),
         shutdown_timeout=2,
     )
     await runner.setup()
+    assert runner.server is not None, "it is set up"
+    guard(runner.server)
     site = web.TCPSite(runner, settings.host, settings.port)
     try:
         await site.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import orjson
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
-from pipeline.errors import ERRORS, Internal, ServiceError, TooLarge, as_failure
+from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import MAX_CONTENT_BYTES
 
 log = structlog.get_logger()
+
+GARBLED = (HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises for what is no HTTP."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,6 +48,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         failure = as_failure(TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files."))
     except web.HTTPException:
         raise
+    except GARBLED:
+        log.info("body_unreadable", path=request.path)
+        failure = as_failure(InvalidInput("The body is not what its head says: its encoding or its chunks are broken."))
     except ConnectionResetError:
         log.info("client_left", path=request.path)
         return web.Response(status=400)  # which nobody reads; aiohttp would log the exception as the server's
@@ -55,3 +63,32 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _refusal(failure: dict[str, Any]) -> web.Response:
     return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
+
+
+def guard(server: web.Server) -> None:
+    """Answer what fails before any middleware is asked: aiohttp repeats headers that are no text, and cannot."""
+    handle = server.request_handler
+
+    async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except UnicodeError:
+            return _refusal(as_failure(InvalidInput("A header of this request is no text.")))
+
+    server.request_handler = guarded
+
+
+class _OwnFaults(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], GARBLED):
+            log.info("request_unreadable", error=type(record.exc_info[1]).__name__)
+            return False
+        return True
+
+
+def server_log() -> logging.Logger:
+    """aiohttp's own log without what strangers send in place of HTTP, which it would tell with a traceback."""
+    logger = logging.getLogger("aiohttp.server")
+    if not logger.filters:
+        logger.addFilter(_OwnFaults())
+    return logger

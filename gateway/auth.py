@@ -44,7 +44,7 @@ class Tokens:
         try:
             claims = jwt.decode(token, self._secret, algorithms=["HS256"])
             return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
-        except (jwt.InvalidTokenError, KeyError) as exc:
+        except (jwt.InvalidTokenError, KeyError, UnicodeError) as exc:
             raise Unauthorized("This token is not one of this server's; connect without one to get a new one.") from exc
 
     def of_header(self, authorization: str | None) -> Identity:
