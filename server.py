@@ -22,12 +22,13 @@ from config import Crew, Settings, SettingsError, configure_logging, load_worker
 from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
 from gateway.docs import Docs
-from gateway.files import FileDoor
+from gateway.files import FileDoor, Uploads
 from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.origins import Origins
 from gateway.patience import Patience
 from gateway.socketio import SocketDoor
+from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.database import Unusable
@@ -87,7 +88,9 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     app = _application(settings)
     sockets.attach(app)
     HttpDoor(road, ledger, tokens, folders, health).attach(app)
-    FileDoor(ledger, tokens, folders, limits.file_bytes).attach(app)
+    uploads = Uploads(ledger, folders, limits.file_bytes)
+    FileDoor(ledger, tokens, uploads).attach(app)
+    SubmitDoor(road, ledger, tokens, uploads, plans).attach(app)
     Docs(plans, version()).attach(app)
 
     stopping = _stop_signal()
