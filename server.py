@@ -91,7 +91,8 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     uploads = Uploads(ledger, folders, limits.file_bytes)
     FileDoor(ledger, tokens, uploads).attach(app)
     SubmitDoor(road, ledger, tokens, uploads, plans).attach(app)
-    Docs(plans, version()).attach(app)
+    results = {name: worker.Result for name, (worker, _) in crew.items()}
+    Docs(plans, results, version()).attach(app)
 
     stopping = _stop_signal()
     await retention.start()
