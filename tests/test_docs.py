@@ -113,7 +113,7 @@ async def test_answers_over_http_are_what_the_document_says(url: str) -> None:
 def test_an_answer_with_a_key_that_nobody_described_is_noticed(url: str) -> None:
     document = openapi(url)
     answer = {"type": "whisp", "job_id": "j", "id": None, "seq": 1, "status": "success"}
-    spoken = {"text": "", "chunks": [], "language": None, "duration": 1.0}
+    spoken: dict[str, Any] = {"text": "", "chunks": [], "language": None, "duration": 1.0}
     check_answer(document, {**answer, "transcribe_audio": spoken})
     for wrong in ({**spoken, "new": 1}, {**spoken, "text": 5}, {key: spoken[key] for key in ("text", "chunks")}):
         with pytest.raises(ValidationError):
