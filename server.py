@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import resource
 import signal
 import sys
 from importlib import metadata
@@ -40,6 +41,7 @@ from pipeline.retention import Retention
 
 log = structlog.get_logger()
 
+OPEN_FILES = 65_536
 LINGER_SECONDS = 10.0
 """How long the rest of a body is read that was answered before its end, since some clients read no sooner."""
 
@@ -163,12 +165,21 @@ def _stop_signal() -> asyncio.Future[None]:
     return stopping
 
 
+def _hold_many_connections() -> None:
+    """Silent connections are closed after a while; until then, most systems' 1024 open files would keep others out."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def main() -> int:
     """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used."""
     try:
         settings = Settings.load()
         configure_logging(settings.log_level)
         share_cores()
+        _hold_many_connections()
         crew = load_workers(settings)
         held = lock(settings.folders.data)
         with held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -114,6 +115,23 @@ async def test_waiting_for_an_answer_is_not_standing_still(server: Server, tmp_p
                 gate.open()
                 assert b"event: message" in await stream.read()
             assert await peer.final(job_id) == await polling.final(job_id)
+
+
+async def test_more_silent_connections_than_a_system_gives_files_keep_nobody_out(tmp_path: Path) -> None:
+    few, most = 200, resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = contract_like_server(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most[1]))
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(server.kill)
+        for _ in range(2 * few):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            stack.callback(writer.close)
+        async with _http() as http, http.get(f"{server.url}/health") as response:
+            assert response.status == 200
 
 
 def _http() -> aiohttp.ClientSession:
