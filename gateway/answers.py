@@ -49,7 +49,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException:
         raise
     except GARBLED:
-        log.info("body_unreadable", path=request.path)
+        log.info("body_unreadable")
         failure = as_failure(InvalidInput("The body is not what its head says: its encoding or its chunks are broken."))
     except ConnectionResetError:
         log.info("client_left", path=request.path)

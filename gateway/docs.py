@@ -15,8 +15,7 @@ from aiohttp import web
 
 from gateway.origins import ADDRESS
 from gateway.page import DOCS
-from gateway.schemas import ADDRESS as ADDRESS_KEYS
-from gateway.schemas import ERROR, PREFIX, Shapes
+from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
 from pipeline.catalog import BatchPlan
 from pipeline.errors import ERRORS
@@ -92,7 +91,7 @@ class Docs:
         self._shapes = Shapes(results)
         self._answers = {f"{name}.answer": self._shapes.answer(plan) for name, plan in plans.items()}
         self._answers["cancelled.answer"] = _object(
-            {**ADDRESS_KEYS, "status": {"const": "cancelled"}}, ["job_id", "status"]
+            {**FINAL_KEYS, "status": {"const": "cancelled"}}, ["job_id", "status"]
         )
 
     def attach(self, app: web.Application) -> None:

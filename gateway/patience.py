@@ -80,7 +80,7 @@ class _Watch:
         elif self._loop.time() - self._since < self._seconds:
             self._again()
         else:
-            log.info("body_stalled", path=self._request.path, bytes=content.total_raw_bytes)
+            log.info("body_stalled", bytes=content.total_raw_bytes)
             content.set_exception(
                 Stalled(f"Nothing more of this request's body came for {self._seconds:g} s; send it again.")
             )

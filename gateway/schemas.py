@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 PREFIX = "#/components/schemas/"
 ERROR: Schema = {"$ref": f"{PREFIX}Error"}
 
-ADDRESS: Schema = {
+FINAL_KEYS: Schema = {
     "job_id": {"type": "string"},
     "id": {"description": "The client's own."},
     "seq": {"type": "integer", "minimum": 1},
@@ -142,7 +142,11 @@ class Shapes:
             options = [_object({"data": {"type": "array", "items": element}}, ["data"])]
         else:
             options = list(self._filled(plan.answer, plan))
-        common = {**ADDRESS, "status": {"const": "success"}, "warnings": {"type": "array", "items": {"type": "string"}}}
+        common = {
+            **FINAL_KEYS,
+            "status": {"const": "success"},
+            "warnings": {"type": "array", "items": {"type": "string"}},
+        }
         required = ["job_id", "id", "seq", "type", "status"]
         whole = [
             {

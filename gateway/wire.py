@@ -289,7 +289,7 @@ class SocketServer(socketio.AsyncServer):
         except ContentTooLongError:
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
-            log.info("packet_refused", error=str(exc)[:200])
+            log.info("packet_refused", error=type(exc).__name__)
             await self._handle_event(eio_sid, "/", None, MALFORMED)
 
     async def _match_attachments(self, eio_sid: str, data: Any) -> None:
