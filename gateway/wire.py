@@ -7,7 +7,7 @@
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
 - a packet that is not JSON, or whose binary parts do not fit, is answered like any other bad message;
-- an upgrade that stands still is closed, and a long-polling body that cannot be read is refused (engineio says 200).
+- an upgrade that stands still is closed, and a long-polling body that cannot be read is refused (`payloads`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ import socketio
 import structlog
 from aiohttp import web
 from engineio import payload
-from engineio.exceptions import ContentTooLongError, EngineIOError, UnknownPacketError
+from engineio.exceptions import ContentTooLongError, EngineIOError
 from socketio import packet as packets
+
+from gateway.payloads import Payload
 
 log = structlog.get_logger()
 
@@ -39,7 +41,7 @@ CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 
-payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES; clients send all that waits at once
+payload.Payload = Payload
 
 OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[Any]]
 """(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None.
@@ -118,19 +120,6 @@ def _translate(request: web.Request) -> dict[str, Any]:
     environ: dict[str, Any] = driver.translate_request(request)
     environ["wsgi.input"] = _Body(request)
     return environ
-
-
-class _Payload(payload.Payload):
-    def decode(self, encoded_payload: str) -> None:
-        try:
-            super().decode(encoded_payload)
-        except (ValueError, LookupError) as exc:
-            raise EngineIOError from exc
-        if any(str(packet.packet_type) not in _PACKET_TYPES for packet in self.packets):
-            raise UnknownPacketError
-
-
-payload.Payload = _Payload
 
 
 class _WebSocket(driver.WebSocket):
