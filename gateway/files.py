@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
@@ -30,14 +30,72 @@ FILE_FIELDS = frozenset({"file", "files", "file[]", "files[]"})
 """How forms call them that hold several."""
 
 
-class FileDoor:
-    """The routes under /files. max_upload: bytes."""
+class Uploads:
+    """Takes files in from multipart bodies. max_upload: bytes."""
 
-    def __init__(self, ledger: Ledger, tokens: Tokens, folders: Folders, max_upload: int) -> None:
+    def __init__(self, ledger: Ledger, folders: Folders, max_upload: int) -> None:
+        self._ledger = ledger
+        self.folders = folders
+        self._max_upload = max_upload
+
+    async def keep(self, part: BodyPartReader, owner: str) -> FileRow:
+        """Keep a file; nothing of it stays when that fails. Raises: TooLarge, InvalidInput."""
+        file_id, path = new_upload(self.folders)
+        try:
+            size = await self._receive(part, path)
+            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
+            row = FileRow(file_id, owner, str(path), name, size, time.time())
+            await self._ledger.commit(rows.file_added(row))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return row
+
+    @asynccontextmanager
+    async def all_or_none(self) -> AsyncIterator[list[FileRow]]:
+        """Files that are kept in the block, which lists them; when it fails, none of them stays."""
+        kept: list[FileRow] = []
+        try:
+            yield kept
+        except BaseException:
+            for row in kept:
+                with suppress(FileNotFound):
+                    await self.remove(row)
+            raise
+
+    async def remove(self, row: FileRow) -> None:
+        """Raises: FileNotFound when somebody else was faster."""
+        try:
+            await self._ledger.commit(rows.file_removed(row.id))
+        except Conflict as exc:
+            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
+        await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
+
+    async def _receive(self, part: BodyPartReader, path: Path) -> int:
+        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
+        size = 0
+        with path.open("xb") as file:
+            while chunk := await next_chunk(part):
+                size += len(chunk)
+                if size > self._max_upload:
+                    raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
+                await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        if not part.at_eof():
+            raise InvalidInput("The upload was cut short; send it again.", field="file")
+        if not size:
+            raise InvalidInput("The uploaded file is empty.", field="file")
+        return size
+
+
+class FileDoor:
+    """The routes under /files."""
+
+    def __init__(self, ledger: Ledger, tokens: Tokens, uploads: Uploads) -> None:
         self._ledger = ledger
         self._tokens = tokens
-        self._folders = folders
-        self._max_upload = max_upload
+        self._uploads = uploads
 
     def attach(self, app: web.Application) -> None:
         app.add_routes(
@@ -52,44 +110,11 @@ class FileDoor:
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep a file, sent as field `file` of a form; answers its `file_id`, and those of several as `files`."""
         owner = self._tokens.of_header(request.headers.get("Authorization")).owner
-        kept: list[FileRow] = []
-        try:
+        async with self._uploads.all_or_none() as kept:
             async for part in _file_parts(request):
-                kept.append(await self._keep(part, owner))
-            await self._ledger.commit([statement for row in kept for statement in rows.file_added(row)])
-        except BaseException:  # all of them or none
-            _discard(kept)
-            raise
+                kept.append(await self._uploads.keep(part, owner))
         told = [{"file_id": row.id, "size": row.bytes, "name": row.name} for row in kept]
         return reply({**told[0], "files": told} if len(told) > 1 else told[0], 201)
-
-    async def _keep(self, part: BodyPartReader, owner: str) -> FileRow:
-        """A file on the disk, not yet in the ledger. Raises: TooLarge, InvalidInput."""
-        file_id, path = new_upload(self._folders)
-        try:
-            size = await self._receive(part, path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-        return FileRow(file_id, owner, str(path), name, size, time.time())
-
-    async def _receive(self, part: BodyPartReader, path: Path) -> int:
-        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
-        size = 0
-        with path.open("xb") as file:
-            while chunk := await _next_chunk(part):
-                size += len(chunk)
-                if size > self._max_upload:
-                    raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
-                await asyncio.to_thread(file.write, chunk)
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
-        if not part.at_eof():
-            raise InvalidInput("The upload was cut short; send it again.", field="file")
-        if not size:
-            raise InvalidInput("The uploaded file is empty.", field="file")
-        return size
 
     async def _own_file(self, request: web.Request) -> FileRow:
         owner = self._tokens.of_header(request.headers.get("Authorization")).owner
@@ -111,19 +136,14 @@ class FileDoor:
         if not path:
             raise InvalidInput("Say which: '?path=' as an answer names a file that the server made.", field="path")
         row = await self._ledger.read(lambda db: rows.made_file(db, path, owner)) if is_unicode(path) else None
-        made = row is not None and Path(row.path).parent in self._folders.made
+        made = row is not None and Path(row.path).parent in self._uploads.folders.made
         if row is None or not made or not await asyncio.to_thread(Path(row.path).is_file):
             raise FileNotFound(f"The server keeps no file {path[:200]!r} that it made for you.", field="path")
         return _content(row, content_disposition_header("attachment", quote_fields=False, filename=row.name))
 
     async def _delete(self, request: web.Request) -> web.Response:
         """Delete an upload."""
-        row = await self._own_file(request)
-        try:
-            await self._ledger.commit(rows.file_removed(row.id))
-        except Conflict as exc:  # somebody else was faster
-            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
-        await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
+        await self._uploads.remove(await self._own_file(request))
         return reply({"deleted": True})
 
 
@@ -137,20 +157,15 @@ def _content(row: FileRow, disposition: str) -> web.FileResponse:
     return web.FileResponse(row.path, headers=headers)
 
 
-def _discard(kept: list[FileRow]) -> None:
-    for row in kept:
-        Path(row.path).unlink(missing_ok=True)
-
-
 async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
     """At least one; each is to be read before the next. Raises: InvalidInput, TooLarge."""
     if not (request.content_type or "").startswith("multipart/"):
         raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
     found = 0
-    with _malformed_is_refused():
+    with malformed_is_refused():
         parts = await request.multipart()
     while True:
-        with _malformed_is_refused():
+        with malformed_is_refused():
             part = await parts.next()
         if part is None:
             break
@@ -165,13 +180,13 @@ async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
         raise InvalidInput("The multipart body has no field 'file'.", field="file")
 
 
-async def _next_chunk(part: BodyPartReader) -> bytes:
-    with _malformed_is_refused():
+async def next_chunk(part: BodyPartReader) -> bytes:
+    with malformed_is_refused():
         return await part.read_chunk(CHUNK_BYTES)
 
 
 @contextmanager
-def _malformed_is_refused() -> Iterator[None]:
+def malformed_is_refused() -> Iterator[None]:
     """Around whatever reads a multipart body: aiohttp has an exception of its own for each way to break one."""
     try:
         yield

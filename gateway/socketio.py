@@ -14,7 +14,7 @@ from socketio import exceptions
 from gateway.auth import Tokens
 from gateway.connection import Connection
 from gateway.docs import CONTROLS
-from gateway.wire import SocketServer
+from gateway.wire import MALFORMED, SocketServer
 from media.files import Folders
 from media.voices import Voices
 from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
@@ -63,6 +63,8 @@ class SocketDoor:
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         token = auth.get("token") if isinstance(auth, dict) else None
         try:
+            if auth == MALFORMED:
+                raise InvalidInput("'auth' must be JSON such as {\"token\": …}.", field="auth")
             who, token = self._tokens.issue() if token is None else (self._tokens.read(token), token)
         except ServiceError as exc:
             raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc

@@ -6,12 +6,14 @@
 - what waits to be sent on a connection is counted, so that a reader who stops costs bounded memory;
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
-- an event that is not JSON, or whose binary parts do not fit, is answered like any other bad message.
+- a packet that is not JSON, or whose binary parts do not fit, is answered like any other bad message;
+- an upgrade that stands still is closed, and a long-polling body that cannot be read is refused (`payloads`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,8 +25,10 @@ import socketio
 import structlog
 from aiohttp import web
 from engineio import payload
-from engineio.exceptions import ContentTooLongError
+from engineio.exceptions import ContentTooLongError, EngineIOError
 from socketio import packet as packets
+
+from gateway.payloads import Payload
 
 log = structlog.get_logger()
 
@@ -37,7 +41,7 @@ CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 
-payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES; clients send all that waits at once
+payload.Payload = Payload
 
 OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[Any]]
 """(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None.
@@ -93,6 +97,15 @@ class _Body:
         self._request = request
 
     async def read(self, length: int) -> bytes:
+        """Raises: EngineIOError when it does not come whole, or is not UTF-8."""
+        try:
+            body = await self._whole(length)
+            body.decode()
+        except (OSError, EOFError, UnicodeDecodeError, web.RequestPayloadError) as exc:
+            raise EngineIOError from exc
+        return body
+
+    async def _whole(self, length: int) -> bytes:
         if self._request.content_length is not None:
             return await self._request.content.readexactly(length)
         body = bytearray()  # sent in chunks, of which nobody knows the sum yet
@@ -116,9 +129,18 @@ class _WebSocket(driver.WebSocket):
         await self._sock.prepare(request)
         self.environ = environ
         self.handler.__self__.wire = request.transport
-        with self.server.counted(self):
-            await self.handler(self)
+        loop = asyncio.get_running_loop()
+        upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
+        try:
+            with self.server.counted(self):
+                await self.handler(self)
+        finally:
+            upgrading.cancel()
         return self._sock
+
+    def _cut_unless_upgraded(self, request: web.Request) -> None:
+        if not self.handler.__self__.upgraded and request.transport is not None:
+            request.transport.abort()
 
     async def wait(self) -> str | bytes:
         data: str | bytes = await super().wait()
@@ -131,6 +153,8 @@ _PACKET_TYPES = frozenset("0123456")
 
 
 class _EngineServer(engineio.AsyncServer):
+    connect_seconds = CONNECT_SECONDS
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async: dict[str, Any] = {**self._async, "translate_request": _translate, "websocket": _WebSocket}
@@ -172,13 +196,18 @@ class _Packet(packets.Packet):
     held = 0
 
     def decode(self, encoded_packet: str) -> int:
+        """How many attachments follow. What cannot be read is MALFORMED, and answered when they have come."""
         try:
-            return super().decode(encoded_packet) or 0
+            announced = super().decode(encoded_packet) or 0
         except orjson.JSONDecodeError:
-            if self.packet_type not in (packets.EVENT, packets.BINARY_EVENT):
+            if self.packet_type not in (packets.CONNECT, packets.EVENT, packets.BINARY_EVENT):
                 raise
-            self.packet_type, self.data = packets.EVENT, MALFORMED
-            return 0
+            self.data = MALFORMED
+            found = _ANNOUNCED.match(encoded_packet)
+            announced = int(found[1]) if found else 0
+        if self.packet_type == packets.BINARY_EVENT and not announced:
+            self.packet_type = packets.EVENT  # else the next packet would be taken for its attachment
+        return announced
 
     def add_attachment(self, attachment: bytes) -> bool:
         """True when it was the last. Raises: ContentTooLongError."""
@@ -193,7 +222,8 @@ class _Packet(packets.Packet):
 
 
 MALFORMED = [None]
-"""The data of an event that cannot be read."""
+"""The data of a packet that cannot be read."""
+_ANNOUNCED = re.compile("5([0-9]{1,9})-")
 
 
 class SocketServer(socketio.AsyncServer):
@@ -218,7 +248,7 @@ class SocketServer(socketio.AsyncServer):
         )
         self._on_event = on_event
         self._on_connected = on_connected
-        self._connect_seconds = connect_seconds
+        self._connect_seconds = self.eio.connect_seconds = connect_seconds
         self._close_seconds = close_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
         self._sockets: dict[str, Any] = {}
@@ -243,11 +273,24 @@ class SocketServer(socketio.AsyncServer):
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         try:
+            await self._match_attachments(eio_sid, data)
             await super()._handle_eio_message(eio_sid, data)
         except ContentTooLongError:
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
-            log.info("packet_ignored", error=str(exc)[:200])
+            log.info("packet_refused", error=type(exc).__name__)
+            await self._handle_event(eio_sid, "/", None, MALFORMED)
+
+    async def _match_attachments(self, eio_sid: str, data: Any) -> None:
+        """Refuse an event whose attachments do not come. Raises: ValueError for what is no packet, nor awaited."""
+        awaiting = self._binary_packet.get(eio_sid)
+        if not isinstance(data, (str, bytes)):
+            raise ValueError("JSON, where engineio took a packet's text for that")
+        if isinstance(data, bytes) and awaiting is None:
+            raise ValueError("an attachment that no event announced")
+        if isinstance(data, str) and awaiting is not None:
+            del self._binary_packet[eio_sid]
+            await self._handle_event(eio_sid, awaiting.namespace, awaiting.id, MALFORMED)
 
     def _close_unconnected(self, eio_sid: str) -> None:
         if eio_sid in self.eio.sockets and self.manager.sid_from_eio_sid(eio_sid, "/") is None:
