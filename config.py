@@ -21,6 +21,9 @@ import workers
 from media.files import Folders
 from workers.base import Worker, WorkerSettings
 
+ROOT = Path(__file__).resolve().parent
+"""The folder of the server's own modules."""
+
 PathList = Annotated[tuple[Path, ...], NoDecode]
 
 
@@ -150,6 +153,20 @@ def share_cores() -> None:
     """Model libraries in several processes starve each other while their idle threads spin; inherited by children."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def shield_imports() -> None:
+    """Python looks for modules in the working directory when it is started with `-c`, as multiprocessing starts its
+    processes, or with `-m`; there lie users' files, of any name. Inherited by children, which find the server's own
+    modules by PYTHONPATH. Raises: SettingsError.
+    """
+    if sys.flags.ignore_environment and not sys.flags.safe_path:
+        raise SettingsError(
+            "Under -E, Python would import users' files from the working directory; start it with -P -E, or without -E."
+        )
+    found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(folder for folder in found if folder)])
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def configure_logging(level: str) -> None:

@@ -18,7 +18,9 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -P` and PYTHONSAFEPATH leave it out
+
+from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores, shield_imports
 from gateway.answers import answer_errors, same_origin, tell_origin
 from gateway.auth import Tokens
 from gateway.docs import Docs
@@ -139,6 +141,7 @@ def main() -> int:
         settings = Settings.load()
         configure_logging(settings.log_level)
         share_cores()
+        shield_imports()
         crew = load_workers(settings)
         held = lock(settings.folders.data)
         with held:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ class Server:
 
     settings: further variables. `log` holds what it has written, one JSON object per line.
     """
+
+    cwd: Path = ROOT
+    """The folder it is started in."""
+    flags: Sequence[str] = ()
+    """Of Python."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -42,7 +48,11 @@ class Server:
     def start(self) -> None:
         """Returns when it answers. Raises: RuntimeError with its log when it ends instead."""
         self._process = subprocess.Popen(
-            [sys.executable, "server.py"], cwd=ROOT, env=self._env, stderr=subprocess.PIPE, text=True
+            [sys.executable, *self.flags, str(ROOT / "server.py")],
+            cwd=self.cwd,
+            env=self._env,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stderr is not None
         for line in self._process.stderr:
