@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple, cast
 
 import structlog
 from pydantic import Field, ValidationError, field_validator
@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
 from media.files import Folders
+from pipeline import logs
+from pipeline.log_writer import LogWriter
 from workers.base import Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parent
@@ -127,7 +129,8 @@ def _explain(exc: ValidationError, names: dict[str, str] | None = None) -> Setti
     error = exc.errors()[0]
     field = str(error["loc"][0]) if error["loc"] else "settings"
     variable = (names or {}).get(field, field).upper()
-    return SettingsError(f"{variable}={error['input']!r} cannot be used: {error['msg']}.")
+    value = logs.without_secrets(repr(error["input"]))
+    return SettingsError(f"{variable}={value} cannot be used: {error['msg']}.")
 
 
 def settings_table(crews: dict[str, Crew]) -> str:
@@ -169,21 +172,16 @@ def shield_imports() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
-def configure_logging(level: str) -> None:
-    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere."""
-    terminal = sys.stderr.isatty()
+def configure_logging(level: str, aside: bool = False) -> None:
+    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere.
+
+    aside: written by a thread, so that the server does not wait for whoever reads them.
+    """
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(
-                [structlog.dev.ConsoleRenderer()]
-                if terminal
-                else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-            ),
-        ],
+        processors=logs.processors(sys.stderr.isatty()),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(
+            cast(BinaryIO, LogWriter(sys.stderr.fileno())) if aside else sys.stderr.buffer
+        ),
         cache_logger_on_first_use=True,
     )

@@ -34,6 +34,7 @@ from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
+from pipeline.logs import take_strays
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 
@@ -139,7 +140,8 @@ def main() -> int:
     """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used."""
     try:
         settings = Settings.load()
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, aside=True)
+        take_strays()
         share_cores()
         shield_imports()
         crew = load_workers(settings)

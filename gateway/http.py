@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.answers import as_json, reply
+from gateway.answers import MESSAGE, as_json, reply
 from gateway.auth import Tokens
 from gateway.health import Health
 from gateway.page import INDEX
@@ -96,6 +96,7 @@ class HttpDoor:
         except orjson.JSONDecodeError as exc:
             raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
         check_message(message)
+        request[MESSAGE] = message
         job_id = await self._road.submit(message, who)
         token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
         return reply({"job_id": job_id, "id": message.get("id"), **token}, 202)

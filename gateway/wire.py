@@ -247,7 +247,7 @@ class SocketServer(socketio.AsyncServer):
         except ContentTooLongError:
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
-            log.info("packet_ignored", error=str(exc)[:200])
+            log.info("packet_ignored", error=type(exc).__name__)
 
     def _close_unconnected(self, eio_sid: str) -> None:
         if eio_sid in self.eio.sockets and self.manager.sid_from_eio_sid(eio_sid, "/") is None:
