@@ -147,8 +147,10 @@ _OF_OTHERS = frozenset({"error", "reason", "text"})
 
 def _scrub(_logger: Any, _method: str, line: EventDict) -> EventDict:
     for name, value in line.items():
-        if isinstance(value, str):
-            line[name] = _clean(value) if name in _OF_OTHERS else without_secrets(value)
+        if name in _OF_OTHERS:
+            line[name] = _clean(str(value))
+        elif isinstance(value, str) and not value.isidentifier():  # most are, and a closer look takes time
+            line[name] = without_secrets(value)
     return line
 
 
@@ -169,7 +171,7 @@ def _for_terminal(_logger: Any, _method: str, line: EventDict) -> EventDict:
 def processors(terminal: bool) -> list[Processor]:
     """From a line's facts to the bytes that are written: text for a terminal, else JSON."""
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal)
-    shared: list[Processor] = [structlog.processors.add_log_level, stamp, _concern, _explain, _scrub]
+    shared: list[Processor] = [structlog.processors.add_log_level, _concern, _explain, _scrub, stamp]
     if terminal:
         plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, pad_event_to=16)
         return [*shared, _for_terminal, plain, _encoded]
