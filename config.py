@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple, cast
 
@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
 from media.files import Folders
-from pipeline import logs
+from pipeline import logs, spelling
 from pipeline.log_writer import LogWriter
 from workers.base import Worker, WorkerSettings
 
@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     def _split_origins(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(origin if origin in ("*", "null") else _origin(origin) for origin in origins)
+
     @field_validator("media_roots")
     @classmethod
     def _folders_exist(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -95,6 +100,18 @@ class Settings(BaseSettings):
             speech=self.fs_path.resolve(),
             downloads=self.path_video.resolve(),
         )
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: no path, no default port, lower case, in ASCII. Raises: ValueError."""
+    scheme, _, rest = text.lower().partition("://")
+    host, _, path = rest.partition("/")
+    if not host or path:
+        likely = f"https://{host or scheme.strip('/').partition('/')[0]}"
+        raise ValueError(f"{text!r} should be an origin, scheme and host and nothing else, like {likely}")
+    default_port = {"http": ":80", "https": ":443"}.get(scheme)
+    host = host.removesuffix(default_port) if default_port else host
+    return f"{scheme}://{host if host.isascii() else host.encode('idna').decode()}"
 
 
 class Crew(NamedTuple):
@@ -130,26 +147,44 @@ def _explain(exc: ValidationError, names: dict[str, str] | None = None) -> Setti
     field = str(error["loc"][0]) if error["loc"] else "settings"
     variable = (names or {}).get(field, field).upper()
     value = logs.without_secrets(repr(error["input"]))
-    return SettingsError(f"{variable}={value} cannot be used: {error['msg']}.")
+    reason = error["msg"].removeprefix("Value error, ")
+    return SettingsError(f"{variable}={value} cannot be used: {reason}.")
+
+
+class Variable(NamedTuple):
+    name: str
+    default: str
+    meaning: str
+
+
+def variables(crew: Mapping[str, type[Worker]]) -> list[Variable]:
+    """Every variable that the server and these workers read."""
+    fields = [(name.upper(), info) for name, info in Settings.model_fields.items()]
+    for name, worker in crew.items():
+        cls = worker.Settings
+        fields += [(variable, cls.model_fields[field]) for variable, field in worker_variables(name, cls)]
+    return [Variable(name, _shown(info.default), info.description or "") for name, info in fields]
 
 
 def settings_table(crews: dict[str, Crew]) -> str:
     """README's table of every variable, as Markdown."""
-    rows = [(field.upper(), info.default, info.description) for field, info in Settings.model_fields.items()]
-    for name, (_, settings) in crews.items():
-        cls = type(settings)
-        rows += [
-            (variable, cls.model_fields[field].default, cls.model_fields[field].description)
-            for variable, field in worker_variables(name, cls)
-        ]
-    lines = [f"| `{name}` | {_shown(default)} | {text} |" for name, default, text in rows]
+    rows = variables({name: crew.worker for name, crew in crews.items()})
+    lines = [f"| `{name}` | {f'`{default}`' if default else '-'} | {text} |" for name, default, text in rows]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *lines])
+
+
+def misspelt(crews: dict[str, Crew]) -> dict[str, list[str]]:
+    """Variables of this environment that nobody reads, but that look like ours: with those that were perhaps meant."""
+    known = [variable.name for variable in variables({name: crew.worker for name, crew in crews.items()})]
+    read = {*known, *(name for name in os.environ if name.lower() in Settings.model_fields)}
+    suspects = ((name, spelling.meant(name, known)) for name in os.environ if name not in read)
+    return {name: meant for name, meant in suspects if meant}
 
 
 def _shown(default: Any) -> str:
     if isinstance(default, tuple):
         default = os.pathsep.join(map(str, default))
-    return f"`{default}`" if default not in ("", None) else "-"
+    return "" if default is None else str(default)
 
 
 def share_cores() -> None:
