@@ -211,11 +211,17 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 def _pull(args: argparse.Namespace) -> int:
     """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
+    if not _of_checkout():
+        say(
+            "This is the client alone, which needs no models. On the server's machine, run it in the folder of the "
+            "checkout, as .venv/bin/optivus models pull."
+        )
+        return MISUSED
     try:
         from config import Settings, SettingsError, configure_logging, load_workers
         from pipeline.errors import ServiceError
     except ImportError as exc:
-        say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
+        say(f"`models pull` needs what the server needs ({exc}); `make setup` installs it into .venv.")
         return MISUSED
     try:
         settings = Settings.load()
@@ -232,6 +238,15 @@ def _pull(args: argparse.Namespace) -> int:
             say(exc.message)
             status = FAILED
     return status
+
+
+def _of_checkout() -> bool:
+    """Whether this is a part of the server's checkout; its modules can then be imported."""
+    folder = Path(__file__).resolve().parent
+    if folder.name != "client":  # it is installed, under its own name
+        return False
+    sys.path.insert(0, str(folder.parent))
+    return True
 
 
 def _formats(text: str) -> list[str]:
