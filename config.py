@@ -106,9 +106,11 @@ def _origin(text: str) -> str:
     """An origin as browsers send it: no path, no default port, lower case, in ASCII. Raises: ValueError."""
     scheme, _, rest = text.lower().partition("://")
     host, _, path = rest.partition("/")
-    if not host or path:
-        likely = f"https://{host or scheme.strip('/').partition('/')[0]}"
-        raise ValueError(f"{text!r} should be an origin, scheme and host and nothing else, like {likely}")
+    if "*" in host:
+        raise ValueError(f"{text!r} should name one host; a * alone stands for all")
+    if not host or path or set(host) & set("?#@ "):
+        likely = (host or scheme.strip("/").partition("/")[0]).split()[0]
+        raise ValueError(f"{text!r} should be an origin, scheme and host and nothing else, like https://{likely}")
     default_port = {"http": ":80", "https": ":443"}.get(scheme)
     host = host.removesuffix(default_port) if default_port else host
     return f"{scheme}://{host if host.isascii() else host.encode('idna').decode()}"

@@ -209,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         share_cores()
         shield_imports()
         crew = load_workers(settings)
-        for name, meant in misspelt(crew).items():
-            log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(meant))
+        for name, likely in misspelt(crew).items():
+            log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(likely))
         held = lock(settings.folders.data)
         with held:
             uvloop.run(serve(settings, crew))

@@ -196,7 +196,8 @@ class _Libraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = _QUOTED.sub(HIDDEN, str(record.msg).partition("\n")[0])
-        _log.log(record.levelno, "library", logger=record.name, text=text, exc_info=record.exc_info, of="anybody")
+        say = _log.error if record.levelno >= logging.ERROR else _log.warning  # some have levels of their own
+        say("library", logger=record.name, text=text, exc_info=record.exc_info, of="anybody")
 
 
 def take_strays() -> None:
