@@ -213,15 +213,15 @@ def _pull(args: argparse.Namespace) -> int:
     """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
     if not _of_checkout():
         say(
-            "This is the client alone, which needs no models. On the server's machine, run it in the folder of the "
-            "checkout, as .venv/bin/optivus models pull."
+            "`models pull` runs on the server's machine, in the folder of its checkout, as .venv/bin/optivus models "
+            "pull; this is the client alone, which needs no models."
         )
         return MISUSED
     try:
         from config import Settings, SettingsError, configure_logging, load_workers
         from pipeline.errors import ServiceError
     except ImportError as exc:
-        say(f"`models pull` needs what the server needs ({exc}); `make setup` installs it into .venv.")
+        say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
         return MISUSED
     try:
         settings = Settings.load()

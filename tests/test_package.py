@@ -110,4 +110,4 @@ def test_what_needs_the_servers_modules_says_where_it_runs(environment: Path) ->
     command: list[str | Path] = [environment / "bin" / "optivus", "models", "pull"]
     pull = subprocess.run(command, capture_output=True, text=True, check=False)
     assert pull.returncode == 2
-    assert "in the folder of the checkout, as .venv/bin/optivus models pull" in pull.stderr
+    assert "in the folder of its checkout, as .venv/bin/optivus models pull" in pull.stderr
