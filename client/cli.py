@@ -25,6 +25,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import checkout
 from .aio import DEFAULT_URL
 from .beside import FORMATS, Beside, Files, missing, sources_of
 from .console import say
@@ -211,11 +212,8 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 def _pull(args: argparse.Namespace) -> int:
     """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
-    if not _of_checkout():
-        say(
-            "`models pull` runs on the server's machine, in the folder of its checkout, as .venv/bin/optivus models "
-            "pull; this is the client alone, which needs no models."
-        )
+    if not checkout.on_path():
+        say(checkout.ALONE)
         return MISUSED
     try:
         from config import Settings, SettingsError, configure_logging, load_workers
@@ -238,15 +236,6 @@ def _pull(args: argparse.Namespace) -> int:
             say(exc.message)
             status = FAILED
     return status
-
-
-def _of_checkout() -> bool:
-    """Whether this is a part of the server's checkout; its modules can then be imported."""
-    folder = Path(__file__).resolve().parent
-    if folder.name != "client":  # it is installed, under its own name
-        return False
-    sys.path.insert(0, str(folder.parent))
-    return True
 
 
 def _formats(text: str) -> list[str]:
