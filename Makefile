@@ -1,5 +1,6 @@
 # make run    set everything up and start the server          make test   set everything up and run the tests
 # make setup  only set up; does nothing when nothing changed  make bench  print the round-trip figures
+# make package  build the client's wheel and try it in an empty environment
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test check bench clean
+.PHONY: setup run test check package bench clean
 
 setup: $(READY)
 
@@ -35,6 +36,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+package: setup
+	$(BIN)/python -m pytest -q -m index
 
 bench: setup
 	$(BIN)/python -m bench.roundtrip

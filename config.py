@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple, cast
 
 import structlog
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
@@ -19,7 +19,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
 from media.files import Folders
+from pipeline import logs, spelling
+from pipeline.log_writer import LogWriter
 from workers.base import Worker, WorkerSettings
+
+ROOT = Path(__file__).resolve().parent
+"""The folder of the server's own modules."""
 
 PathList = Annotated[tuple[Path, ...], NoDecode]
 
@@ -80,6 +85,11 @@ class Settings(BaseSettings):
     def _split_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(origin if origin in ("*", "null") else _origin(origin) for origin in origins)
+
     @field_validator("media_roots")
     @classmethod
     def _folders_exist(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -105,6 +115,20 @@ class Settings(BaseSettings):
             speech=self.fs_path.resolve(),
             downloads=self.path_video.resolve(),
         )
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: no path, no default port, lower case, in ASCII. Raises: ValueError."""
+    scheme, _, rest = text.lower().partition("://")
+    host, _, path = rest.partition("/")
+    if "*" in host:
+        raise ValueError(f"{text!r} should name one host; a * alone stands for all")
+    if not host or path or set(host) & set("?#@ "):
+        likely = (host or scheme.strip("/").partition("/")[0]).split()[0]
+        raise ValueError(f"{text!r} should be an origin, scheme and host and nothing else, like https://{likely}")
+    default_port = {"http": ":80", "https": ":443"}.get(scheme)
+    host = host.removesuffix(default_port) if default_port else host
+    return f"{scheme}://{host if host.isascii() else host.encode('idna').decode()}"
 
 
 class Crew(NamedTuple):
@@ -139,26 +163,45 @@ def _explain(exc: ValidationError, names: dict[str, str] | None = None) -> Setti
     error = exc.errors()[0]
     field = str(error["loc"][0]) if error["loc"] else "settings"
     variable = (names or {}).get(field, field).upper()
-    return SettingsError(f"{variable}={error['input']!r} cannot be used: {error['msg']}.")
+    value = logs.without_secrets(repr(error["input"]))
+    reason = error["msg"].removeprefix("Value error, ")
+    return SettingsError(f"{variable}={value} cannot be used: {reason}.")
+
+
+class Variable(NamedTuple):
+    name: str
+    default: str
+    meaning: str
+
+
+def variables(crew: Mapping[str, type[Worker]]) -> list[Variable]:
+    """Every variable that the server and these workers read."""
+    fields = [(name.upper(), info) for name, info in Settings.model_fields.items()]
+    for name, worker in crew.items():
+        cls = worker.Settings
+        fields += [(variable, cls.model_fields[field]) for variable, field in worker_variables(name, cls)]
+    return [Variable(name, _shown(info.default), info.description or "") for name, info in fields]
 
 
 def settings_table(crews: dict[str, Crew]) -> str:
     """README's table of every variable, as Markdown."""
-    rows = [(field.upper(), info.default, info.description) for field, info in Settings.model_fields.items()]
-    for name, (_, settings) in crews.items():
-        cls = type(settings)
-        rows += [
-            (variable, cls.model_fields[field].default, cls.model_fields[field].description)
-            for variable, field in worker_variables(name, cls)
-        ]
-    lines = [f"| `{name}` | {_shown(default)} | {text} |" for name, default, text in rows]
+    rows = variables({name: crew.worker for name, crew in crews.items()})
+    lines = [f"| `{name}` | {f'`{default}`' if default else '-'} | {text} |" for name, default, text in rows]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *lines])
+
+
+def misspelt(crews: dict[str, Crew]) -> dict[str, list[str]]:
+    """Variables of this environment that nobody reads, but that look like ours: with those that were perhaps meant."""
+    known = [variable.name for variable in variables({name: crew.worker for name, crew in crews.items()})]
+    read = {*known, *(name for name in os.environ if name.lower() in Settings.model_fields)}
+    suspects = ((name, spelling.meant(name, known)) for name in os.environ if name not in read)
+    return {name: meant for name, meant in suspects if meant}
 
 
 def _shown(default: Any) -> str:
     if isinstance(default, tuple):
         default = os.pathsep.join(map(str, default))
-    return f"`{default}`" if default not in ("", None) else "-"
+    return "" if default is None else str(default)
 
 
 def share_cores() -> None:
@@ -167,21 +210,30 @@ def share_cores() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def configure_logging(level: str) -> None:
-    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere."""
-    terminal = sys.stderr.isatty()
+def shield_imports() -> None:
+    """Python looks for modules in the working directory when it is started with `-c`, as multiprocessing starts its
+    processes, or with `-m`; there lie users' files, of any name. Inherited by children, which find the server's own
+    modules by PYTHONPATH. Raises: SettingsError.
+    """
+    if sys.flags.ignore_environment and not sys.flags.safe_path:
+        raise SettingsError(
+            "Under -E, Python would import users' files from the working directory; start it with -P -E, or without -E."
+        )
+    found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(folder for folder in found if folder)])
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def configure_logging(level: str, aside: bool = False) -> None:
+    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere.
+
+    aside: written by a thread, so that the server does not wait for whoever reads them.
+    """
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(
-                [structlog.dev.ConsoleRenderer()]
-                if terminal
-                else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-            ),
-        ],
+        processors=logs.processors(sys.stderr.isatty()),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(
+            cast(BinaryIO, LogWriter(sys.stderr.fileno())) if aside else sys.stderr.buffer
+        ),
         cache_logger_on_first_use=True,
     )

@@ -6,20 +6,38 @@ work finish for a while, keeps the rest for the next start, and exits with 0.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import fcntl
 import resource
 import signal
 import sys
-from importlib import metadata
+import textwrap
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import structlog
 import uvloop
 from aiohttp import web
 
-from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -P` and PYTHONSAFEPATH leave it out
+
+import workers
+from config import (
+    ROOT,
+    Crew,
+    Settings,
+    SettingsError,
+    Variable,
+    configure_logging,
+    load_workers,
+    misspelt,
+    share_cores,
+    shield_imports,
+    variables,
+)
 from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
 from gateway.docs import Docs
@@ -36,14 +54,17 @@ from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
+from pipeline.logs import take_strays, without_secrets
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
+from pipeline.spelling import meant
 
 log = structlog.get_logger()
 
 OPEN_FILES = 65_536
 LINGER_SECONDS = 10.0
 """How long the rest of a body is read that was answered before its end, since some clients read no sooner."""
+HELP_WIDTH = 118
 
 
 class Busy(Exception):
@@ -51,10 +72,9 @@ class Busy(Exception):
 
 
 def version() -> str:
-    try:
-        return metadata.version("optivus")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "0.1.0"
+    """The project's; a server is always run from its checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
 
 
 def lock(folder: Path) -> TextIO:
@@ -173,14 +193,64 @@ def _hold_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def main() -> int:
-    """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used."""
+def read_arguments(arguments: Sequence[str] | None, version: str) -> None:
+    """Raises: SystemExit, with status 0 after `--help` and `--version`, and 2 when there is anything else."""
+    known = variables(workers.discover())
+    parser = _Parser(
+        prog="server.py",
+        description="The Optivus media server. It is set up by environment variables: PORT=8080 python server.py",
+        epilog=_explained(known),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"optivus {version}")
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_refusal(unknown, [variable.name for variable in known]))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"optivus: {message}\n")
+
+
+def _refusal(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """What to write instead of the first argument that is not understood."""
+    first, _, value = unknown[0].partition("=")
+    value = value or next((word for word in unknown[1:2] if not word.startswith("-")), "…")
+    likely = meant(first.lstrip("-"), known)
+    if likely:
+        instead = f"it is set by a variable, before the command: {likely[0]}={without_secrets(value)} python server.py"
+    else:
+        instead = "settings are environment variables, which --help lists"
+    return f"server.py has no argument {without_secrets(first)}; {instead}."
+
+
+def _explained(known: Sequence[Variable]) -> str:
+    """Every variable with its default and its meaning, for a terminal."""
+    lines = ["variables:"]
+    for name, default, meaning in known:
+        lines.append(f"  {name}" + (f"={default}" if default else ""))
+        lines += textwrap.wrap(meaning.replace("`", ""), HELP_WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used.
+
+    Wrong arguments end in SystemExit(2), `--help` and `--version` in SystemExit(0), as argparse does.
+    """
+    read_arguments(arguments, version())
     try:
         settings = Settings.load()
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, aside=True)
+        take_strays()
         share_cores()
         _hold_many_connections()
+        shield_imports()
         crew = load_workers(settings)
+        for name, likely in misspelt(crew).items():
+            log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(likely))
         held = lock(settings.folders.data)
         with held:
             uvloop.run(serve(settings, crew))

@@ -26,7 +26,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import downloads, jobs, microphone, pictures, speech, transcribe
+from . import checkout, downloads, jobs, microphone, pictures, speech, transcribe
 from .command import FAILED, INTERRUPTED, MISUSED
 from .console import lenient, say
 from .warn import OptivusWarning
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _pull(args: argparse.Namespace) -> int:
     """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
+    if not checkout.on_path():
+        say(checkout.ALONE)
+        return MISUSED
     try:
         from config import Settings, SettingsError, configure_logging, load_workers
         from pipeline.errors import ServiceError

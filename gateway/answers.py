@@ -14,6 +14,7 @@ from aiohttp.http import HttpProcessingError
 
 from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import MAX_CONTENT_BYTES
+from pipeline.logs import about
 
 log = structlog.get_logger()
 
@@ -38,6 +39,16 @@ def reply(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=as_json(body), status=status, content_type="application/json")
 
 
+MESSAGE = web.RequestKey("message", dict[str, Any])
+"""What the body was understood as, so that the log of a failure can leave it out."""
+
+
+def _route(request: web.Request) -> str | None:
+    """The path as the server declares it, without what the client put in."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else None
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as the protocol's error object."""
@@ -52,11 +63,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         log.info("body_unreadable")
         failure = as_failure(InvalidInput("The body is not what its head says: its encoding or its chunks are broken."))
     except ConnectionResetError:
-        log.info("client_left", path=request.path)
+        log.info("client_left", route=_route(request))
         return web.Response(status=400)  # which nobody reads; aiohttp would log the exception as the server's
     except Exception as exc:
         if not isinstance(exc, ServiceError):
-            log.exception("request_failed", path=request.path)
+            with about(None, [*request.headers.values(), request.path_qs, request.get(MESSAGE)]):
+                log.exception("request_failed", route=_route(request))
         failure = as_failure(exc)
     return _refusal(failure)
 

@@ -20,6 +20,7 @@ from media.voices import Voices
 from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
+from pipeline.logs import about
 from pipeline.result_queue import ResultQueue
 
 log = structlog.get_logger()
@@ -121,7 +122,8 @@ class SocketDoor:
             return {"status": "accepted", "job_id": job_id, "id": message.get("id")}
         except Exception as exc:
             if not isinstance(exc, ServiceError):
-                log.exception("message_failed", client=connection.who.client)
+                with about(None, message):
+                    log.exception("message_failed", client=connection.who.client)
             refusal = {**_address(message), "job_id": None, "status": "error", **as_failure(exc)}
         if not acked:
             await self._server.emit("message", refusal, to=sid)

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from aiohttp import BodyPartReader, web
 
-from gateway.answers import reply
+from gateway.answers import MESSAGE, reply
 from gateway.auth import Tokens
 from gateway.files import Uploads, malformed_is_refused, next_chunk
 from gateway.form import message_of
@@ -68,7 +68,7 @@ class SubmitDoor:
             message, job_id = await self._submit_form(request, who)
         else:
             message = _json(await request.read())
-            job_id = await self._accept(message, who)
+            job_id = await self._accept(request, message, who)
         token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
         if seconds and (answer := await self._answer(job_id, who.client, seconds)):
             failed = answer["status"] == "error"
@@ -76,15 +76,16 @@ class SubmitDoor:
             return reply({**answer, **token}, status)
         return reply({"job_id": job_id, "id": message.get("id"), **token}, 202)
 
-    async def _accept(self, message: Any, who: Identity) -> str:
+    async def _accept(self, request: web.Request, message: Any, who: Identity) -> str:
         check_message(message)
+        request[MESSAGE] = message
         return await self._road.submit(message, who)
 
     async def _submit_form(self, request: web.Request, who: Identity) -> tuple[dict[str, Any], str]:
         """(message, job id) of a form; when it is refused, its files do not stay."""
         async with self._uploads.all_or_none() as kept:
             message = message_of(await self._fields(request, who, kept), self._plans)
-            return message, await self._accept(message, who)
+            return message, await self._accept(request, message, who)
 
     async def _fields(self, request: web.Request, who: Identity, kept: list[FileRow]) -> list[tuple[str, str]]:
         """The form's fields in order, files as their ids. kept: filled with the files."""

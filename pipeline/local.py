@@ -128,7 +128,7 @@ class Pool:
         try:
             await process.start()
         except Exception as exc:  # no process, memory or file descriptor left, or the fork server was killed
-            log.exception("worker_not_started", worker=self._launch.name)
+            log.exception("worker_not_started", worker=self._launch.name, of="operator")
             process.kill("not connected")
             self.processes.remove(process)
             reason = (isinstance(exc, OSError) and exc.strerror) or type(exc).__name__

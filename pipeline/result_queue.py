@@ -36,6 +36,7 @@ from pipeline.errors import (
 from pipeline.intake import Identity, Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.ledger import EventRow, JobRow, Ledger
+from pipeline.logs import about
 from pipeline.messages import Event, Task
 from pipeline.plans import Plan
 from pipeline.recordings import Recordings
@@ -171,6 +172,7 @@ class ResultQueue:
             raise
         self._enter(step.job)
         self.counts.accepted[request.type] += 1
+        log.info("accepted", job=job.id, type=request.type)
         asyncio.get_running_loop().call_soon(self._act, step)  # after the door has said "accepted"
         return job.id
 
@@ -260,7 +262,8 @@ class ResultQueue:
         try:
             statements: list[Statement] = rows.advanced(step, before.version, time.time())
         except Exception:
-            log.exception("step_not_writable", job=before.id)
+            with about(before.id, before.request.params):
+                log.exception("step_not_writable")
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
@@ -270,7 +273,7 @@ class ResultQueue:
         if error is None:
             self._act(step)
         else:
-            log.error("step_not_written", job=step.job.id, version=step.job.version, error=repr(error))
+            log.error("step_not_written", job=step.job.id, version=step.job.version, exc_info=error)
             self._later(self._end_from_ledger(step.job))
 
     async def _end_from_ledger(self, job: Job) -> None:
@@ -298,7 +301,9 @@ class ResultQueue:
             if any(not run.settled for run in job.runs.values()):
                 self._transport.cancel(job.id)
             self.counts.finished[job.request.type, job.state.value] += 1
-            self.counts.seconds[job.request.type] += time.time() - job.created_at
+            seconds = time.time() - job.created_at
+            self.counts.seconds[job.request.type] += seconds
+            _log_end(step, seconds)
 
     async def _submit_again(self, task: Task) -> None:
         """A later attempt gets what the earlier ones finished."""
@@ -353,12 +358,24 @@ class ResultQueue:
         self._write(job, finish(job, State.FAILED, as_failure(late)))
 
 
+def _log_end(step: Step, seconds: float) -> None:
+    """The last line of a job's life, whose first is `accepted`."""
+    job = step.job
+    code = next((out.body.get("error_code") for out in step.outs if out.kind == "final"), None)
+    failure = {"code": code} if job.state is State.FAILED else {}
+    log.info(_ENDS[job.state], job=job.id, type=job.request.type, seconds=round(seconds, 3), **failure)
+
+
+_ENDS = {State.COMPLETED: "done", State.FAILED: "failed", State.CANCELLED: "cancelled"}
+
+
 def _worked_out(job: Job, decide: Callable[[Job], Step]) -> Step:
     """A job's next step. One that cannot be worked out ends this job, and must not end the road of all the others."""
     try:
         return decide(job)
     except Exception:
-        log.exception("step_not_worked_out", job=job.id)
+        with about(job.id, job.request.params):
+            log.exception("step_not_worked_out")
         return finish(job, State.FAILED, as_failure(_broken()))
 
 

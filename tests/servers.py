@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ class Server:
 
     settings: further variables. `log` holds what it has written, one JSON object per line.
     """
+
+    cwd: Path = ROOT
+    """The folder it is started in."""
+    flags: Sequence[str] = ()
+    """Of Python."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -42,8 +48,8 @@ class Server:
     def start(self) -> None:
         """Returns when it answers. Raises: RuntimeError with its log when it ends instead."""
         self._process = subprocess.Popen(
-            [sys.executable, "server.py"],
-            cwd=ROOT,
+            [sys.executable, *self.flags, str(ROOT / "server.py")],
+            cwd=self.cwd,
             env={**os.environ, **self.settings},
             stderr=subprocess.PIPE,
             text=True,

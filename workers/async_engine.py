@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pipeline.logs import about
 from pipeline.messages import Task
 from workers.base import AsyncWorker
 from workers.context import CANCELLED, BaseEngine, Emit
@@ -61,12 +62,13 @@ class AsyncEngine(BaseEngine):
 
     async def _run(self, task: Task) -> None:
         ctx = self._context(task)
-        try:
-            async with self._places:
-                result = await self._async_worker.run_async(self._params(task), ctx)
-            self._end(task, "done", result)
-        except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
-            self._fail(task, exc)
+        with about(task.job, task.params):
+            try:
+                async with self._places:
+                    result = await self._async_worker.run_async(self._params(task), ctx)
+                self._end(task, "done", result)
+            except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
+                self._fail(task, exc)
 
 
 async def in_thread(work: Callable[[], T], stop: Callable[[], Any]) -> T:

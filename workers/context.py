@@ -139,7 +139,7 @@ class BaseEngine(ABC):
 
     def _fail(self, task: Task, exc: BaseException) -> None:
         if not isinstance(exc, ServiceError):
-            log.error("task_failed", worker=self._worker.name, job=task.job, exc_info=exc)
+            log.error("task_failed", worker=self._worker.name, exc_info=exc)
         failure = as_failure(exc)
         self.out_of_memory |= failure["error_code"] == OutOfMemory.code
         self._end(task, "failed", failure)
@@ -150,7 +150,7 @@ class BaseEngine(ABC):
         try:
             self._emit(Event.of(task, kind, _spilled(data, self._worker.folders)))
         except Exception as exc:
-            log.exception("result_not_kept", worker=self._worker.name, job=task.job)
+            log.exception("result_not_kept", worker=self._worker.name)
             self._emit(Event.of(task, "failed", as_failure(exc)))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from pipeline.errors import ServiceError
+from pipeline.logs import about
 from pipeline.messages import Task
 from workers.async_engine import AsyncEngine
 from workers.base import MORE, AsyncWorker, Run, Worker
@@ -105,10 +106,11 @@ class Engine(BaseEngine):
         for task in self._of(job):
             (self._waiting if task.waits else self._open).remove(task)
             task.ctx.cancelled = True
-            try:
-                task.run.close()
-            except Exception:
-                log.exception("task_not_closed", worker=self._worker.name, job=job)
+            with about(job, task.task.params):
+                try:
+                    task.run.close()
+                except Exception:
+                    log.exception("task_not_closed", worker=self._worker.name)
             self._end(task.task, "lost", CANCELLED)
 
     def step(self) -> None:
@@ -154,13 +156,18 @@ class Engine(BaseEngine):
         except Exception as exc:
             if len(batch) == 1:
                 return [exc]
-            log.exception("batch_failed", worker=self._worker.name, size=len(batch))
+            with about(None, [task.task.params for task, _ in batch]):
+                log.exception("batch_failed", worker=self._worker.name, size=len(batch))
             return [result for unit in batch for result in self._forward([unit])]  # find the guilty one
         finally:
             self.step_started = None
 
     def _go_on(self, task: _Open) -> None:
         """Bring a task to what it yields next, or to its end."""
+        with about(task.task.job, task.task.params):
+            self._resume(task)
+
+    def _resume(self, task: _Open) -> None:
         self.step_started = time.monotonic()
         try:
             task.stand_at(_resumed(task))

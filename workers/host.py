@@ -34,6 +34,7 @@ import workers
 from media.files import Folders
 from pipeline.errors import ModelUnavailable, ServiceError, as_failure
 from pipeline.frames import Unpacker, pack
+from pipeline.logs import take_strays
 from pipeline.messages import Event, Task
 from workers.base import Worker
 from workers.context import BaseEngine, clear_workdir
@@ -74,6 +75,7 @@ def serve(launch: Launch, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
     _die_with_parent()
     config.configure_logging(launch.log_level)
+    take_strays()
     link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
     connection.close()
     signal.signal(signal.SIGTERM, link.terminate)
@@ -85,11 +87,15 @@ def serve(launch: Launch, connection: Connection) -> None:
         link.send({"ready": {**worker.load(), "pid": os.getpid()}})
     except Exception as exc:
         if not isinstance(exc, ServiceError):
-            log.exception("load_failed", worker=launch.name)
+            log.exception("load_failed", worker=launch.name, of="operator")
             exc = ModelUnavailable(f"The model of {launch.name} could not be loaded; the server's log has the reason.")
         link.send({"unavailable": as_failure(exc)})
         return
-    _work(worker, link)
+    try:
+        _work(worker, link)
+    except Exception:  # which multiprocessing would print by itself
+        log.exception("worker_broken", worker=launch.name)
+        os._exit(1)
 
 
 def _work(worker: Worker, link: _Link) -> None:

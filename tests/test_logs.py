@@ -1,0 +1,324 @@
+"""Logs: a job's life can be read in them, and nobody's words, secrets or local variables can (promise P14)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client import Client, OptivusError
+from pipeline import logs
+from pipeline.log_writer import MAX_LINES, LogWriter
+from tests.leaky_workers.leaky import WAYS
+from tests.peers import Peer, Raw
+from tests.servers import ROOT, STARTED, Server
+from tests.sites import Site
+
+LEAKY = Path(__file__).parent / "leaky_workers"
+
+SECRET = "Quizzaciously, overmorrow: “bumfuzzled” widdershins"
+MARKS = ["quizzacious", "overmorrow", "bumfuzzled", "widdershins", "zaciously"]
+"""What no line may hold of what users send."""
+SETTINGS = ["hullaballoo", "gobbledegook"]
+"""The proxy's password and a cookie."""
+QUERY = "sesquipedalian"
+
+
+class WatchedServer(Server):
+    """Keeps all that is written to both standard streams. terminal: to a pseudo-terminal, as people see it."""
+
+    def __init__(self, folder: Path, terminal: bool = False, **settings: str) -> None:
+        super().__init__(folder, **settings)
+        self._terminal = terminal
+        self._listening = threading.Event()
+        self._read = threading.Thread(target=self._keep, daemon=True)
+        self._may_read = threading.Event()
+        self._may_read.set()
+
+    def pause_after_start(self) -> None:
+        """Read no further than to where it listens, until `whole_log`."""
+        self._may_read.clear()
+
+    def start(self) -> None:
+        ours, theirs = pty.openpty() if self._terminal else os.pipe()
+        command = [sys.executable, str(ROOT / "server.py")]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **self.settings}, stdout=theirs, stderr=theirs, text=True
+        )
+        os.close(theirs)
+        self._output = os.fdopen(ours, errors="replace")
+        self._read.start()
+        assert self._listening.wait(60), self.log
+
+    def _keep(self) -> None:
+        try:
+            for line in self._output:
+                self.log.append(line)
+                if STARTED in line and (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
+                    self.port = int(found[1])
+                    self._listening.set()
+                    self._may_read.wait()
+        except OSError:
+            """A terminal's way to say that nobody writes to it any more."""
+
+    def whole_log(self) -> str:
+        """Everything, once the server and its workers have ended."""
+        self._may_read.set()
+        self.stop()
+        self._read.join(30)
+        return "".join(self.log)
+
+
+@pytest.fixture(params=["piped", "terminal"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WatchedServer]:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tname\t{SETTINGS[1]}\n")
+    (tmp_path / "media").mkdir()
+    settings = {
+        "WORKERS_PATH": str(LEAKY),
+        "MEDIA_ROOTS": str(tmp_path / "media"),
+        "LOG_LEVEL": "debug",
+        "DLP_ALLOW_PRIVATE": "1",
+        "DLP_COOKIES": str(cookies),
+        "DLP_RETRY_SECONDS": "0",
+    }
+    if request.param == "terminal":
+        settings["DLP_PROXY"] = f"http://somebody:{SETTINGS[0]}@127.0.0.1:1"
+    with WatchedServer(tmp_path, terminal=request.param == "terminal", **settings) as server:
+        yield server
+
+
+def http(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
+    """A request whose answer does not matter."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(server.url + path, body, named, method=method)
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except urllib.error.HTTPError as exc:
+        exc.close()
+
+
+def raw_http(server: Server, head: bytes) -> None:
+    """A request of whatever bytes, until the server has answered it or given up."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+        sock.sendall(head + b"\r\nConnection: close\r\n\r\n")
+        while sock.recv(4096):
+            continue
+
+
+def misuse_http(server: Server, token: str) -> None:
+    escaped = urllib.request.quote(SECRET)  # type: ignore[attr-defined]
+    word = MARKS[0].encode()
+    forged = jwt.encode({"client": SECRET}, "quizzaciously" * 4, algorithm="HS256")
+    for authorization in (SECRET.encode().hex(), f"Bearer {forged}", "Bearer overmorrow", "Basic b3Zlcm1vcnJvdw=="):
+        http(server, "GET", f"/jobs/{escaped}?q={QUERY}", Authorization=authorization)
+    for body in (SECRET.encode(), b"[]", json.dumps({"type": SECRET, SECRET: SECRET}).encode(), b"\xff" + word):
+        http(server, "POST", f"/jobs?token={QUERY}", body, Content_Type="application/json")
+        http(server, "POST", "/files", body, Content_Type=f"multipart/form-data; boundary={MARKS[1]}")
+    for path in (f"/{escaped}", f"/files/{escaped}", f"/jobs/{escaped}/events", f"/voices/{escaped}"):
+        http(server, "DELETE", path, Authorization=f"Bearer {token}")
+    http(server, "GET", "/health", Origin="http://overmorrow.example", Cookie=QUERY)
+    for head in (
+        b"GET /jobs/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer caf\xe9 " + word,
+        b"GET /jobs/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token.encode() + b"\xff",
+        b"GET /voices HTTP/1.1\r\nHost: x\r\nX-" + word + b"\x00: " + word,
+        b"GET /" + word + b"\xff?q=" + word + b" HTTP/1.1\r\nHost: " + word + b"\xfe",
+        b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: " + word,
+        word + b" /" + word,
+    ):
+        raw_http(server, head)
+
+
+async def misuse_sockets(server: Server, token: str) -> None:
+    """Whatever must end with an answer, a refusal or the end of the connection."""
+    async with Peer(server.url, token) as peer:
+        for message in (SECRET, [SECRET], {"type": SECRET}, {"type": "leaky", "text": [SECRET]}, {"type": "cancel"}):
+            assert (await peer.ask(message))["status"] == "error"
+        await peer.ask({"type": "cancel", "job_id": SECRET})
+        await peer.ask({"type": "delete_voice", "reference_id": SECRET})
+        await peer.ask({"type": "whisp", "file": f"/{SECRET}"})
+        await peer.ask({"job_id": SECRET, "audio": SECRET}, event="audio")
+        await peer.ask({}, event=SECRET)
+    for packet in (
+        f'42["message",{{"type":NaN,"{MARKS[0]}":1}}]',
+        f"4x{MARKS[0]}",
+        f'42{{"{MARKS[1]}',
+    ):
+        async with Raw(server.url, token) as raw:
+            await raw.say(packet)
+            await raw.is_alive()
+
+
+def run_every_failing_job(server: Server, site: Site, client: Client) -> None:
+    jobs = [client.submit("leaky", how=how, text=SECRET) for how in (*WAYS, "result", "forward")]
+    jobs += [client.submit("leaky_async", how=how, text=SECRET) for how in WAYS if how != "crash"]
+    jobs += [client.submit("leaky", how="crash", text=SECRET), client.submit("leaky_load", how="well", text=SECRET)]
+    query = f"?token={QUERY}&name={QUERY}"
+    pages = ("/missing.mp4", "/down.mp4", "/html", "/locked")
+    jobs += [
+        client.submit("dlp", urls=[site.url(page + query) for page in pages]),
+        client.submit("dlp", urls=[f"http://{SETTINGS[0]}:overmorrow@127.0.0.1:1/x{query}"]),
+    ]
+    for job in jobs:
+        try:
+            job.result()
+        except OptivusError:
+            """Most of them should fail, and which do is not what is tested here."""
+
+
+async def test_no_error_path_writes_what_is_not_the_operators(server: WatchedServer, tmp_path: Path) -> None:
+    with Site(tmp_path / "site") as site, Client(server.url) as client:
+        misuse_http(server, token := client.token or "")
+        await misuse_sockets(server, token)
+        run_every_failing_job(server, site, client)
+    log = server.whole_log()
+    secret = (tmp_path / "data_dir" / "secret.key").read_bytes()
+    keys = {secret.hex(), repr(secret)[2:-1], repr(secret)[2:18], base64.b64encode(secret).decode()}
+    found = {mark for mark in [*MARKS, *SETTINGS, QUERY, "localmarker", token, token[:40]] if mark in log.lower()}
+    assert not found | {key for key in keys if key in log}
+    for event in ("task_failed", "batch_failed", "uncaught", "library", "result_not_kept", "load_failed"):
+        assert event in log, f"no path led to {event}"
+    assert "libneeded.so.12" in log, "a failure to load concerns the operator, who needs to know of what"
+    assert "leaky.py" in log, "frames say where"
+    assert "cannot do" in log
+
+
+class TestALifeInLines:
+    """LOG_LEVEL=info."""
+
+    def lives(self, lines: list[str]) -> list[dict[str, Any]]:
+        events = ("accepted", "done", "failed", "cancelled")
+        return [line for line in map(json.loads, lines) if line["event"] in events]
+
+    def test_each_job_begins_and_ends_in_a_line(self, tmp_path: Path) -> None:
+        with WatchedServer(tmp_path, WORKERS_PATH=str(LEAKY)) as server, Client(server.url) as client:
+            done = client.submit("leaky", how="well", text="x")
+            done.result()
+            failed = client.submit("leaky", how="plain", text="x")
+            with pytest.raises(OptivusError):
+                failed.result()
+            log = server.whole_log()
+        lines = self.lives(log.splitlines())
+        assert [(line["event"], line["job"], line["type"]) for line in lines] == [
+            ("accepted", done.id, "leaky"),
+            ("done", done.id, "leaky"),
+            ("accepted", failed.id, "leaky"),
+            ("failed", failed.id, "leaky"),
+        ]
+        assert [line.get("code") for line in lines] == [None, None, None, "INTERNAL"]
+        assert all(line["seconds"] >= 0 for line in lines if line["event"] != "accepted")
+        (reason,) = [line for line in map(json.loads, log.splitlines()) if line["event"] == "task_failed"]
+        assert (reason["job"], reason["level"], reason["worker"]) == (failed.id, "error", "leaky")
+        assert reason["exception"][0]["frames"][-1]["name"] == "plain"
+
+    def test_on_a_terminal_it_is_text_with_the_time_of_day(self, tmp_path: Path) -> None:
+        with (
+            WatchedServer(tmp_path, terminal=True, WORKERS_PATH=str(LEAKY)) as server,
+            Client(server.url) as client,
+        ):
+            job = client.submit("leaky", how="plain", text="x")
+            with pytest.raises(OptivusError):
+                job.result()
+            log = re.sub(r"\x1b\[[0-9;]*m", "", server.whole_log())
+        assert re.search(rf"^\d\d:\d\d:\d\d \[info +\] accepted +job={job.id} type=leaky\r?$", log, re.MULTILINE)
+        assert re.search(rf"^\d\d:\d\d:\d\d \[error +\] task_failed +job={job.id} worker=leaky\r?$", log, re.MULTILINE)
+        assert re.search(r"^    \S+leaky\.py:\d+ in plain\r?\nRuntimeError: cannot do x\r?$", log, re.MULTILINE)
+        assert re.search(rf"failed +code=INTERNAL job={job.id} seconds=[\d.]+ type=leaky", log)
+
+
+def line_of(exc: BaseException, request: Any, **facts: Any) -> str:
+    """The JSON line of an exception in a task with such a request."""
+    facts |= {"event": "task_failed", "exc_info": exc}
+    with logs.about("job_1", request):
+        for process in logs.processors(terminal=False):
+            facts = process(None, "error", facts)  # type: ignore[assignment]
+    return facts.decode()  # type: ignore[attr-defined,no-any-return]
+
+
+words = st.text(st.characters(categories=["L", "N"]), min_size=logs.MIN_WORD, max_size=30).map("qzx".__add__)
+
+
+@given(st.lists(words, min_size=1, max_size=5), st.sampled_from([str, repr, str.upper, str.title]), st.data())
+def test_no_word_of_a_request_survives_in_an_exceptions_text(said: list[str], form: Any, data: Any) -> None:
+    text = " ".join(said)
+    shown = form(data.draw(st.sampled_from([text, text[len(said[0]) :], *said])))
+    line = line_of(RuntimeError(f"no way to go on with {shown}, sadly"), {"params": [{"text": text}]})
+    assert json.loads(line)["exception"][0]["exc_value"].startswith("no way to go on with ")
+    left = set(re.findall(r"\w+", json.loads(line)["exception"][0]["exc_value"].casefold()))
+    assert not {word for word in left if "qzx" in word}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://h.example/a?token=1&b=2#c it failed", "at https://h.example/a?… it failed"),
+        ("proxy http://me:pa:ss@h.example:80/x", "proxy http://…@h.example:80/x"),
+        ("proxy me:pass@h.example:80", "proxy …@h.example:80"),
+        ("GET /jobs?token=abc HTTP", "GET /jobs?… HTTP"),
+        ("header Bearer abc.def-g", "header Bearer …"),
+        ("token eyJhbGciOi.eyJjbGllbnQ.x-y_z here", "token … here"),
+        ("12:30:01 what? nothing", "12:30:01 what? nothing"),
+    ],
+)
+def test_secrets_of_known_forms_are_taken_out_of_every_text(text: str, shown: str) -> None:
+    assert logs.without_secrets(text) == shown
+
+
+def test_a_refused_settings_password_is_not_shown(tmp_path: Path) -> None:
+    for proxy in (f"ftp://me:{SETTINGS[0]}@h.example", f"me:{SETTINGS[0]}@h.example:1"):
+        with pytest.raises(RuntimeError, match="DLP_PROXY") as refused:
+            Server(tmp_path, DLP_PROXY=proxy).start()
+        assert SETTINGS[0] not in str(refused.value)
+
+
+def test_names_of_code_and_libraries_stay_readable() -> None:
+    line = line_of(AttributeError("'NoneType' object has no attribute 'shape'"), {"text": "hello"})
+    assert "'NoneType' object has no attribute 'shape'" in line
+
+
+def test_a_log_that_nobody_reads_holds_up_no_job(tmp_path: Path) -> None:
+    """A pipe takes 64 KiB; these lines are more."""
+    server = WatchedServer(tmp_path, WORKERS_PATH=str(LEAKY), MAX_OPEN_JOBS_PER_CLIENT="500")
+    server.pause_after_start()
+    with server, Client(server.url) as client:
+        jobs = [client.submit("leaky", how="well", text="x") for _ in range(500)]
+        assert [job.result()["leaky"] for job in jobs] == [[1, 1]] * 500
+        log = server.whole_log()
+    assert log.count('"accepted"') == log.count('"done"') == 500
+
+
+def test_lines_beyond_what_may_wait_are_counted_and_not_kept() -> None:
+    ours, theirs = os.pipe()
+    writer = LogWriter(theirs)
+    line = b"x" * 99 + b"\n"
+    for _ in range(3 * MAX_LINES):
+        writer.write(line)
+    kept = dropped = 0
+    with os.fdopen(ours, "rb") as file:
+        while kept + dropped < 3 * MAX_LINES:
+            read = file.readline()
+            if read == line:
+                kept += 1
+            else:
+                dropped += json.loads(read)["count"]
+    writer.close()
+    os.close(theirs)
+    assert kept + dropped == 3 * MAX_LINES
+    assert kept >= MAX_LINES
+    assert dropped > 0

@@ -1,0 +1,136 @@
+"""Starting the server: what stands behind its name on the command line, and settings that nobody would read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import workers
+from config import Settings, variables
+from pipeline.spelling import meant
+from tests.servers import ROOT, Server
+
+SHIPPED = variables({name: cls for name, cls in workers.discover().items() if (ROOT / f"workers/{name}.py").exists()})
+"""Other tests bring workers of their own into this process."""
+KNOWN = [variable.name for variable in SHIPPED]
+
+
+def started_with(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A server that should not come up; its port would be taken if it did."""
+    command = [sys.executable, str(ROOT / "server.py"), *arguments]
+    env = {**os.environ, "PORT": "1"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_help_names_every_variable_with_its_meaning() -> None:
+    shown = started_with("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for name, default, meaning in SHIPPED:
+        assert (f"  {name}={default}\n" if default else f"  {name}\n") in shown.stdout
+        assert meaning.replace("`", "").split()[0] in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 120
+
+
+def test_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert started_with("--version").stdout == f"optivus {project['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "9"], "PORT=9 python server.py"),
+        (["--port=9"], "PORT=9 python server.py"),
+        (["PORT=9"], "PORT=9 python server.py"),
+        (["--whisper-model", "base"], "AI_WHISPER_MODEL=base python server.py"),
+        (["--dlp-proxy", "http://me:hullaballoo@h.example:1"], "DLP_PROXY=http://…@h.example:1 python server.py"),
+        (["--verbose"], "settings are environment variables, which --help lists"),
+        (["start"], "server.py has no argument start"),
+        (["--vers"], "server.py has no argument --vers"),
+    ],
+)
+def test_what_the_command_does_not_know_is_refused_with_what_to_write(arguments: list[str], sentence: str) -> None:
+    refused = started_with(*arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert sentence in refused.stderr
+    assert "hullaballoo" not in refused.stderr
+
+
+def test_a_setting_that_nobody_reads_is_named_at_the_start_with_what_it_may_be(tmp_path: Path) -> None:
+    wrong = {"WHISPER_MODEL": "hullaballoo", "CORS_ORIGIN": "https://a.example", "whisper_device": "cpu"}
+    of_others = {
+        "FISH_VERSION": "3.7",
+        "HOSTNAME": "here",
+        "HF_HOME": "/x",
+        "AI_GATEWAY_KEY": "x",
+        "drain_seconds": "1",
+    }
+    with Server(tmp_path, **wrong, **of_others) as server:
+        lines = [json.loads(line) for line in server.log]
+    said = {line["name"]: line["perhaps_meant"] for line in lines if line["event"] == "unknown_setting"}
+    expected = {"WHISPER_MODEL": "AI_WHISPER_MODEL", "CORS_ORIGIN": "CORS_ORIGINS", "whisper_device": "WHISPER_DEVICE"}
+    assert {name: said.get(name) for name in expected} == expected
+    assert not said.keys() & of_others.keys()
+    assert "hullaballoo" not in str(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"),
+    [
+        ("FISH_DEVCE", "FISH_DEVICE"),
+        ("DATADIR", "DATA_DIR"),
+        ("WHISPER_BATCH", "AI_WHISPER_BATCH_WORKER"),
+        ("DLP_HTTP_PROXY", "DLP_PROXY"),
+        ("FISH_BATCH_SIZE", "FISH_BATCH"),
+        ("MAX_UPLOAD_MB", "MAX_UPLOAD_GB"),
+        ("MODEL_WHISPER_AI", "AI_WHISPER_MODEL"),
+        ("PATH", None),
+        ("HTTP_PROXY", None),
+        ("JUPYTER_DATA_DIR", None),
+        ("LD_LIBRARY_PATH", None),
+        ("LANG", None),
+        ("HOST_PORT", None),
+    ],
+)
+def test_names_are_suspected_when_they_are_like_ours(name: str, likely: str | None) -> None:
+    assert next(iter(meant(name, KNOWN)), None) == likely
+
+
+def test_origins_are_read_as_browsers_send_them() -> None:
+    written = "https://A.example/, http://b:80, https://bücher.example:8443, *, null, chrome-extension://abc"
+    assert Settings(cors_origins=written).cors_origins == (
+        "https://a.example",
+        "http://b",
+        "https://xn--bcher-kva.example:8443",
+        "*",
+        "null",
+        "chrome-extension://abc",
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "likely"),
+    [
+        ("a.example", "https://a.example"),
+        ("a.example:8080", "https://a.example:8080"),
+        ("//a.example/", "https://a.example"),
+        ("https://a.example/path", "https://a.example"),
+        ("https://b.example,a.example", "https://a.example"),
+        ("https://a.example https://b.example", "https://a.example"),
+    ],
+)
+def test_what_is_no_origin_is_refused_with_one(written: str, likely: str) -> None:
+    with pytest.raises(ValidationError, match=f"like {likely}\\b"):
+        Settings(cors_origins=written)
+
+
+def test_an_origin_with_a_star_in_it_would_match_nothing_and_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"\* alone stands for all"):
+        Settings(cors_origins="https://*.example")
