@@ -3,7 +3,8 @@
 - a long-polling body that arrives in several segments, or holds more than 16 packets, is read whole (engineio's adapter
   takes the first segment only, and drops such a body with a 200);
 - websocket compression is off: it costs seven times the CPU and makes nothing smaller that is large here;
-- what waits to be sent on a connection is counted, so that a reader who stops costs bounded memory;
+- what waits to be sent on a connection is counted, goes out in pieces as the client takes it, and a client that takes
+  nothing for long is closed (`outbound`);
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
 - an event that is not JSON, or whose binary parts do not fit, is answered like any other bad message.
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,26 +23,28 @@ import engineio.async_drivers.aiohttp as driver
 import orjson
 import socketio
 import structlog
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from engineio import payload
 from engineio.exceptions import ContentTooLongError
 from socketio import packet as packets
 
+from gateway.outbound import BATCH_BYTES, Budget, OutboundQueue, Outgoing, frame
+
 log = structlog.get_logger()
 
 MAX_TRANSPORT_BYTES = 16 * 1024 * 1024
-HIGH_WATER_BYTES = 4 * 1024 * 1024
-"""Unsent beyond this, a connection gets nothing new until half of it is gone."""
-MAX_IN_HAND = 128
+MAX_IN_HAND = 16
 """Messages of one connection that are being answered at once."""
+STALL_SECONDS = 60.0
+"""A connection that takes nothing of what there is for it is closed after this; it may resume."""
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 
 payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES; clients send all that waits at once
 
-OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[Any]]
-"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None.
+OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[bytes | None]]
+"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement as JSON, or None.
 
 event: None for a packet that cannot be read.
 """
@@ -56,34 +60,6 @@ class Json:
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
         return orjson.loads(text)
-
-
-class OutboundQueue(asyncio.Queue[Any]):
-    """A connection's packets on their way out, with their bytes counted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unsent = 0
-        self.drained = asyncio.Event()
-        self.drained.set()
-
-    def _put(self, item: Any) -> None:
-        super()._put(item)
-        self.unsent += _size(item)
-        if self.unsent > HIGH_WATER_BYTES:
-            self.drained.clear()
-
-    def _get(self) -> Any:
-        item = super()._get()
-        self.unsent -= _size(item)
-        if self.unsent <= HIGH_WATER_BYTES // 2:
-            self.drained.set()
-        return item
-
-
-def _size(packet: Any) -> int:
-    data = getattr(packet, "data", None)
-    return len(data) if isinstance(data, (str, bytes)) else 0
 
 
 class _Body:
@@ -112,13 +88,43 @@ def _translate(request: web.Request) -> dict[str, Any]:
 class _WebSocket(driver.WebSocket):
     async def __call__(self, environ: dict[str, Any]) -> Any:
         request = environ["aiohttp.request"]
-        self._sock = web.WebSocketResponse(max_msg_size=self.server.max_http_buffer_size, compress=False)
-        await self._sock.prepare(request)
+        limits = {"max_msg_size": self.server.max_http_buffer_size, "writer_limit": BATCH_BYTES}
+        self._sock = web.WebSocketResponse(**limits, compress=False)
+        self._flow = await self._sock.prepare(request)
+        self._wire = request.transport
         self.environ = environ
         self.handler.__self__.wire = request.transport
         with self.server.counted(self):
             await self.handler(self)
         return self._sock
+
+    async def send(self, message: Any) -> None:
+        if not isinstance(message, Outgoing):
+            await super().send(message)
+            return
+        text = not message.binary
+        opcode = WSMsgType.TEXT if text else WSMsgType.BINARY
+        pieces = message.pieces()
+        piece = (b"4" if text else b"") + await _next(message, pieces)
+        while following := await _next(message, pieces):
+            self._write(piece, opcode, last=False)
+            await self._flow.drain()
+            self._alive()
+            piece, opcode = following, WSMsgType.CONTINUATION
+        self._write(piece, opcode, last=True)
+        await self._flow.drain()
+
+    def _write(self, piece: bytes, opcode: WSMsgType, *, last: bool) -> None:
+        if self._wire.is_closing():
+            raise ConnectionResetError
+        self._wire.write(frame(piece, opcode, last=last))
+
+    def _alive(self) -> None:
+        """Who takes a piece is there, though the answer to a ping must wait behind the others."""
+        socket = self.handler.__self__
+        socket.queue.moved()
+        if socket.last_ping:
+            socket.last_ping = time.time()
 
     async def wait(self) -> str | bytes:
         data: str | bytes = await super().wait()
@@ -130,10 +136,16 @@ class _WebSocket(driver.WebSocket):
 _PACKET_TYPES = frozenset("0123456")
 
 
+async def _next(message: Outgoing, pieces: Iterator[bytes]) -> bytes:
+    """The next piece, empty at the end; a thread reads it where it lies on the disk."""
+    return await asyncio.to_thread(next, pieces, b"") if message.has_files else next(pieces, b"")
+
+
 class _EngineServer(engineio.AsyncServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async: dict[str, Any] = {**self._async, "translate_request": _translate, "websocket": _WebSocket}
+        self._budget = Budget()
         self._websockets: set[_WebSocket] = set()
         self._none_left = asyncio.Event()
 
@@ -156,7 +168,7 @@ class _EngineServer(engineio.AsyncServer):
                 await asyncio.wait_for(self._none_left.wait(), CLOSE_SECONDS)
 
     def create_queue(self, *args: Any, **kwargs: Any) -> OutboundQueue:
-        return OutboundQueue()
+        return OutboundQueue(self._budget)
 
     async def disconnect(self, sid: str | None = None) -> None:
         """Without waiting until everything was read, as engineio does: some never read."""
@@ -205,6 +217,7 @@ class SocketServer(socketio.AsyncServer):
         on_connected: Callable[[str], Awaitable[None]],
         connect_seconds: float = CONNECT_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         super().__init__(
             async_mode="aiohttp",
@@ -220,6 +233,7 @@ class SocketServer(socketio.AsyncServer):
         self._on_connected = on_connected
         self._connect_seconds = connect_seconds
         self._close_seconds = close_seconds
+        self._stall_seconds = stall_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
         self._sockets: dict[str, Any] = {}
         self._answers: set[asyncio.Task[None]] = set()
@@ -229,6 +243,12 @@ class SocketServer(socketio.AsyncServer):
         socket = self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, "/"))
         return socket.queue if socket else None
 
+    async def deliver(self, sid: str, packets: list[Outgoing]) -> None:
+        """Put packets on their way to a connection; nothing happens when it is gone."""
+        eio_sid = self.manager.eio_sid_from_sid(sid, "/")
+        for packet in packets:
+            await self._send_eio_packet(eio_sid, packet)
+
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return _EngineServer
 
@@ -237,6 +257,18 @@ class SocketServer(socketio.AsyncServer):
         self._in_hand[eio_sid] = asyncio.Semaphore(MAX_IN_HAND)
         self._sockets[eio_sid] = self.eio.sockets[eio_sid]
         self._expect_connect(eio_sid)
+        self._watch(eio_sid)
+
+    def _watch(self, eio_sid: str) -> None:
+        """Close a connection that takes nothing for too long."""
+        socket = self._sockets.get(eio_sid)
+        if socket is None:
+            return
+        if socket.queue.stalled_seconds < self._stall_seconds:
+            asyncio.get_running_loop().call_later(self._stall_seconds / 4, self._watch, eio_sid)
+            return
+        log.info("reader_stopped", seconds=self._stall_seconds)
+        self._background(self.eio.disconnect(eio_sid))
 
     def _expect_connect(self, eio_sid: str) -> None:
         asyncio.get_running_loop().call_later(self._connect_seconds, self._close_unconnected, eio_sid)
@@ -264,7 +296,7 @@ class SocketServer(socketio.AsyncServer):
         socket = self._sockets.pop(eio_sid, None)
         if socket is not None:
             loop = asyncio.get_running_loop()
-            socket.queue.drained.set()  # who waits for room must see the end
+            socket.queue.close()
             loop.call_soon(socket.queue.put_nowait, None)  # after engineio's last packet: a pending poll returns
             loop.call_later(self._close_seconds, _cut, socket)
 
@@ -290,7 +322,7 @@ class SocketServer(socketio.AsyncServer):
         try:
             reply = await self._on_event(sid, data[0], data[1:], ack is not None)
             if ack is not None and eio_sid in self.eio.sockets:
-                await self._send_packet(eio_sid, self.packet_class(packets.ACK, id=ack, data=[reply]))
+                await self._send_eio_packet(eio_sid, Outgoing([b"3%d[" % ack, reply or b"null", b"]"]))
         finally:
             gate.release()
 

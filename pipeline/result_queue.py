@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -71,6 +71,7 @@ class ResultQueue:
         self._intake = intake
         self._limits = limits
         self._open: dict[str, Job] = {}
+        self._told: dict[str, int] = {}
         self._fractions: dict[str, float] = {}
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
@@ -91,7 +92,7 @@ class ResultQueue:
             await self._ledger.commit(list(rows.orphans_ended(orphans, body, time.time())), refusable=False)
         for job in jobs:
             self._places.hold(job.request.client)
-            self._enter(job)
+            self._enter(job, told=job.seq)
             self._write(job, _worked_out(job, restart))
         if jobs:
             log.info("jobs_resumed", jobs=len(jobs))
@@ -190,9 +191,23 @@ class ResultQueue:
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
         return row
 
-    async def told(self, job_id: str, seq: int, limit: int = 256) -> list[EventRow]:
-        """What the job's client was told after `seq`; the caller has made sure that it asks for its own."""
-        return await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, limit))
+    async def last_seqs(self, job_ids: Collection[str], client: str) -> dict[str, int]:
+        """The last `seq` of those of these jobs that are the client's."""
+        return await self._ledger.read(lambda db: rows.last_seqs(db, client, job_ids))
+
+    async def told(self, job_id: str, seq: int, enough: int = rows.PAGE_BYTES) -> list[EventRow]:
+        """A page of what the job's client was told after `seq`, of at least `enough` bytes; empty when that is all.
+
+        Nothing that the listeners have yet to hear is in it, so that who reads and listens hears each event once. The
+        caller has made sure that it asks for its own job.
+        """
+        page = await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, enough))
+        last = self._told.get(job_id)
+        return page if last is None else [event for event in page if event.seq <= last]
+
+    def is_open(self, job_id: str) -> bool:
+        """Whether the listeners have yet to hear the job's final answer."""
+        return job_id in self._open
 
     async def jobs(self, client: str) -> list[dict[str, Any]]:
         """A client's jobs within retention, newest first."""
@@ -292,6 +307,8 @@ class ResultQueue:
                 self._transport.submit(task)
             else:
                 self._later(self._submit_again(task))
+        if job.id in self._open:
+            self._told[job.id] = job.seq
         self._tell(job, tuple(out for out in step.outs if out.seq is not None))
         if job.state.ended and job.id in self._open:
             self._leave(job)
@@ -334,14 +351,16 @@ class ResultQueue:
 
     # Open jobs.
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: Job, told: int = 0) -> None:
         self._open[job.id] = job
+        self._told[job.id] = told
         self._deadlines.add(job.deadline, job.id)
         if job.plan.live:
             self.recordings.enter(job)
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
+        self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
         self.recordings.leave(job.id)
         self._places.give_back(job.request.client)

@@ -128,6 +128,28 @@ async def test_batch_keeps_order_and_errors_in_their_places(peer: Peer, media: P
     assert seqs(peer.of(answer["job_id"])) == list(range(1, answer["seq"] + 1))
 
 
+@pytest.mark.parametrize(
+    ("message", "items"),
+    [
+        ({"type": "whisp", "data": [{"file": f"absent{number}.mp3"} for number in range(258)]}, 258),
+        ({"type": "whisp", "data": [{"file": f"absent{number}.mp3"} for number in range(1000)]}, 1000),
+        ({"type": "dlp", "data_type": "info", "urls": [f"ftp://example.com/{number}" for number in range(300)]}, 300),
+    ],
+    ids=["258 files", "1000 files", "300 urls"],
+)
+async def test_many_errors_at_once_are_all_told_on_the_live_connection(
+    url: str, peer: Peer, message: dict[str, Any], items: int
+) -> None:
+    answer = await peer.answer(message)
+    assert (answer["status"], len(answer["data"])) == ("success", items)
+    assert all("error_code" in item for item in answer["data"])
+    assert seqs(peer.of(answer["job_id"])) == list(range(1, answer["seq"] + 1))
+    headers = {"Authorization": f"Bearer {peer.token}"}
+    path = f"{url}/jobs/{answer['job_id']}/events"
+    async with aiohttp.ClientSession() as http, http.get(path, headers=headers) as response:
+        assert (await response.text()).count("event: ") == answer["seq"]
+
+
 async def test_answer_too_large_for_a_message_is_whole_over_http(peer: Peer, url: str) -> None:
     answer = await peer.answer({"type": "contract_echo", "result_bytes": 4 * MIB, "id": "large"})
     assert answer["truncated"] is True
@@ -251,6 +273,18 @@ async def test_resume_of_a_running_job_goes_on_live(url: str, peer: Peer, gate: 
         gate.open()
         await later.final(job_id)
         assert seqs(later.of(job_id)) == [1, 2]
+
+
+async def test_resume_of_a_thousand_jobs_is_one_look_into_the_ledger(peer: Peer) -> None:
+    """The ledger serves one read at a time in each of two threads, so a hundred of these waited for 100 000 of them."""
+    mine = [(await peer.answer({"type": "contract_echo"}))["job_id"] for _ in range(3)]
+    strange = {f"job_{number:024x}": 1 for number in range(997)}
+    replies = await asyncio.gather(
+        *(peer.ask({"type": "resume", "jobs": {**strange, **dict.fromkeys(mine, 2)}}) for _ in range(100))
+    )
+    for reply in replies:
+        assert (reply["resumed"], reply["unknown"]) == (mine, list(strange))
+    assert (await peer.ask({"type": "resume", "jobs": {"x" * 101: 1}}))["error_code"] == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize("jobs", [None, [], "x", {"job": "1"}, {"job": -1}, {"job": True}, {"job": 1.5}, {"job": None}])
