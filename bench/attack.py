@@ -101,7 +101,7 @@ async def readers(url: str, folder: Path) -> None:
             packet = "42" + orjson.dumps(["message", BULK]).decode()
             for _ in range(JOBS_EACH):
                 await raw.say(packet)
-        await asyncio.sleep(15)
+        await asyncio.sleep(8)
 
 
 async def nested(url: str, folder: Path) -> None:

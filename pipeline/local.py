@@ -282,6 +282,11 @@ class LocalTransport(Transport):
         for pool in self._pools.values():
             pool.more(job)
 
+    def hold(self, on: bool) -> None:
+        for pool in self._pools.values():
+            for process in pool.processes:
+                process.hold(on)
+
     async def drain(self, seconds: float) -> None:
         for pool in self._pools.values():
             pool.draining = True

@@ -86,6 +86,7 @@ class Incarnation(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unpacker = Unpacker()
         self._heard = 0.0
+        self._on_hold = False
         self._watch: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._when_gone: Callable[[], None] | None = None
@@ -126,6 +127,16 @@ class Incarnation(asyncio.Protocol):
         """Wake a job's task that waits for more of its recording."""
         if any(task.job == job for task in self.held.values()):
             self._send({"more": job})
+
+    def hold(self, on: bool) -> None:
+        """Read nothing more from it, or go on; its silence meanwhile is not its own."""
+        if self._transport is None or self._transport.is_closing() or on is self._on_hold:
+            return
+        self._on_hold, self._heard = on, self._loop.time()
+        if on:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def leave(self) -> None:
         """Let the process end by itself; it holds nothing."""
@@ -225,7 +236,7 @@ class Incarnation(asyncio.Protocol):
 
     def _check(self) -> None:
         """A silent process may be stopped, which nothing but its state shows, or hold its interpreter's lock."""
-        silent = self._loop.time() - self._heard
+        silent = 0.0 if self._on_hold else self._loop.time() - self._heard
         if silent >= SILENCE_SECONDS and _stopped(self.pid):
             self.kill("stopped")
         elif silent > HUNG_STEPS * self._step_seconds and self.state == "ready":

@@ -43,6 +43,9 @@ from pipeline.transport import Transport
 
 log = structlog.get_logger()
 
+BACKLOG_BYTES = 2 * 1024 * 1024
+"""Told by workers and not yet on the disk; beyond, no worker is heard until half of it is."""
+
 Listener = Callable[[str, str, tuple[Out, ...]], None]
 """Called on the event loop with client, job id and what to tell the client."""
 
@@ -80,6 +83,8 @@ class ResultQueue:
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
+        self._backlog = 0
+        self._holding = False
 
     # Life.
 
@@ -279,9 +284,21 @@ class ResultQueue:
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
+        self._unwritten(sum(len(out.text) for out in step.outs if out.seq is not None))
         self._ledger.write(statements, partial(self._written, step), soon=soon)
 
+    def _unwritten(self, size: int) -> None:
+        """Bytes that wait for the disk. Workers may be faster than it, and then wait too."""
+        self._backlog += size
+        if self._backlog > BACKLOG_BYTES and not self._holding:
+            self._holding = True
+            self._transport.hold(True)
+        elif self._holding and self._backlog <= BACKLOG_BYTES // 2:
+            self._holding = False
+            self._transport.hold(False)
+
     def _written(self, step: Step, error: Exception | None) -> None:
+        self._unwritten(-sum(len(out.text) for out in step.outs if out.seq is not None))
         if error is None:
             self._act(step)
         else:

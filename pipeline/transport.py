@@ -44,6 +44,10 @@ class Transport(ABC):
         """The recording of a live job has grown, or ended: wake its task."""
 
     @abstractmethod
+    def hold(self, on: bool) -> None:
+        """Hear the workers no more until told otherwise: they wait when their pipes are full."""
+
+    @abstractmethod
     async def drain(self, seconds: float) -> None:
         """Hand out no more tasks; return when those under way have ended, or after `seconds`."""
 
@@ -81,6 +85,8 @@ class InlineTransport(Transport):
         self._engines: dict[str, BaseEngine] = {}
         self._waiting: list[Task] = []
         self._running = asyncio.Event()
+        self._heard = asyncio.Event()
+        self._heard.set()
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -103,6 +109,12 @@ class InlineTransport(Transport):
         for engine in self._engines.values():
             engine.more(job)
         self._running.set()
+
+    def hold(self, on: bool) -> None:
+        if on:
+            self._heard.clear()
+        else:
+            self._heard.set()
 
     async def drain(self, seconds: float) -> None:
         self._waiting.clear()
@@ -130,6 +142,7 @@ class InlineTransport(Transport):
     async def _run(self) -> None:
         while True:
             await self._running.wait()
+            await self._heard.wait()
             tasks, self._waiting = self._waiting, []
             for task in tasks:
                 self._emit(Event.of(task, "started", "inline"))

@@ -162,6 +162,9 @@ def test_every_event_is_heard_once_in_order_whatever_happens(actions: list[tuple
 
 # Server-sent events.
 
+JOBS = st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300), st.integers(0, 400))
+"""partials, bytes of each, turns of the loop until it is followed, seq after which it is."""
+
 
 @contextlib.asynccontextmanager
 async def http_door(road: Road) -> AsyncIterator[tuple[str, Tokens]]:
