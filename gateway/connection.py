@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
 FLUSH_SECONDS = 2.0
+REFUSAL_SECONDS = 0.001
 RETRY_SECONDS = 1.0
 """Until the ledger is read again after it could not be."""
 
@@ -69,6 +70,7 @@ class Connection:
         self.who = who
         self.token = token
         self.one_at_a_time = asyncio.Lock()
+        self._pausing = asyncio.Lock()
         self._send = send
         self._outbound = outbound
         self._road = road
@@ -124,6 +126,11 @@ class Connection:
                     await self._idle.wait()
         except TimeoutError:
             log.info("reader_too_slow", client=self.who.client)  # it may resume later
+
+    async def pause(self) -> None:
+        """After each refusal, one after the other: a flood that is refused must not cost others their time."""
+        async with self._pausing:
+            await asyncio.sleep(REFUSAL_SECONDS)
 
     def close(self) -> None:
         self._sender.cancel()

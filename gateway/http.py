@@ -24,7 +24,7 @@ from media.voices import Voices
 from pipeline import blobs
 from pipeline import ledger as rows
 from pipeline.errors import InvalidInput, JobNotFound
-from pipeline.intake import Identity, check_message
+from pipeline.intake import Identity, check_message, check_text
 from pipeline.ledger import JobRow, Ledger
 from pipeline.result_queue import ResultQueue
 
@@ -92,8 +92,10 @@ class HttpDoor:
         """Accept a message; answers 202 with its `job_id`, and a token if none was sent."""
         fresh = "Authorization" not in request.headers
         who = self._who(request)
+        body = await request.read()
+        check_text(body)
         try:
-            message = orjson.loads(await request.read())
+            message = orjson.loads(body)
         except orjson.JSONDecodeError as exc:
             raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
         check_message(message)

@@ -103,9 +103,8 @@ class SocketDoor:
         message: Any = args[0] if len(args) == 1 else None
         try:
             if event is None:
-                raise InvalidInput(
-                    "This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode."
-                )
+                message = {"id": args[0].id}
+                raise args[0].error
             if event not in ("message", "audio"):
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)
@@ -119,6 +118,7 @@ class SocketDoor:
         except Exception as exc:
             if not isinstance(exc, ServiceError):
                 log.exception("message_failed", client=connection.who.client)
+            await connection.pause()
             refusal = orjson.dumps({**_address(message), "job_id": None, "status": "error", **as_failure(exc)})
         if not acked:
             await self._server.deliver(sid, [event_packet("message", refusal)])

@@ -16,19 +16,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import engineio
 import engineio.async_drivers.aiohttp as driver
 import orjson
 import socketio
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from engineio import payload
 from engineio.exceptions import ContentTooLongError
 from socketio import packet as packets
 
 from gateway.outbound import BATCH_BYTES, Budget, OutboundQueue, Outgoing, frame
+from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from pipeline.intake import MAX_CONTENT_BYTES, check_text, id_in
 
 log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES
 OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[bytes | None]]
 """(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement as JSON, or None.
 
-event: None for a packet that cannot be read.
+event: None for a packet that cannot be read; an `Unreadable` is then its only argument.
 """
 
 
@@ -59,37 +61,46 @@ class Json:
 
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
+        """Raises: orjson.JSONDecodeError; TooMany, before anything is made of it."""
+        try:
+            check_text(text)
+        except TooLarge as exc:
+            raise TooMany(exc) from exc
         return orjson.loads(text)
 
 
-class _Body:
-    """The body of a long-polling request, read whole."""
+class TooMany(ValueError):
+    """JSON of more values than a message may hold."""
 
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
+    def __init__(self, error: TooLarge) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class _Body:
+    """The body of a long-polling request, which was read whole."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
 
     async def read(self, length: int) -> bytes:
-        if self._request.content_length is not None:
-            return await self._request.content.readexactly(length)
-        body = bytearray()  # sent in chunks, of which nobody knows the sum yet
-        async for part in self._request.content.iter_any():
-            body += part
-            if len(body) > MAX_TRANSPORT_BYTES:
-                raise ContentTooLongError
-        return bytes(body)
+        return self._content
 
 
-def _translate(request: web.Request) -> dict[str, Any]:
-    environ: dict[str, Any] = driver.translate_request(request)
-    environ["wsgi.input"] = _Body(request)
-    return environ
+class _Socket(web.WebSocketResponse):
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if code == WSCloseCode.MESSAGE_TOO_BIG:
+            return False  # `_WebSocket` answers first
+        return await super().close(code=code, message=message, drain=drain)
 
 
 class _WebSocket(driver.WebSocket):
+    _oversized = False
+
     async def __call__(self, environ: dict[str, Any]) -> Any:
         request = environ["aiohttp.request"]
         limits = {"max_msg_size": self.server.max_http_buffer_size, "writer_limit": BATCH_BYTES}
-        self._sock = web.WebSocketResponse(**limits, compress=False)
+        self._sock = _Socket(**limits, compress=False)
         self._flow = await self._sock.prepare(request)
         self._wire = request.transport
         self.environ = environ
@@ -127,10 +138,19 @@ class _WebSocket(driver.WebSocket):
             socket.last_ping = time.time()
 
     async def wait(self) -> str | bytes:
-        data: str | bytes = await super().wait()
-        if isinstance(data, str) and data[:1] not in _PACKET_TYPES:
+        data = (await self._sock.receive()).data
+        if isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
+            self._oversized = True
+            self.handler.__self__.queue.put_nowait(refusal(_too_large()))
+        if not isinstance(data, (str, bytes)) or (isinstance(data, str) and data[:1] not in _PACKET_TYPES):
             raise OSError("not an Engine.IO packet")  # engineio would leave the connection half open
         return data
+
+    async def close(self) -> None:
+        if self._oversized:
+            await self._sock.send_frame(WSCloseCode.MESSAGE_TOO_BIG.to_bytes(2, "big"), WSMsgType.CLOSE)
+            await asyncio.sleep(CLOSE_SECONDS)  # it still sends; cut off now, it might not read its answer
+        await super().close()
 
 
 _PACKET_TYPES = frozenset("0123456")
@@ -144,10 +164,32 @@ async def _next(message: Outgoing, pieces: Iterator[bytes]) -> bytes:
 class _EngineServer(engineio.AsyncServer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._async: dict[str, Any] = {**self._async, "translate_request": _translate, "websocket": _WebSocket}
+        self._async: dict[str, Any] = {**self._async, "translate_request": self._translate, "websocket": _WebSocket}
         self._budget = Budget()
         self._websockets: set[_WebSocket] = set()
         self._none_left = asyncio.Event()
+
+    async def _translate(self, request: web.Request) -> dict[str, Any]:
+        environ: dict[str, Any] = driver.translate_request(request)
+        if request.method == "POST":
+            body = await self._body(request)
+            environ |= {"wsgi.input": _Body(body), "CONTENT_LENGTH": str(len(body))}
+        return environ
+
+    async def _body(self, request: web.Request) -> bytes:
+        """Raises: HTTPRequestEntityTooLarge, which is also told to the session."""
+        body, announced = bytearray(), request.content_length or 0
+        if announced <= MAX_TRANSPORT_BYTES:
+            async for part in request.content.iter_any():
+                body += part
+                if len(body) > MAX_TRANSPORT_BYTES:
+                    break
+            else:
+                return bytes(body)
+        socket = self.sockets.get(request.query.get("sid"))
+        if socket is not None:
+            socket.queue.put_nowait(refusal(_too_large()))
+        raise web.HTTPRequestEntityTooLarge(MAX_TRANSPORT_BYTES, max(announced, len(body)))
 
     @contextmanager
     def counted(self, websocket: _WebSocket) -> Iterator[None]:
@@ -186,10 +228,12 @@ class _Packet(packets.Packet):
     def decode(self, encoded_packet: str) -> int:
         try:
             return super().decode(encoded_packet) or 0
-        except orjson.JSONDecodeError:
+        except (orjson.JSONDecodeError, TooMany) as exc:
             if self.packet_type not in (packets.EVENT, packets.BINARY_EVENT):
                 raise
             self.packet_type, self.data = packets.EVENT, MALFORMED
+            if isinstance(exc, TooMany):
+                self.data = Unreadable(exc.error, id_in(encoded_packet))
             return 0
 
     def add_attachment(self, attachment: bytes) -> bool:
@@ -204,8 +248,27 @@ class _Packet(packets.Packet):
             return True
 
 
-MALFORMED = [None]
-"""The data of an event that cannot be read."""
+class Unreadable(NamedTuple):
+    """Stands for the data of an event that cannot be read. id: the client's own, where it could be seen."""
+
+    error: ServiceError
+    id: Any = None
+
+
+MALFORMED = Unreadable(
+    InvalidInput("This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode.")
+)
+
+
+def refusal(error: ServiceError) -> Outgoing:
+    """What is said of a message that nobody can answer by name."""
+    body = {"type": None, "id": None, "job_id": None, "status": "error", **as_failure(error)}
+    return Outgoing([b'2["message",', orjson.dumps(body), b"]"])
+
+
+def _too_large() -> TooLarge:
+    limit = MAX_CONTENT_BYTES // 2**20
+    return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
 
 
 class SocketServer(socketio.AsyncServer):
@@ -277,6 +340,7 @@ class SocketServer(socketio.AsyncServer):
         try:
             await super()._handle_eio_message(eio_sid, data)
         except ContentTooLongError:
+            await self._send_eio_packet(eio_sid, refusal(_too_large()))
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
             log.info("packet_ignored", error=str(exc)[:200])
@@ -315,7 +379,8 @@ class SocketServer(socketio.AsyncServer):
         outbound = self.outbound(sid)
         if outbound is not None:
             await outbound.drained.wait()
-        event = data if isinstance(data, list) and data and isinstance(data[0], str) else MALFORMED
+        named = isinstance(data, list) and data and isinstance(data[0], str)
+        event = data if named else [None, data if isinstance(data, Unreadable) else MALFORMED]
         self._background(self._answer(eio_sid, sid, id, event, gate))
 
     async def _answer(self, eio_sid: str, sid: str, ack: int | None, data: list[Any], gate: asyncio.Semaphore) -> None:

@@ -343,14 +343,94 @@ async def test_message_of_5_mb_is_refused_and_the_connection_lives(peer: Peer) -
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_message_beyond_the_transport_closes_its_connection_only(url: str, peer: Peer, transport: str) -> None:
+async def test_message_beyond_the_transport_is_answered_and_closes_its_connection_only(
+    url: str, peer: Peer, transport: str
+) -> None:
     async with Peer(url, transport=transport) as large:
         gone = asyncio.Event()
         large._sio.on("disconnect", lambda *_: gone.set())
         await large.tell({"type": "contract_echo", "text": "x" * (17 * MIB)})
+        if transport == "websocket":  # over polling python-socketio gives up at the 413
+            refused = await large.wait(lambda event, body: event == "message" and body["status"] == "error")
+            assert (refused["type"], refused["id"], refused["error_code"]) == (None, None, "TOO_LARGE")
         async with asyncio.timeout(30):
             await gone.wait()
     assert (await peer.answer({"type": "contract_echo"}))["status"] == "success"
+
+
+@pytest.mark.parametrize("megabytes", [17, 40, 200])
+async def test_frames_beyond_the_transport_are_answered_while_they_are_still_sent(url: str, megabytes: int) -> None:
+    """A browser may send a message in many frames, of which the first are within every limit."""
+    async with Raw(url) as raw:
+        writer = raw.socket._writer
+        for number in range(megabytes):
+            opcode = aiohttp.WSMsgType.CONTINUATION if number else aiohttp.WSMsgType.TEXT
+            frame = b"42" + b"x" * MIB if not number else b"x" * MIB
+            mask, head = b"\0\0\0\0", (opcode << 56 | 0xFF << 48).to_bytes(8, "big")[:2]
+            with contextlib.suppress(ConnectionError):
+                writer.transport.write(head + len(frame).to_bytes(8, "big") + mask + frame)
+                await writer.protocol._drain_helper()
+        answer = orjson.loads((await raw.hear('42["message"'))[2:])[1]
+        assert answer["error_code"] == "TOO_LARGE"
+        close = await raw.socket.receive()
+        assert (close.type, close.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.MESSAGE_TOO_BIG)
+
+
+async def test_polling_body_beyond_the_transport_is_answered_and_its_session_lives(url: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b"x" * MIB
+
+    async with aiohttp.ClientSession() as http:
+        polling = await Polling.open(http, url)
+        for body in (b"x" * (17 * MIB), chunks()):
+            async with http.post(url + polling.path, data=body) as response:
+                assert (response.status, (await response.json())["error_code"]) == (413, "TOO_LARGE")
+            packets = await polling.get()
+            while not (refused := [packet for packet in packets if packet.startswith('42["message"')]):
+                packets = await polling.get()
+            assert orjson.loads(refused[0][2:])[1]["error_code"] == "TOO_LARGE"
+        await polling.post('421["message",{"type":"jobs"}]')
+        packets = await polling.get()
+        while not [packet for packet in packets if packet.startswith("431")]:
+            packets += await polling.get()
+
+
+NESTED = "[" + "[]," * 5_000_000 + "[]]"
+
+
+@pytest.mark.parametrize(
+    ("packet", "given"),
+    [
+        (f'["message",{NESTED}]', None),
+        (f'["message",{{"id":"a-1","type":"whisp","data":{NESTED}}}]', "a-1"),
+        (f'["message",{{"data":{NESTED},"id":-7}}]', -7),
+        (f'["message",{{"data":[{{"id":4}},{NESTED}]}}]', None),
+        ('["message",{"data":{' + ",".join(f'"{number}":0' for number in range(1_000_000)) + "}}]", None),
+        ('["message",["' + '","' * 3_000_000 + '"]]', None),
+    ],
+    ids=["lists", "id first", "id last", "an item's id", "keys", "texts"],
+)
+async def test_message_of_too_many_values_is_refused_unread(url: str, packet: str, given: Any) -> None:
+    async with Raw(url) as raw:
+        before = await resident_bytes(url)
+        await raw.say(f"421{packet}")
+        answer = await raw.acknowledged(1)
+        assert (answer["error_code"], answer["id"]) == ("TOO_LARGE", given)
+        assert await resident_bytes(url) - before < 100 * MIB
+        await raw.say(f"42{packet}")
+        assert '"TOO_LARGE"' in await raw.hear('42["message"')
+        await raw.say(f"4{NESTED}")  # which engineio itself would read as JSON
+        assert await raw.is_alive()
+
+
+async def test_long_texts_of_commas_and_large_batches_are_read(peer: Peer) -> None:
+    text = ',[{"\\' * 500_000
+    assert (await peer.ask({"type": "contract_echo", "text": text}))["status"] == "accepted"
+    options = {"partials": 0, "partial_bytes": 1, "result_bytes": 1, "note": ["a", "b", {"c": 1, "d": [1, 2, 3]}]}
+    accepted = await peer.ask({"type": "contract_echo", "data": [options] * 1000, "more": [0] * 80_000})
+    assert accepted["status"] == "accepted"
+    await peer.final(accepted["job_id"])
 
 
 async def test_flood_is_answered_message_by_message_and_others_are_served(url: str, peer: Peer, gate: Gate) -> None:
