@@ -1,11 +1,11 @@
 """What one client can do to another: floods, readers that stop, and messages made to be dear.
 
-    .venv/bin/python -m bench.attack [--code FOLDER] [--only flood readers …] [--seconds 5]
+    .venv/bin/python -m bench.attack [--code FOLDER …] [--only flood readers …] [--rounds 3] [--seconds 3]
 
 One server with workers that compute nothing, its ledger on tmpfs. A victim sends one message at a time, first alone and
-then while another process attacks; its latencies are those of the acknowledgement and of the answer. Memory is the
-server's own process, without its workers, looked at fifty times a second. `--code` runs the server of another checkout,
-so that two commits are compared by the same program on the same machine.
+then until another process has done its attack; its latencies are those of the acknowledgement and of the answer. Memory
+is the server's own process, without its workers, looked at fifty times a second. With the checkouts of two commits as
+`--code` the same program measures both in turns.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import contextlib
 import multiprocessing
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +54,9 @@ class Figures(NamedTuple):
     acknowledged: list[float]
     answered: list[float]
 
-    def row(self) -> str:
-        return " | ".join(f"{at(each, 0.5):.1f} | {at(each, 0.99):.1f} | {max(each):.0f}" for each in self)
+    def row(self) -> list[float]:
+        """Of each: median, 99th percentile, worst."""
+        return [figure for each in self for figure in (at(each, 0.5), at(each, 0.99), max(each))]
 
 
 def at(values: list[float], share: float) -> float:
@@ -101,7 +104,13 @@ async def readers(url: str, folder: Path) -> None:
             packet = "42" + orjson.dumps(["message", BULK]).decode()
             for _ in range(JOBS_EACH):
                 await raw.say(packet)
-        await asyncio.sleep(8)
+        while await open_jobs(url) > 1:  # the victim may have one
+            await asyncio.sleep(0.2)
+
+
+async def open_jobs(url: str) -> int:
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/health") as response:
+        return int((await response.json())["open_jobs"])
 
 
 async def nested(url: str, folder: Path) -> None:
@@ -182,8 +191,8 @@ async def watch(pid: int, peaks: list[float]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def suffer(served: Served, name: str, seconds: float) -> str:
-    """A row: the victim alone, then under attack."""
+async def suffer(served: Served, name: str, seconds: float) -> tuple[list[float], list[float]]:
+    """Two rows: the victim alone, then under attack; each with the seconds that it took and the most memory."""
     victim, memory = Victim(served.url), [0.0]
     await victim.client.connect(served.url, transports=["websocket"])
     for _ in range(50):
@@ -201,9 +210,23 @@ async def suffer(served: Served, name: str, seconds: float) -> str:
     took = time.perf_counter() - began
     watching.cancel()
     await victim.client.disconnect()
-    rows = [f"| {name} | alone | {alone.row()} | | {before:.0f} |"]
-    rows.append(f"| | {'attacked' if process.exitcode == 0 else 'attacker refused'} | {attacked.row()} ")
-    return "\n".join(rows) + f"| {took:.1f} | {max(memory):.0f} |"
+    if process.exitcode:
+        print(f"the attack {name} failed after {took:.0f} s", file=sys.stderr)
+    return [*alone.row(), seconds, before], [*attacked.row(), took, max(memory)]
+
+
+def compare(name: str, codes: list[Path], rounds: int, seconds: float) -> None:
+    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for code in codes:
+            with serving(code.resolve()) as served:
+                rows = asyncio.run(suffer(served, name, seconds))
+            for state, row in zip(("alone", "attacked"), rows, strict=True):
+                found[code.name, state].append(row)
+    for (code_name, state), rounds_of_it in found.items():
+        columns = [sorted(column) for column in zip(*rounds_of_it, strict=True)]
+        shown = [f"{statistics.median(column):.4g} ({column[0]:.3g}-{column[-1]:.3g})" for column in columns]
+        print(f"| {name} | {code_name} | {state} | {' | '.join(shown)} |", flush=True)
 
 
 @contextlib.contextmanager
@@ -229,15 +252,15 @@ def serving(code: Path) -> Iterator[Served]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--code", type=Path, default=ROOT)
+    parser.add_argument("--code", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS))
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
     args = parser.parse_args()
-    print("| attack | | ack p50 ms | p99 | max | answer p50 ms | p99 | max | took s | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| attack | code | | ack p50 ms | p99 | max | answer p50 ms | p99 | max | took s | peak MiB |")
+    print("|---" * 11 + "|", flush=True)
     for name in args.only:
-        with serving(args.code.resolve()) as served:
-            print(asyncio.run(suffer(served, name, args.seconds)), flush=True)
+        compare(name, args.code, args.rounds, args.seconds)
 
 
 if __name__ == "__main__":

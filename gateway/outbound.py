@@ -70,6 +70,9 @@ class Outgoing(engine_packets.Packet):  # type: ignore[misc]
 
     def pieces(self, size: int = PIECE_BYTES) -> Iterator[bytes]:
         """The content, in pieces of `size` bytes but for the last. Reads the disk."""
+        if not self.has_files and self.size < size:
+            yield b"".join(self.parts)  # type: ignore[arg-type]
+            return
         piece = bytearray()
         for part in self.parts:
             with part.open("rb") if isinstance(part, Path) else io.BytesIO(part) as source:

@@ -113,10 +113,8 @@ class _WebSocket(driver.WebSocket):
         if not isinstance(message, Outgoing):
             await super().send(message)
             return
-        text = not message.binary
-        opcode = WSMsgType.TEXT if text else WSMsgType.BINARY
-        pieces = message.pieces()
-        piece = (b"4" if text else b"") + await _next(message, pieces)
+        opcode, pieces = WSMsgType.BINARY if message.binary else WSMsgType.TEXT, message.pieces()
+        piece = (b"" if message.binary else b"4") + await _next(message, pieces)
         while following := await _next(message, pieces):
             self._write(piece, opcode, last=False)
             await self._flow.drain()

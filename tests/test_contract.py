@@ -455,23 +455,33 @@ async def test_flood_is_answered_message_by_message_and_others_are_served(url: s
     assert said == {"accepted": 100, "QUEUE_FULL": sent - 100}
 
 
-async def test_reader_that_stops_costs_bounded_memory_and_misses_nothing(url: str, peer: Peer) -> None:
-    """Ten connections that never read, and 36 MB for each of them."""
+@pytest.mark.parametrize("jobs", [1, 40])
+async def test_reader_that_stops_costs_bounded_memory_and_misses_nothing(url: str, peer: Peer, jobs: int) -> None:
+    """Ten connections that never read, and 36 MB in one job or 150 MB in forty for each of them."""
     readers = [Raw(url, peer.token) for _ in range(10)]
-    partials = {"partials": 600, "partial_bytes": 60_000}
+    small: dict[str, Any] = {
+        "type": "contract_echo",
+        "partials": 20,
+        "partial_bytes": 60_000,
+        "result_bytes": 2_500_000,
+    }
+    large: dict[str, Any] = {"type": "contract_echo", "partials": 600, "partial_bytes": 60_000}
+    asked = [large] if jobs == 1 else [small] * jobs
     async with contextlib.AsyncExitStack() as stack:
         for reader in readers:
             await stack.enter_async_context(reader)
         before = await resident_bytes(url)
-        answer = await peer.answer({"type": "contract_echo", **partials})
+        answers = await asyncio.gather(*(peer.answer(message) for message in asked))
         await peer.settle()
         grown = await resident_bytes(url) - before
-        assert grown < 200 * MIB
-    assert seqs(peer.of(answer["job_id"])) == list(range(1, 602))
+        assert grown < 100 * MIB
+    for answer, message in zip(answers, asked, strict=True):
+        assert seqs(peer.of(answer["job_id"])) == list(range(1, message["partials"] + 2))
+    last = answers[-1]["job_id"]
     async with Peer(url, peer.token) as later:
-        await later.ask({"type": "resume", "jobs": {answer["job_id"]: 0}})
-        assert await later.final(answer["job_id"]) == answer
-        assert later.of(answer["job_id"]) == peer.of(answer["job_id"])
+        await later.ask({"type": "resume", "jobs": {last: 0}})
+        assert await later.final(last) == answers[-1]
+        assert later.of(last) == peer.of(last)
 
 
 # The transports.
