@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing.context
 import os
 import signal
@@ -87,6 +88,7 @@ class Incarnation(asyncio.Protocol):
         self._unpacker = Unpacker()
         self._heard = 0.0
         self._on_hold = False
+        self._released = -math.inf
         self._watch: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._when_gone: Callable[[], None] | None = None
@@ -132,7 +134,8 @@ class Incarnation(asyncio.Protocol):
         """Read nothing more from it, or go on; its silence meanwhile is not its own."""
         if self._transport is None or self._transport.is_closing() or on is self._on_hold:
             return
-        self._on_hold, self._heard = on, self._loop.time()
+        self._on_hold = on
+        self._heard = self._released = self._loop.time()
         if on:
             self._transport.pause_reading()
         else:
@@ -175,7 +178,8 @@ class Incarnation(asyncio.Protocol):
             if "events" in message:
                 self._take([Event.decode(raw) for raw in message["events"]])
             elif "beat" in message:
-                if message["beat"]["step"] > HUNG_STEPS * self._step_seconds:
+                step = min(message["beat"]["step"], self._heard - self._released)
+                if step > HUNG_STEPS * self._step_seconds:
                     self.kill("hung")
             elif "info" in message:
                 self.info |= message["info"]

@@ -43,8 +43,8 @@ from pipeline.transport import Transport
 
 log = structlog.get_logger()
 
-BACKLOG_BYTES = 2 * 1024 * 1024
-"""Told by workers and not yet on the disk; beyond, no worker is heard until half of it is."""
+BACKLOG_BYTES = 4 * 1024 * 1024
+"""Said by workers and not yet on the disk; beyond, those that say the most are not heard until half of it is."""
 
 Listener = Callable[[str, str, tuple[Out, ...]], None]
 """Called on the event loop with client, job id and what to tell the client."""
@@ -83,8 +83,8 @@ class ResultQueue:
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
-        self._backlog = 0
-        self._holding = False
+        self._backlog: Counter[str] = Counter()
+        self._holding: set[str] = set()
 
     # Life.
 
@@ -284,21 +284,25 @@ class ResultQueue:
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
-        self._unwritten(sum(len(out.text) for out in step.outs if out.seq is not None))
+        self._unwritten(step, 1)
         self._ledger.write(statements, partial(self._written, step), soon=soon)
 
-    def _unwritten(self, size: int) -> None:
-        """Bytes that wait for the disk. Workers may be faster than it, and then wait too."""
-        self._backlog += size
-        if self._backlog > BACKLOG_BYTES and not self._holding:
-            self._holding = True
-            self._transport.hold(True)
-        elif self._holding and self._backlog <= BACKLOG_BYTES // 2:
-            self._holding = False
-            self._transport.hold(False)
+    def _unwritten(self, step: Step, sign: int) -> None:
+        """Count what waits for the disk. Workers may say more than it takes: those that do then wait too."""
+        workers = {stage.name: stage.worker for stage in step.job.plan.stages}
+        for out in step.outs:
+            if out.seq is not None:
+                self._backlog[workers.get(out.stage, "")] += sign * len(out.text)
+        total = self._backlog.total()
+        if total > BACKLOG_BYTES and not self._holding:
+            self._holding = {worker for worker, size in self._backlog.items() if size > BACKLOG_BYTES // 4}
+            self._transport.hold(self._holding)
+        elif self._holding and total <= BACKLOG_BYTES // 2:
+            self._holding = set()
+            self._transport.hold(self._holding)
 
     def _written(self, step: Step, error: Exception | None) -> None:
-        self._unwritten(-sum(len(out.text) for out in step.outs if out.seq is not None))
+        self._unwritten(step, -1)
         if error is None:
             self._act(step)
         else:

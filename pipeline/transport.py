@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import orjson
@@ -44,8 +44,8 @@ class Transport(ABC):
         """The recording of a live job has grown, or ended: wake its task."""
 
     @abstractmethod
-    def hold(self, on: bool) -> None:
-        """Hear the workers no more until told otherwise: they wait when their pipes are full."""
+    def hold(self, workers: Collection[str]) -> None:
+        """Hear these workers, and only these, no more until the next call: they wait when their pipes are full."""
 
     @abstractmethod
     async def drain(self, seconds: float) -> None:
@@ -85,8 +85,7 @@ class InlineTransport(Transport):
         self._engines: dict[str, BaseEngine] = {}
         self._waiting: list[Task] = []
         self._running = asyncio.Event()
-        self._heard = asyncio.Event()
-        self._heard.set()
+        self._held: frozenset[str] = frozenset()
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -110,11 +109,9 @@ class InlineTransport(Transport):
             engine.more(job)
         self._running.set()
 
-    def hold(self, on: bool) -> None:
-        if on:
-            self._heard.clear()
-        else:
-            self._heard.set()
+    def hold(self, workers: Collection[str]) -> None:
+        self._held = frozenset(workers)
+        self._running.set()
 
     async def drain(self, seconds: float) -> None:
         self._waiting.clear()
@@ -142,12 +139,11 @@ class InlineTransport(Transport):
     async def _run(self) -> None:
         while True:
             await self._running.wait()
-            await self._heard.wait()
             tasks, self._waiting = self._waiting, []
             for task in tasks:
                 self._emit(Event.of(task, "started", "inline"))
                 self._engines[task.worker].add(task)
-            busy = [engine for engine in self._engines.values() if engine.busy]
+            busy = [engine for name, engine in self._engines.items() if engine.busy and name not in self._held]
             for engine in busy:
                 engine.step()
             if not busy and not self._waiting:

@@ -16,11 +16,13 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.answers import as_json
 from gateway.auth import Tokens
 from gateway.connection import Connection
 from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.outbound import Budget, OutboundQueue, Outgoing
+from tests.peers import Peer
 from tests.roads import ME, Road
 from tests.toys.contract_toy import Echo
 
@@ -181,9 +183,9 @@ async def http_door(road: Road) -> AsyncIterator[tuple[str, Tokens]]:
         await runner.cleanup()
 
 
-async def followed(http: aiohttp.ClientSession, job: str, after: int) -> list[dict[str, Any]]:
+async def followed(http: aiohttp.ClientSession, path: str, after: int) -> list[dict[str, Any]]:
     """Every event of a stream to its end, but hints."""
-    async with http.get(f"/jobs/{job}/events", headers={"Last-Event-ID": str(after)}) as response:
+    async with http.get(path, headers={"Last-Event-ID": str(after)}) as response:
         assert response.status == 200
         blocks = (await response.read()).split(b"\n\n")
     bodies = [orjson.loads(line[6:]) for block in blocks for line in block.split(b"\n") if line[:6] == b"data: "]
@@ -211,10 +213,28 @@ def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int
                     for _ in range(turns):
                         await asyncio.sleep(0)
                     place = min(after, len(await road.queue.told(job, 0)))
-                    found.append((partials, place, streams.create_task(followed(http, job, place))))
+                    found.append((partials, place, streams.create_task(followed(http, f"/jobs/{job}/events", place))))
         for partials, place, stream in found:
             bodies = stream.result()
             assert [body["seq"] for body in bodies] == list(range(place + 1, partials + 2))
             assert not bodies or len(bodies[-1]["echo"]["text"]) == 200_000
 
     in_a_road(live)
+
+
+async def test_answers_of_files_come_whole_through_every_door(url: str) -> None:
+    """Bytes as an attachment or as base64, long texts as they are, and what is too long for a message elsewhere."""
+    async with Peer(url) as peer, aiohttp.ClientSession(headers={"Authorization": f"Bearer {peer.token}"}) as http:
+        for message in (
+            {"type": "contract_tone", "pieces": 100, "piece_samples": 5_000},
+            {"type": "contract_echo", "result_bytes": 2_500_000, "id": '{"$blob"'},
+            {"type": "contract_echo", "result_bytes": 5_000_000},
+            {"type": "contract_tone", "data": [{"piece_samples": 20_000}, {"piece_samples": 20_001}]},
+        ):
+            answer = await peer.answer(message)
+            job = answer["job_id"]
+            async with http.get(f"{url}/jobs/{job}") as response:
+                whole = (await response.json())["answer"]
+            [*_, last] = await followed(http, f"{url}/jobs/{job}/events", 0)
+            assert last == whole
+            assert orjson.loads(as_json(answer)) == whole or answer["truncated"]

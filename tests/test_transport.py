@@ -50,13 +50,13 @@ async def test_workers_wait_while_nobody_hears_them_and_then_say_all(transport: 
     words = [f"w{number}" for number in range(300)]
     transport.submit(task("first"))
     await heard(transport, 1)
-    transport.hold(True)
+    transport.hold({"toy"})
     transport.submit(task("second", words=words))
-    transport.hold(True)
+    transport.hold({"toy"})
     for _ in range(5):
-        transport.hold(False)
-        transport.hold(True)
-    transport.hold(False)
+        transport.hold(())
+        transport.hold({"toy"})
+    transport.hold(())
     events = await heard(transport, 1)
     assert [event.data for event in events if event.kind == "partial"] == [word.upper() for word in words]
     assert [event.kind for event in events if event.kind in ("done", "failed", "lost")] == ["done"]
