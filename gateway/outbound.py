@@ -68,11 +68,12 @@ class Outgoing(engine_packets.Packet):  # type: ignore[misc]
         content = b"".join(self.pieces())
         return f"b{b64encode(content).decode()}" if self.binary else f"4{content.decode()}"
 
+    def at_once(self) -> bytes | None:
+        """The content; None when it is long, or in files."""
+        return b"".join(part for part in self.parts if isinstance(part, bytes)) if self.size < PIECE_BYTES else None
+
     def pieces(self, size: int = PIECE_BYTES) -> Iterator[bytes]:
         """The content, in pieces of `size` bytes but for the last. Reads the disk."""
-        if not self.has_files and self.size < size:
-            yield b"".join(self.parts)  # type: ignore[arg-type]
-            return
         piece = bytearray()
         for part in self.parts:
             with part.open("rb") if isinstance(part, Path) else io.BytesIO(part) as source:

@@ -113,8 +113,12 @@ class _WebSocket(driver.WebSocket):
         if not isinstance(message, Outgoing):
             await super().send(message)
             return
-        opcode, pieces = WSMsgType.BINARY if message.binary else WSMsgType.TEXT, message.pieces()
-        piece = (b"" if message.binary else b"4") + await _next(message, pieces)
+        opcode, start = (WSMsgType.BINARY, b"") if message.binary else (WSMsgType.TEXT, b"4")
+        if (content := message.at_once()) is not None:
+            await self._sock.send_frame(start + content, opcode)
+            return
+        pieces = message.pieces()
+        piece = start + await _next(message, pieces)
         while following := await _next(message, pieces):
             self._write(piece, opcode, last=False)
             await self._flow.drain()

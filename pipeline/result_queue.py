@@ -289,10 +289,12 @@ class ResultQueue:
 
     def _unwritten(self, step: Step, sign: int) -> None:
         """Count what waits for the disk. Workers may say more than it takes: those that do then wait too."""
+        told = [out for out in step.outs if out.seq is not None]
+        if not told:
+            return
         workers = {stage.name: stage.worker for stage in step.job.plan.stages}
-        for out in step.outs:
-            if out.seq is not None:
-                self._backlog[workers.get(out.stage, "")] += sign * len(out.text)
+        for out in told:
+            self._backlog[workers.get(out.stage, "")] += sign * len(out.text)
         total = self._backlog.total()
         if total > BACKLOG_BYTES and not self._holding:
             self._holding = {worker for worker, size in self._backlog.items() if size > BACKLOG_BYTES // 4}
