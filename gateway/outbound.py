@@ -28,6 +28,8 @@ SHARE = 8
 """No connection may have more than this part of the memory that is left."""
 PIECE_BYTES = 128 * 1024
 """A longer message goes out in frames of this size, each when the client has taken the one before."""
+HASTE = 12
+"""How much sooner a client that takes nothing is closed when the memory of all is used up."""
 BATCH_BYTES = 64 * 1024
 """Written to one connection before the others have their turn."""
 
@@ -41,6 +43,10 @@ class Budget:
     def __init__(self, limit: int = MEMORY_BYTES) -> None:
         self.used = 0
         self._limit = limit
+
+    @property
+    def is_used_up(self) -> bool:
+        return self.used >= self._limit
 
     @property
     def water(self) -> int:
@@ -110,10 +116,10 @@ class OutboundQueue(asyncio.Queue[Any]):
         """The client has taken something."""
         self._moved = time.monotonic()
 
-    @property
-    def stalled_seconds(self) -> float:
-        """How long the client has taken nothing of what there is for it."""
-        return time.monotonic() - self._moved if self.unsent else 0.0
+    def has_stalled(self, seconds: float) -> bool:
+        """Whether the client has taken nothing for so long of what there is for it, or a part of that in need."""
+        patience = seconds / HASTE if self._budget.is_used_up else seconds
+        return self.unsent > 0 and time.monotonic() - self._moved >= patience
 
     async def get(self) -> Any:
         self._count(-self._batch)

@@ -164,8 +164,10 @@ class SocketDoor:
         wanted = message.get("jobs")
         if not isinstance(wanted, dict) or not all(_is_seq(seq) for seq in wanted.values()):
             raise InvalidInput("'jobs' must map job ids to the last seq that you have.", field="jobs")
-        if len(wanted) > MAX_RESUMED or any(len(job_id) > MAX_JOB_ID for job_id in wanted):
+        if len(wanted) > MAX_RESUMED:
             raise InvalidInput(f"One resume may name {MAX_RESUMED} jobs; send the rest in another.", field="jobs")
+        if any(len(job_id) > MAX_JOB_ID for job_id in wanted):
+            raise InvalidInput(f"The id of a job has no more than {MAX_JOB_ID} characters.", field="jobs")
         return await connection.resume(wanted)
 
 

@@ -28,7 +28,7 @@ from engineio import payload
 from engineio.exceptions import ContentTooLongError
 from socketio import packet as packets
 
-from gateway.outbound import BATCH_BYTES, Budget, OutboundQueue, Outgoing, frame
+from gateway.outbound import BATCH_BYTES, HASTE, Budget, OutboundQueue, Outgoing, frame
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import MAX_CONTENT_BYTES, check_text, id_in
 
@@ -150,8 +150,9 @@ class _WebSocket(driver.WebSocket):
 
     async def close(self) -> None:
         if self._oversized:
-            await self._sock.send_frame(WSCloseCode.MESSAGE_TOO_BIG.to_bytes(2, "big"), WSMsgType.CLOSE)
-            await asyncio.sleep(CLOSE_SECONDS)  # it still sends; cut off now, it might not read its answer
+            with suppress(ConnectionError):
+                await self._sock.send_frame(WSCloseCode.MESSAGE_TOO_BIG.to_bytes(2, "big"), WSMsgType.CLOSE)
+                await asyncio.sleep(CLOSE_SECONDS)  # it still sends; cut off now, it might not read its answer
         await super().close()
 
 
@@ -173,23 +174,25 @@ class _EngineServer(engineio.AsyncServer):
 
     async def _translate(self, request: web.Request) -> dict[str, Any]:
         environ: dict[str, Any] = driver.translate_request(request)
-        if request.method == "POST":
+        if request.method == "POST" and request.query.get("sid") in self.sockets:
             body = await self._body(request)
             environ |= {"wsgi.input": _Body(body), "CONTENT_LENGTH": str(len(body))}
         return environ
 
     async def _body(self, request: web.Request) -> bytes:
-        """Raises: HTTPRequestEntityTooLarge, which is also told to the session."""
+        """Raises: HTTPRequestEntityTooLarge, which is also told to the session; HTTPBadRequest."""
         body, announced = bytearray(), request.content_length or 0
         if announced <= MAX_TRANSPORT_BYTES:
-            async for part in request.content.iter_any():
-                body += part
-                if len(body) > MAX_TRANSPORT_BYTES:
-                    break
-            else:
-                return bytes(body)
-        socket = self.sockets.get(request.query.get("sid"))
-        if socket is not None:
+            try:
+                async for part in request.content.iter_any():
+                    body += part
+                    if len(body) > MAX_TRANSPORT_BYTES:
+                        break
+                else:
+                    return bytes(body)
+            except web.RequestPayloadError as exc:
+                raise web.HTTPBadRequest(text="The body is not what its headers say.") from exc
+        if (socket := self.sockets.get(request.query["sid"])) is not None:
             socket.queue.put_nowait(refusal(_too_large()))
         raise web.HTTPRequestEntityTooLarge(MAX_TRANSPORT_BYTES, max(announced, len(body)))
 
@@ -329,8 +332,8 @@ class SocketServer(socketio.AsyncServer):
         socket = self._sockets.get(eio_sid)
         if socket is None:
             return
-        if socket.queue.stalled_seconds < self._stall_seconds:
-            asyncio.get_running_loop().call_later(self._stall_seconds / 4, self._watch, eio_sid)
+        if not socket.queue.has_stalled(self._stall_seconds):
+            asyncio.get_running_loop().call_later(self._stall_seconds / HASTE, self._watch, eio_sid)
             return
         log.info("reader_stopped", seconds=self._stall_seconds)
         self._background(self.eio.disconnect(eio_sid))

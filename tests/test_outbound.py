@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.outbound import (
     BATCH_BYTES,
+    HASTE,
     HIGH_WATER_BYTES,
     LEAST_WATER_BYTES,
     PIECE_BYTES,
@@ -74,6 +75,20 @@ async def test_the_more_all_have_the_less_one_may_have() -> None:
         assert queue.drained.is_set()
         queue.put_nowait(packet(HIGH_WATER_BYTES * 2))
     assert budget.used == 0
+
+
+async def test_a_client_that_takes_nothing_is_borne_with_for_less_time_when_memory_is_used_up() -> None:
+    budget = Budget(limit=HIGH_WATER_BYTES)
+    stopped, idle, large = (OutboundQueue(budget) for _ in range(3))
+    stopped.put_nowait(packet(1))
+    assert stopped.has_stalled(0.0)
+    assert not stopped.has_stalled(1e9)
+    assert not idle.has_stalled(0.0)
+    large.put_nowait(packet(HIGH_WATER_BYTES))
+    assert [queue.has_stalled(1e-9 * HASTE) for queue in (stopped, idle)] == [True, False]
+    assert budget.is_used_up
+    large.close()
+    assert not budget.is_used_up
 
 
 @given(st.lists(st.tuples(st.binary(max_size=700), st.booleans())), st.integers(1, 300))
