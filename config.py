@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import structlog
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
@@ -46,12 +46,27 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins of pages that may connect from elsewhere, separated by commas; default: same origin"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names, separated by commas, by which the server may be called beside IP addresses, names without "
+        "a dot, local ones (`.local`, `.lan` …), the machine's own and those of `CORS_ORIGINS`; `*`: any",
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-Host`, `-Proto` "
+        "and `-Prefix` are believed",
+    )
     retention_hours: float = Field(72, gt=0, description="answers, events and uploads are kept so long")
     job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")
     max_open_jobs: int = Field(1000, ge=1, description="unfinished jobs in all; beyond: `QUEUE_FULL`")
     max_open_jobs_per_client: int = Field(100, ge=1, description="unfinished jobs of one client; beyond: `QUEUE_FULL`")
     max_items: int = Field(1000, ge=1, description="items in one batch")
     max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
+    stall_seconds: float = Field(
+        24,
+        gt=0,
+        description="a connection that says nothing, or stops in the middle of a request, is closed after that",
+    )
     drain_seconds: float = Field(10, ge=0, description="how long running work may go on after SIGTERM or Ctrl-C")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
 
@@ -60,9 +75,9 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: Any) -> Any:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("media_roots")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import resource
 import signal
 import sys
 from importlib import metadata
@@ -19,13 +20,16 @@ import uvloop
 from aiohttp import web
 
 from config import Crew, Settings, SettingsError, configure_logging, load_workers, share_cores
-from gateway.answers import answer_errors, same_origin, tell_origin
+from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
 from gateway.docs import Docs
-from gateway.files import FileDoor
+from gateway.files import FileDoor, Uploads
 from gateway.health import Health
 from gateway.http import HttpDoor
+from gateway.origins import Origins
+from gateway.patience import Patience
 from gateway.socketio import SocketDoor
+from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.database import Unusable
@@ -36,6 +40,10 @@ from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
 
 log = structlog.get_logger()
+
+OPEN_FILES = 65_536
+LINGER_SECONDS = 10.0
+"""How long the rest of a body is read that was answered before its end, since some clients read no sooner."""
 
 
 class Busy(Exception):
@@ -79,26 +87,20 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     tokens = Tokens.stored(folders.data / "secret.key")
     sockets = SocketDoor(road, tokens, folders)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
-    app = web.Application(
-        client_max_size=MAX_CONTENT_BYTES, middlewares=[same_origin(settings.cors_origins), answer_errors]
-    )
-    app.on_response_prepare.append(tell_origin)
+    app = _application(settings)
     sockets.attach(app)
     HttpDoor(road, ledger, tokens, folders, health).attach(app)
-    FileDoor(ledger, tokens, folders, limits.file_bytes).attach(app)
-    Docs(plans, version()).attach(app)
+    uploads = Uploads(ledger, folders, limits.file_bytes)
+    FileDoor(ledger, tokens, uploads).attach(app)
+    SubmitDoor(road, ledger, tokens, uploads, plans).attach(app)
+    results = {name: worker.Result for name, (worker, _) in crew.items()}
+    Docs(plans, results, version()).attach(app)
 
     stopping = _stop_signal()
     await retention.start()
     await transport.start()
     await road.start()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
-    await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port)
-    try:
-        await site.start()
-    except OSError as exc:
-        raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
+    runner, site = await _listen(app, settings)
     log.info(
         "listening",
         url=f"http://{settings.host}:{runner.addresses[0][1]}",
@@ -118,6 +120,36 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     log.info("stopped", kept=road.open_jobs)
 
 
+def _application(settings: Settings) -> web.Application:
+    """Without routes yet: what stands before all of them."""
+    origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
+    patience = Patience(settings.stall_seconds)
+    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, patience.watch, origins.check])
+    app.on_response_prepare.append(origins.tell)
+    return app
+
+
+async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunner, web.TCPSite]:
+    """Raises: SettingsError when the port is taken."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=server_log(),
+        keepalive_timeout=settings.stall_seconds,
+        lingering_time=min(LINGER_SECONDS, settings.stall_seconds),
+        shutdown_timeout=2,
+    )
+    await runner.setup()
+    assert runner.server is not None, "it is set up"
+    guard(runner.server)
+    site = web.TCPSite(runner, settings.host, settings.port)
+    try:
+        await site.start()
+    except OSError as exc:
+        raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
+    return runner, site
+
+
 def _stop_signal() -> asyncio.Future[None]:
     """Done at the first SIGTERM or Ctrl-C; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
@@ -133,12 +165,21 @@ def _stop_signal() -> asyncio.Future[None]:
     return stopping
 
 
+def _hold_many_connections() -> None:
+    """Silent connections are closed after a while; until then, most systems' 1024 open files would keep others out."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def main() -> int:
     """Exit status: 0 after a drain, 1 when DATA_DIR is another server's, 2 when it or a setting cannot be used."""
     try:
         settings = Settings.load()
         configure_logging(settings.log_level)
         share_cores()
+        _hold_many_connections()
         crew = load_workers(settings)
         held = lock(settings.folders.data)
         with held:

@@ -1,8 +1,9 @@
-"""What all HTTP routes share: answers as JSON, errors as the protocol has them, and whose pages may read them."""
+"""What all HTTP routes share: answers as JSON, and errors as the protocol has them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import orjson
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
-from pipeline.errors import ERRORS, Internal, ServiceError, TooLarge, as_failure
+from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import MAX_CONTENT_BYTES
 
 log = structlog.get_logger()
@@ -21,6 +23,8 @@ PIECE_BYTES = 96 * 1024
 """Written at once; of threes, so that the base64 of pieces can be joined."""
 STALL_SECONDS = 60.0
 """Who takes nothing for so long is closed; a stream of events may be taken up again."""
+GARBLED = (HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises for what is no HTTP."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,6 +54,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         failure = as_failure(TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files."))
     except web.HTTPException:
         raise
+    except GARBLED:
+        log.info("body_unreadable")
+        failure = as_failure(InvalidInput("The body is not what its head says: its encoding or its chunks are broken."))
     except ConnectionResetError:
         log.info("client_left", path=request.path)
         return web.Response(status=400)  # which nobody reads; aiohttp would log the exception as the server's
@@ -57,6 +64,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if not isinstance(exc, ServiceError):
             log.exception("request_failed", path=request.path)
         failure = as_failure(exc)
+    return _refusal(failure)
+
+
+def _refusal(failure: dict[str, Any]) -> web.Response:
     return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
 
 
@@ -86,32 +97,30 @@ async def _write(response: web.StreamResponse, content: bytes) -> None:
             raise ConnectionResetError("the client reads nothing") from None
 
 
-def same_origin(allowed: tuple[str, ...]) -> Any:
-    """Middleware: a page from elsewhere may use this server only when its origin is listed."""
+def guard(server: web.Server) -> None:
+    """Answer what fails before any middleware is asked: aiohttp repeats headers that are no text, and cannot."""
+    handle = server.request_handler
 
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is None or origin.partition("://")[2] == request.host:
-            return await handler(request)
-        if origin not in allowed and "*" not in allowed:
-            raise web.HTTPForbidden(text=f"{origin} is not among this server's CORS_ORIGINS.")
-        request[_ORIGIN] = origin
-        if request.method == "OPTIONS":
-            permitted = {
-                "Access-Control-Allow-Methods": "GET, POST, DELETE",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
-            }
-            return web.Response(status=204, headers=permitted)
-        return await handler(request)
+    async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except UnicodeError:
+            return _refusal(as_failure(InvalidInput("A header of this request is no text.")))
 
-    return check
+    server.request_handler = guarded
 
 
-_ORIGIN = web.RequestKey("allowed_origin", str)
+class _OwnFaults(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], GARBLED):
+            log.info("request_unreadable", error=type(record.exc_info[1]).__name__)
+            return False
+        return True
 
 
-async def tell_origin(request: web.Request, response: web.StreamResponse) -> None:
-    """Let the page of a listed origin read the answer; called before the head of any answer is sent, streams too."""
-    if _ORIGIN in request:
-        response.headers.update({"Access-Control-Allow-Origin": request[_ORIGIN], "Vary": "Origin"})
+def server_log() -> logging.Logger:
+    """aiohttp's own log without what strangers send in place of HTTP, which it would tell with a traceback."""
+    logger = logging.getLogger("aiohttp.server")
+    if not logger.filters:
+        logger.addFilter(_OwnFaults())
+    return logger

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
+from cachetools import TTLCache
 
-from pipeline.errors import Unauthorized
+from pipeline.errors import JobNotFound, Unauthorized
 from pipeline.intake import Identity
 from pipeline.messages import LOCAL_OWNER
 
@@ -44,7 +48,7 @@ class Tokens:
         try:
             claims = jwt.decode(token, self._secret, algorithms=["HS256"])
             return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
-        except (jwt.InvalidTokenError, KeyError) as exc:
+        except (jwt.InvalidTokenError, KeyError, UnicodeError) as exc:
             raise Unauthorized("This token is not one of this server's; connect without one to get a new one.") from exc
 
     def of_header(self, authorization: str | None) -> Identity:
@@ -55,3 +59,40 @@ class Tokens:
         if scheme.lower() != "bearer":
             raise Unauthorized("Send the token as 'Authorization: Bearer …'.")
         return self.read(token.strip())
+
+
+TICKET_SECONDS = 60
+MAX_TICKETS = 10_000
+
+
+class Ticket(NamedTuple):
+    secret: str
+    client: str
+
+
+class Tickets:
+    """Each opens the events of one job, for what can send no token: a browser's `EventSource`.
+
+    It stands in a URL, where others may read it, and so is good for a minute; for longer only while it is in use, since
+    an `EventSource` comes back with it when the line has broken.
+    """
+
+    def __init__(self, seconds: float = TICKET_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._of_job: TTLCache[str, Ticket] = TTLCache(MAX_TICKETS, seconds, clock)
+
+    def issue(self, job_id: str, client: str) -> str:
+        """The job's ticket, good for a whole while from now on."""
+        known = self._of_job.get(job_id)
+        ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), client)
+        return ticket.secret
+
+    def client(self, job_id: str, secret: str) -> str:
+        """Whose job it is. Raises: JobNotFound, the same for every ticket that does not open this job's events."""
+        ticket = self._of_job.get(job_id)
+        given = secret.encode(errors="replace")
+        if ticket is None or not hmac.compare_digest(ticket.secret.encode(), given):
+            raise JobNotFound(
+                "This ticket opens no events, or no longer; get a new one with POST /jobs/{job_id}/ticket."
+            )
+        return ticket.client

@@ -13,7 +13,10 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from gateway.origins import ADDRESS
 from gateway.page import DOCS
+from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
+from gateway.submit import MAX_WAIT_SECONDS
 from pipeline.catalog import BatchPlan
 from pipeline.errors import ERRORS
 from pipeline.plans import Plan
@@ -37,8 +40,19 @@ _COMMON: dict[str, Any] = {
     "id": {"description": "Anything; returned on every answer and event of the job."},
     "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 256},
 }
+_STATUSES = ("success", "error", "cancelled")
 _SEQ = {"type": "integer", "minimum": 1, "description": "1, 2, 3 … over partial, audio and the final answer."}
 _ITEM = {"description": "Which element of a batch: null, a number, or a list of numbers when nested."}
+_FILE = {"type": "string", "format": "binary"}
+_QUERIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/jobs"): {"wait": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}},
+    ("GET", "/jobs/{job_id}/events"): {"ticket": {"type": "string"}},
+    ("POST", "/jobs/{job_id}/audio"): {
+        "offset": {"type": "integer", "minimum": 0},
+        "end": {"enum": ["0", "1"]},
+    },
+}
+"""What routes take behind the question mark."""
 _EVENTS: dict[str, dict[str, Any]] = {
     "session": {"client": {"type": "string"}, "token": {"type": "string"}},
     "progress": {
@@ -66,11 +80,19 @@ _EVENTS: dict[str, dict[str, Any]] = {
 
 
 class Docs:
-    """Serves /docs, /openapi.json and /asyncapi.yaml of an application and its plans."""
+    """Serves /docs, /openapi.json and /asyncapi.yaml of an application and its plans.
 
-    def __init__(self, plans: Mapping[str, Plan], version: str) -> None:
+    results: what each worker's tasks give, by the worker's name.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan], results: Mapping[str, Any], version: str) -> None:
         self._plans = plans
         self._version = version
+        self._shapes = Shapes(results)
+        self._answers = {f"{name}.answer": self._shapes.answer(plan) for name, plan in plans.items()}
+        self._answers["cancelled.answer"] = _object(
+            {**FINAL_KEYS, "status": {"const": "cancelled"}}, ["job_id", "status"]
+        )
 
     def attach(self, app: web.Application) -> None:
         """Describe the routes that `app` has by now."""
@@ -78,7 +100,9 @@ class Docs:
         asyncapi = yaml.safe_dump(self.asyncapi(), sort_keys=False, allow_unicode=True)
 
         async def get_openapi(request: web.Request) -> web.Response:
-            return web.json_response(openapi)
+            address = request[ADDRESS]
+            # Without a proxy's word the document's own address says where the routes lie.
+            return web.json_response({**openapi, "servers": [{"url": (address.origin or "") + address.prefix or "."}]})
 
         async def get_asyncapi(request: web.Request) -> web.Response:
             return web.Response(text=asyncapi, content_type="application/yaml")
@@ -97,13 +121,19 @@ class Docs:
             path = route.resource.canonical if route.resource else ""
             if route.method in ("GET", "POST", "DELETE") and not path.startswith("/socket.io"):
                 paths.setdefault(path, {})[route.method.lower()] = self._operation(route, path)
-        schemas, definitions = self._messages("#/components/schemas/")
+        schemas, definitions = self._messages(PREFIX)
         return {
             "openapi": "3.1.0",
             "info": {"title": "Optivus", "version": self._version},
             "paths": paths,
             "components": {
-                "schemas": {**schemas, **definitions, "Error": _error()},
+                "schemas": {
+                    **schemas,
+                    **self._answers,
+                    **definitions,
+                    **self._shapes.definitions,
+                    "Error": _error(),
+                },
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
             "security": [{}, {"token": []}],
@@ -117,41 +147,46 @@ class Docs:
                     "description": "An error",
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
                 },
-                "2XX": {"description": "Done"},
+                **self._shapes.responses(route.method, path, list(self._answers)),
             },
         }
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        if names:
-            operation["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-            ]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        for name, schema in _QUERIES.get((route.method, path), {}).items():
+            parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
+        if parameters:
+            operation["parameters"] = parameters
         if (route.method, path) == ("POST", "/jobs"):
             refs = [{"$ref": f"#/components/schemas/{name}"} for name in self._plans]
-            operation["requestBody"] = {"content": {"application/json": {"schema": {"anyOf": refs}}}}
+            form = {"type": "object", "properties": {"type": {"type": "string"}, "file": _FILE}, "required": ["type"]}
+            schemas = {"application/json": {"anyOf": refs}, "multipart/form-data": form}
+            operation["requestBody"] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
         if (route.method, path) == ("POST", "/files"):
-            form = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+            form = {"type": "object", "properties": {"file": _FILE}}
             operation["requestBody"] = {"content": {"multipart/form-data": {"schema": form}}}
         return operation
 
     def asyncapi(self) -> dict[str, Any]:
         """AsyncAPI 3.0 of the Socket.IO events."""
-        schemas, definitions = self._messages("#/components/schemas/")
+        schemas, definitions = self._messages(PREFIX)
         controls = {name: _object({"type": {"const": name}, **_COMMON, **keys}) for name, keys in CONTROLS.items()}
         incoming = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in (*schemas, *controls)]}
         address = {"job_id": {"type": "string"}, "id": {}}
         events = {name: _object({**({} if name == "session" else address), **keys}) for name, keys in _EVENTS.items()}
-        answer = {
-            **address,
-            "type": {"type": "string"},
-            "seq": _SEQ,
-            "status": {"enum": ["success", "error", "cancelled"]},
-            "truncated": {"type": "boolean", "description": "Above 3 MiB: its largest field was left out."},
+        truncated = {
+            "truncated": {"const": True, "description": "Above 3 MiB: its largest field was left out."},
             "result_url": {"type": "string", "description": "The HTTP path of the whole answer then."},
         }
+        answer = {**address, "type": {"type": "string"}, "seq": _SEQ, "status": {"enum": list(_STATUSES)}}
         messages = {name: {"name": name, "payload": payload} for name, payload in events.items()}
         messages["request"] = {"name": "message", "payload": incoming}
         messages["recording"] = {"name": "audio", "payload": _object(_RECORDING, ["job_id"])}
-        messages["answer"] = {"name": "message", "payload": _object(answer)}
+        finals = [{"$ref": PREFIX + name} for name in self._answers]
+        finals += [ERROR, _object(truncated, ["truncated"])]
+        messages["answer"] = {
+            "name": "message",
+            "payload": {**_object(answer), "anyOf": finals},
+        }
         received = {name: {"$ref": f"#/channels/socket/messages/{name}"} for name in messages}
         return {
             "asyncapi": "3.0.0",
@@ -169,7 +204,16 @@ class Docs:
                     "messages": list(received.values()),
                 },
             },
-            "components": {"schemas": {**schemas, **controls, **definitions, "Error": _error()}},
+            "components": {
+                "schemas": {
+                    **schemas,
+                    **controls,
+                    **self._answers,
+                    **definitions,
+                    **self._shapes.definitions,
+                    "Error": _error(),
+                }
+            },
         }
 
     def _messages(self, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -25,14 +25,60 @@ CHUNK_BYTES = 1 << 20
 MAX_NAME = 255
 
 
-class FileDoor:
-    """The routes under /files. max_upload: bytes."""
+class Uploads:
+    """Takes files in from multipart bodies. max_upload: bytes."""
 
-    def __init__(self, ledger: Ledger, tokens: Tokens, folders: Folders, max_upload: int) -> None:
+    def __init__(self, ledger: Ledger, folders: Folders, max_upload: int) -> None:
+        self._ledger = ledger
+        self.folders = folders
+        self._max_upload = max_upload
+
+    async def keep(self, part: BodyPartReader, owner: str) -> FileRow:
+        """Keep a file; nothing of it stays when that fails. Raises: TooLarge, InvalidInput."""
+        file_id, path = new_upload(self.folders)
+        try:
+            size = await self._receive(part, path)
+            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
+            row = FileRow(file_id, owner, str(path), name, size, time.time())
+            await self._ledger.commit(rows.file_added(row))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return row
+
+    async def remove(self, row: FileRow) -> None:
+        """Raises: FileNotFound when somebody else was faster."""
+        try:
+            await self._ledger.commit(rows.file_removed(row.id))
+        except Conflict as exc:
+            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
+        await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
+
+    async def _receive(self, part: BodyPartReader, path: Path) -> int:
+        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
+        size = 0
+        with path.open("xb") as file:
+            while chunk := await next_chunk(part):
+                size += len(chunk)
+                if size > self._max_upload:
+                    raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
+                await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        if not part.at_eof():
+            raise InvalidInput("The upload was cut short; send it again.", field="file")
+        if not size:
+            raise InvalidInput("The uploaded file is empty.", field="file")
+        return size
+
+
+class FileDoor:
+    """The routes under /files."""
+
+    def __init__(self, ledger: Ledger, tokens: Tokens, uploads: Uploads) -> None:
         self._ledger = ledger
         self._tokens = tokens
-        self._folders = folders
-        self._max_upload = max_upload
+        self._uploads = uploads
 
     def attach(self, app: web.Application) -> None:
         app.add_routes(
@@ -47,32 +93,8 @@ class FileDoor:
         """Keep a file, sent as field `file` of a form; answers its `file_id`."""
         owner = self._tokens.of_header(request.headers.get("Authorization")).owner
         part = await _file_part(request)
-        file_id, path = new_upload(self._folders)
-        try:
-            size = await self._receive(part, path)
-            name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-            await self._ledger.commit(rows.file_added(FileRow(file_id, owner, str(path), name, size, time.time())))
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return reply({"file_id": file_id, "size": size, "name": name}, 201)
-
-    async def _receive(self, part: BodyPartReader, path: Path) -> int:
-        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
-        size = 0
-        with path.open("xb") as file:
-            while chunk := await _next_chunk(part):
-                size += len(chunk)
-                if size > self._max_upload:
-                    raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
-                await asyncio.to_thread(file.write, chunk)
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
-        if not part.at_eof():
-            raise InvalidInput("The upload was cut short; send it again.", field="file")
-        if not size:
-            raise InvalidInput("The uploaded file is empty.", field="file")
-        return size
+        kept = await self._uploads.keep(part, owner)
+        return reply({"file_id": kept.id, "size": kept.bytes, "name": kept.name}, 201)
 
     async def _own_file(self, request: web.Request) -> FileRow:
         owner = self._tokens.of_header(request.headers.get("Authorization")).owner
@@ -95,32 +117,27 @@ class FileDoor:
 
     async def _delete(self, request: web.Request) -> web.Response:
         """Delete an upload."""
-        row = await self._own_file(request)
-        try:
-            await self._ledger.commit(rows.file_removed(row.id))
-        except Conflict as exc:  # somebody else was faster
-            raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
-        await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
+        await self._uploads.remove(await self._own_file(request))
         return reply({"deleted": True})
 
 
 async def _file_part(request: web.Request) -> BodyPartReader:
     if not (request.content_type or "").startswith("multipart/"):
         raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
-    with _malformed_is_refused():
+    with malformed_is_refused():
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader) and part.name == "file":
                 return part
     raise InvalidInput("The multipart body has no field 'file'.", field="file")
 
 
-async def _next_chunk(part: BodyPartReader) -> bytes:
-    with _malformed_is_refused():
+async def next_chunk(part: BodyPartReader) -> bytes:
+    with malformed_is_refused():
         return await part.read_chunk(CHUNK_BYTES)
 
 
 @contextmanager
-def _malformed_is_refused() -> Iterator[None]:
+def malformed_is_refused() -> Iterator[None]:
     """Around whatever reads a multipart body: aiohttp has an exception of its own for each way to break one."""
     try:
         yield

@@ -1,7 +1,7 @@
 """The HTTP door, on the same port: jobs, events, voices, health, metrics and the page.
 
-Who asks is the `Authorization: Bearer` token. A `POST` without one is a new client's; its token comes back in the
-answer, and is what the client needs to see its job again.
+Who asks is the `Authorization: Bearer` token. A job that was submitted without one is a new client's; its token came
+back in the answer, and is what the client needs to see its job again.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.answers import as_json, reply, write_parts
-from gateway.auth import Tokens
+from gateway.auth import Tickets, Tokens
 from gateway.health import Health
+from gateway.origins import ADDRESS
 from gateway.page import INDEX
 from media.files import Folders
 from media.voices import Voices
 from pipeline import blobs
 from pipeline import ledger as rows
-from pipeline.errors import InvalidInput, JobNotFound
-from pipeline.intake import Identity, check_message, check_text
+from pipeline.errors import InvalidInput, JobNotFound, Unauthorized
+from pipeline.intake import Identity
 from pipeline.ledger import JobRow, Ledger
 from pipeline.result_queue import ResultQueue
 
 MAX_SEQ_DIGITS = 19
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would collect the events
+}
 PING_SECONDS = 15.0
 """A proxy between us and the client may close what is silent for longer."""
 
@@ -43,6 +49,7 @@ class HttpDoor:
         self._folders = folders
         self._health = health
         self._saved_voices = Voices(folders.voices)
+        self._tickets = Tickets()
 
     def attach(self, app: web.Application) -> None:
         app.add_routes(
@@ -52,9 +59,10 @@ class HttpDoor:
                 web.get("/metrics", self._metrics),
                 web.get("/voices", self._voices),
                 web.delete("/voices/{reference_id}", self._delete_voice),
-                web.post("/jobs", self._submit),
+                web.get("/jobs", self._jobs),
                 web.get("/jobs/{job_id}", self._job),
                 web.get("/jobs/{job_id}/events", self._events),
+                web.post("/jobs/{job_id}/ticket", self._ticket),
                 web.post("/jobs/{job_id}/audio", self._append),
                 web.delete("/jobs/{job_id}", self._cancel),
             ]
@@ -88,20 +96,11 @@ class HttpDoor:
 
     # Jobs.
 
-    async def _submit(self, request: web.Request) -> web.Response:
-        """Accept a message; answers 202 with its `job_id`, and a token if none was sent."""
-        fresh = "Authorization" not in request.headers
-        who = self._who(request)
-        body = await request.read()
-        check_text(body)
-        try:
-            message = orjson.loads(body)
-        except orjson.JSONDecodeError as exc:
-            raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
-        check_message(message)
-        job_id = await self._road.submit(message, who)
-        token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
-        return reply({"job_id": job_id, "id": message.get("id"), **token}, 202)
+    async def _jobs(self, request: web.Request) -> web.Response:
+        """The jobs of who asks, newest first."""
+        if "Authorization" not in request.headers:
+            raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
+        return reply({"jobs": await self._road.jobs(self._who(request).client)})
 
     async def _own_job(self, request: web.Request) -> JobRow:
         if "Authorization" not in request.headers:
@@ -120,6 +119,17 @@ class HttpDoor:
         row = await self._own_job(request)
         return reply({"cancelled": await self._road.cancel(row.id, row.client)})
 
+    async def _ticket(self, request: web.Request) -> web.Response:
+        """A URL that opens the job's events without a token, for a browser's `EventSource`, within a minute."""
+        row = await self._own_job(request)
+        ticket = self._tickets.issue(row.id, row.client)
+        url = f"{request[ADDRESS].prefix}/jobs/{row.id}/events?ticket={ticket}"
+        return reply({"ticket": ticket, "expires_in": self._tickets.seconds, "url": url})
+
+    async def _ticketed_job(self, request: web.Request, ticket: str) -> JobRow:
+        job_id = request.match_info["job_id"]
+        return await self._road.job(job_id, self._tickets.client(job_id, ticket))
+
     async def _append(self, request: web.Request) -> web.Response:
         """Add the body to a recording that a job follows; `?offset=`: the bytes before it; `&end=1`: it is whole."""
         row = await self._own_job(request)
@@ -131,16 +141,24 @@ class HttpDoor:
         return reply({"received": received})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: everything after `Last-Event-ID`, then live, until the final answer."""
-        row = await self._own_job(request)
+        """Server-sent events: everything after `Last-Event-ID`, then live, until the final answer.
+
+        `?ticket=` opens them without a token. 204: there is no more, which ends an `EventSource`.
+        """
+        ticket = request.query.get("ticket")
+        row = await (self._own_job(request) if ticket is None else self._ticketed_job(request, ticket))
         last = request.headers.get("Last-Event-ID", "0")
         if not last.isdecimal() or len(last) > MAX_SEQ_DIGITS:
             raise InvalidInput("'Last-Event-ID' must be the seq of the last event that you have.")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        if row.finished_at is not None and int(last) == row.seq:
+            return web.Response(status=204)
+        response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
             await write_parts(response, [head.encode(), *body, b"\n\n"] if kind else [b": ping\n\n"])
+            if ticket is not None:
+                self._tickets.issue(row.id, row.client)  # it is in use
         return response
 
     async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:

@@ -15,7 +15,7 @@ from socketio import exceptions
 from gateway.auth import Tokens
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
-from gateway.wire import SocketServer
+from gateway.wire import SocketServer, Unreadable
 from media.files import Folders
 from media.voices import Voices
 from pipeline.errors import InvalidInput, ServiceError, as_failure
@@ -65,6 +65,8 @@ class SocketDoor:
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         token = auth.get("token") if isinstance(auth, dict) else None
         try:
+            if isinstance(auth, Unreadable):
+                raise InvalidInput("'auth' must be JSON such as {\"token\": …}.", field="auth")
             who, token = self._tokens.issue() if token is None else (self._tokens.read(token), token)
         except ServiceError as exc:
             raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc

@@ -7,12 +7,14 @@
   nothing for long is closed (`outbound`);
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
-- an event that is not JSON, or whose binary parts do not fit, is answered like any other bad message.
+- a packet that is not JSON, or whose binary parts do not fit, is answered like any other bad message;
+- an upgrade that stands still is closed, and a long-polling body that cannot be read is refused (`payloads`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,10 +27,11 @@ import socketio
 import structlog
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from engineio import payload
-from engineio.exceptions import ContentTooLongError
+from engineio.exceptions import ContentTooLongError, EngineIOError
 from socketio import packet as packets
 
 from gateway.outbound import BATCH_BYTES, HASTE, Budget, OutboundQueue, Outgoing, frame
+from gateway.payloads import Payload
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import MAX_CONTENT_BYTES, check_text, id_in
 
@@ -43,7 +46,7 @@ CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 
-payload.Payload.max_decode_packets = 100_000  # the limit is MAX_TRANSPORT_BYTES; clients send all that waits at once
+payload.Payload = Payload
 
 OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[bytes | None]]
 """(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement as JSON, or None.
@@ -84,6 +87,11 @@ class _Body:
         self._content = content
 
     async def read(self, length: int) -> bytes:
+        """Raises: EngineIOError when it is not UTF-8."""
+        try:
+            self._content.decode()
+        except UnicodeDecodeError as exc:
+            raise EngineIOError from exc
         return self._content
 
 
@@ -105,8 +113,13 @@ class _WebSocket(driver.WebSocket):
         self._wire = request.transport
         self.environ = environ
         self.handler.__self__.wire = request.transport
-        with self.server.counted(self):
-            await self.handler(self)
+        loop = asyncio.get_running_loop()
+        upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
+        try:
+            with self.server.counted(self):
+                await self.handler(self)
+        finally:
+            upgrading.cancel()
         return self._sock
 
     async def send(self, message: Any) -> None:
@@ -139,6 +152,10 @@ class _WebSocket(driver.WebSocket):
         if socket.last_ping:
             socket.last_ping = time.time()
 
+    def _cut_unless_upgraded(self, request: web.Request) -> None:
+        if not self.handler.__self__.upgraded and request.transport is not None:
+            request.transport.abort()
+
     async def wait(self) -> str | bytes:
         data = (await self._sock.receive()).data
         if isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
@@ -165,6 +182,8 @@ async def _next(message: Outgoing, pieces: Iterator[bytes]) -> bytes:
 
 
 class _EngineServer(engineio.AsyncServer):
+    connect_seconds = CONNECT_SECONDS
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async: dict[str, Any] = {**self._async, "translate_request": self._translate, "websocket": _WebSocket}
@@ -231,15 +250,18 @@ class _Packet(packets.Packet):
     held = 0
 
     def decode(self, encoded_packet: str) -> int:
+        """How many attachments follow. What cannot be read is MALFORMED, and answered when they have come."""
         try:
-            return super().decode(encoded_packet) or 0
+            announced = super().decode(encoded_packet) or 0
         except (orjson.JSONDecodeError, TooMany) as exc:
-            if self.packet_type not in (packets.EVENT, packets.BINARY_EVENT):
+            if self.packet_type not in (packets.CONNECT, packets.EVENT, packets.BINARY_EVENT):
                 raise
-            self.packet_type, self.data = packets.EVENT, MALFORMED
-            if isinstance(exc, TooMany):
-                self.data = Unreadable(exc.error, id_in(encoded_packet))
-            return 0
+            self.data = Unreadable(exc.error, id_in(encoded_packet)) if isinstance(exc, TooMany) else MALFORMED
+            found = _ANNOUNCED.match(encoded_packet)
+            announced = int(found[1]) if found else 0
+        if self.packet_type == packets.BINARY_EVENT and not announced:
+            self.packet_type = packets.EVENT  # else the next packet would be taken for its attachment
+        return announced
 
     def add_attachment(self, attachment: bytes) -> bool:
         """True when it was the last. Raises: ContentTooLongError."""
@@ -276,6 +298,9 @@ def _too_large() -> TooLarge:
     return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
 
 
+_ANNOUNCED = re.compile("5([0-9]{1,9})-")
+
+
 class SocketServer(socketio.AsyncServer):
     """on_event: answers every event of every connection; on_connected: called with the sid of a new one."""
 
@@ -299,7 +324,7 @@ class SocketServer(socketio.AsyncServer):
         )
         self._on_event = on_event
         self._on_connected = on_connected
-        self._connect_seconds = connect_seconds
+        self._connect_seconds = self.eio.connect_seconds = connect_seconds
         self._close_seconds = close_seconds
         self._stall_seconds = stall_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
@@ -343,12 +368,25 @@ class SocketServer(socketio.AsyncServer):
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         try:
+            await self._match_attachments(eio_sid, data)
             await super()._handle_eio_message(eio_sid, data)
         except ContentTooLongError:
             await self._send_eio_packet(eio_sid, refusal(_too_large()))
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
-            log.info("packet_ignored", error=str(exc)[:200])
+            log.info("packet_refused", error=type(exc).__name__)
+            await self._handle_event(eio_sid, "/", None, MALFORMED)
+
+    async def _match_attachments(self, eio_sid: str, data: Any) -> None:
+        """Refuse an event whose attachments do not come. Raises: ValueError for what is no packet, nor awaited."""
+        awaiting = self._binary_packet.get(eio_sid)
+        if not isinstance(data, (str, bytes)):
+            raise ValueError("JSON, where engineio took a packet's text for that")
+        if isinstance(data, bytes) and awaiting is None:
+            raise ValueError("an attachment that no event announced")
+        if isinstance(data, str) and awaiting is not None:
+            del self._binary_packet[eio_sid]
+            await self._handle_event(eio_sid, awaiting.namespace, awaiting.id, MALFORMED)
 
     def _close_unconnected(self, eio_sid: str) -> None:
         if eio_sid in self.eio.sockets and self.manager.sid_from_eio_sid(eio_sid, "/") is None:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
+import orjson
 from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
@@ -50,7 +51,16 @@ class ManyPlan(Plan):
         try:
             return checked(self.element, {**common, self.one: element}, bind).model_dump()
         except ServiceError as exc:
-            return {REFUSED: as_failure(exc), self.one: element}
+            return {REFUSED: as_failure(exc), self.one: _repeatable(element)}
+
+
+def _repeatable(element: Any) -> Any:
+    """What a client wrote, beside its error; None for what holds binary, which neither ledger nor answer can."""
+    try:
+        orjson.dumps(element)
+    except TypeError:
+        return None
+    return element
 
 
 def _many(worker: type[Worker], many: str, one: str, limit: int) -> ManyPlan:

@@ -58,6 +58,14 @@ class UrlForbidden(ServiceError):
     code, status = "URL_FORBIDDEN", 403
 
 
+class OriginForbidden(ServiceError):
+    code, status = "ORIGIN_FORBIDDEN", 403
+
+
+class HostForbidden(ServiceError):
+    code, status = "HOST_FORBIDDEN", 403
+
+
 class FileNotFound(ServiceError):
     code, status = "FILE_NOT_FOUND", 404
 

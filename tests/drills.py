@@ -35,7 +35,7 @@ class DrillServer(Server):
 
     @property
     def env(self) -> dict[str, str]:
-        return self._env
+        return {**os.environ, **self.settings}
 
     @property
     def data(self) -> Path:

@@ -25,11 +25,14 @@ Body = dict[str, Any]
 class Peer:
     """A python-socketio client that keeps what it hears, as (event, body) in order."""
 
-    def __init__(self, url: str, token: str | None = None, transport: str = "websocket") -> None:
+    def __init__(
+        self, url: str, token: str | None = None, transport: str = "websocket", path: str = "socket.io"
+    ) -> None:
         self.heard: list[tuple[str, Body]] = []
         self._url = url
         self._token = token
         self._transport = transport
+        self._path = path
         self._news = asyncio.Condition()
         self._sio = socketio.AsyncClient(
             reconnection=False, handle_sigint=False, websocket_extra_options={"max_msg_size": 0}
@@ -39,7 +42,7 @@ class Peer:
 
     async def __aenter__(self) -> Self:
         auth = {"token": self._token} if self._token else None
-        await self._sio.connect(self._url, auth=auth, transports=[self._transport])
+        await self._sio.connect(self._url, auth=auth, transports=[self._transport], socketio_path=self._path)
         session = await self.wait(lambda event, body: event == "session")
         self.client: str = session["client"]
         self.token: str = session["token"]

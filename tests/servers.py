@@ -29,7 +29,7 @@ class Server:
         self.port = 0
         self.log: list[str] = []
         names = {name: str(folder / name.lower()) for name in ("DATA_DIR", "VOICES_DIR", "FS_PATH", "PATH_VIDEO")}
-        self._env = {**os.environ, **names, "HOST": "127.0.0.1", "PORT": "0", **settings}
+        self.settings = {**names, "HOST": "127.0.0.1", "PORT": "0", **settings}
 
     @property
     def url(self) -> str:
@@ -42,7 +42,11 @@ class Server:
     def start(self) -> None:
         """Returns when it answers. Raises: RuntimeError with its log when it ends instead."""
         self._process = subprocess.Popen(
-            [sys.executable, "server.py"], cwd=ROOT, env=self._env, stderr=subprocess.PIPE, text=True
+            [sys.executable, "server.py"],
+            cwd=ROOT,
+            env={**os.environ, **self.settings},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stderr is not None
         for line in self._process.stderr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from jsonschema import ValidationError
 from openapi_spec_validator import validate
 
 from gateway.docs import CONTROLS
 from pipeline.errors import ERRORS
+from tests.documented import check, check_answer, openapi
 from workers.whisper import WhisperParams
 
 
@@ -69,3 +72,49 @@ async def test_the_pages_fetch_nothing_from_elsewhere(url: str, path: str) -> No
     page = await fetched(url + path)
     assert "<title>Optivus" in page
     assert "https://" not in page
+
+
+async def test_every_route_says_what_it_answers(url: str) -> None:
+    document = json.loads(await fetched(f"{url}/openapi.json"))
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            done = [
+                body for status, body in operation["responses"].items() if status.startswith("2") and status != "204"
+            ]
+            assert done, (method, path)
+            assert all("content" in body for body in done), (method, path)
+
+
+async def test_answers_over_http_are_what_the_document_says(url: str) -> None:
+    document = openapi(url)
+    async with aiohttp.ClientSession() as http:
+
+        async def ask(method: str, path: str, template: str, **options: Any) -> Any:
+            async with http.request(method, url + path, **options) as response:
+                content = document["paths"][template][method.lower()]["responses"][str(response.status)]["content"]
+                answer = await response.json()
+            check(document, content["application/json"]["schema"], answer)
+            return answer
+
+        await ask("GET", "/health", "/health")
+        await ask("GET", "/voices", "/voices")
+        form = aiohttp.FormData({"file": io.BytesIO(b"x")})
+        kept = await ask("POST", "/files", "/files", data=form)
+        await ask("DELETE", f"/files/{kept['file_id']}", "/files/{file_id}")
+        sent = await ask("POST", "/jobs", "/jobs", json={"type": "contract_echo"})
+        job, headers = sent["job_id"], {"Authorization": f"Bearer {sent['token']}"}
+        await ask("POST", "/jobs?wait=60", "/jobs", json={"type": "contract_echo"}, headers=headers)
+        await ask("GET", "/jobs", "/jobs", headers=headers)
+        await ask("GET", f"/jobs/{job}", "/jobs/{job_id}", headers=headers)
+        await ask("POST", f"/jobs/{job}/ticket", "/jobs/{job_id}/ticket", headers=headers)
+        await ask("DELETE", f"/jobs/{job}", "/jobs/{job_id}", headers=headers)
+
+
+def test_an_answer_with_a_key_that_nobody_described_is_noticed(url: str) -> None:
+    document = openapi(url)
+    answer = {"type": "whisp", "job_id": "j", "id": None, "seq": 1, "status": "success"}
+    spoken: dict[str, Any] = {"text": "", "chunks": [], "language": None, "duration": 1.0}
+    check_answer(document, {**answer, "transcribe_audio": spoken})
+    for wrong in ({**spoken, "new": 1}, {**spoken, "text": 5}, {key: spoken[key] for key in ("text", "chunks")}):
+        with pytest.raises(ValidationError):
+            check_answer(document, {**answer, "transcribe_audio": wrong})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import workers
 from client import Client
+from tests.documented import check_answer, openapi
 from tests.servers import Server
 from tests.sites import Site
 
@@ -52,3 +54,31 @@ def test_a_shipped_worker_answers_its_own_example(server: Server, name: str) -> 
     assert not [item for item in answer.get("data", ()) if "error_code" in item]
     if isinstance(worker.answer, dict):
         assert worker.answer.keys() <= answer.keys()
+    check_answer(openapi(server.url), answer)
+
+
+JFK, SHAPES = "examples/jfk.flac", "examples/shapes.png"
+ASKED: list[dict[str, Any]] = [
+    {"type": "whisp", "file": JFK, "word_timestamps": True, "multilingual": True, "formats": ["srt", "txt"]},
+    {"type": "whisp", "file": JFK, "unknown": 1, "data": [{"language": "en"}, {"file": "absent.wav"}]},
+    {"type": "flrnc", "file": SHAPES, "prompt": "<OD>"},
+    {"type": "flrnc", "data": [{"file": SHAPES}, {"file": JFK}]},
+    {"type": "dlp", "urls": ["no URL", "http://127.0.0.1/refused"], "data_type": "info"},
+    {"type": "video", "files": [SHAPES, JFK, "absent.mp4"], "urls": ["no URL"]},
+]
+
+
+def test_an_answer_of_fish_is_what_the_documents_say(server: Server) -> None:
+    pytest.importorskip("fish_speech.tokenizer", reason="fish-speech is not installed (requirements-fish.txt)")
+    said = "And so my fellow Americans, ask not what your country can do for you."
+    with Client(server.url) as client:
+        for options in ({"reference_audio": JFK, "reference_text": said}, {"text": "Ask.", "audio_format": "none"}):
+            check_answer(openapi(server.url), client.submit("fish", **options).result())
+
+
+@pytest.mark.parametrize("message", ASKED, ids=lambda message: f"{message['type']} {list(message)[1:]}")
+def test_an_answer_is_what_the_documents_say(server: Server, message: dict[str, Any]) -> None:
+    with Client(server.url) as client:
+        answer = client.submit(**message).result()
+    assert answer["status"] == "success"
+    check_answer(openapi(server.url), answer)

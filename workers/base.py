@@ -139,6 +139,8 @@ class Worker:
     Params: ClassVar[type[Params]]
     TaskParams: ClassVar[type[BaseModel] | None] = None
     """What a task may ask, a subclass of `Params`, where the server's plans ask more of the worker than its clients."""
+    Result: ClassVar[Any] = dict[str, Any]
+    """The type of what a task gives, for the documents: a `TypedDict`, or a union of several."""
     Settings: ClassVar[type[WorkerSettings]] = ModelSettings
     example: ClassVar[dict[str, Any]]
     """Parameters of a request that works wherever the model does; run by the tests."""

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from media.files import Folders
 from pipeline.errors import DownloadFailed, InvalidInput, ServiceError, UrlForbidden
+from workers import results
 from workers.async_engine import in_thread
 from workers.base import AsyncWorker, Context, Params, WorkerSettings
 from workers.downloads.outcome import discard, item, keep, safe
@@ -107,6 +108,7 @@ class Dlp(AsyncWorker):
     many = ("urls", "url")
     answer = "$dlp"
     Params = DlpParams
+    Result = results.Download
     Settings = DlpSettings
     example = {"urls": ["http://download.blender.org/peach/trailer/trailer_480p.mov"]}
     open_tasks: ClassVar[int] = 8

@@ -21,6 +21,7 @@ from media.files import Folders
 from media.voices import Voices
 from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
 from pipeline.messages import FileRef
+from workers import results
 from workers.base import Context, Run, Worker
 from workers.fish_params import SETTING, FishParams, FishSettings, FishTask
 
@@ -43,6 +44,7 @@ class Fish(Worker):
     message_type = "fish"
     answer = "$fish"
     Params = FishParams
+    Result = results.Speech | results.SavedVoice
     TaskParams = FishTask
     Settings = FishSettings
     example = {"text": "Hello.", "max_new_tokens": 32, "seed": 1}

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from media.files import Folders
 from pipeline.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
 from pipeline.messages import FileRef
-from workers import florence_answers, florence_weights
+from workers import florence_answers, florence_weights, results
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions
 
@@ -108,6 +108,7 @@ class Florence(Worker):
     message_type = "flrnc"
     answer = "$florence"
     Params = FlorenceParams
+    Result = results.Picture | results.Film
     Settings = FlorenceSettings
     example = {"file": "examples/shapes.png"}
 

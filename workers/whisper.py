@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from media.files import Folders
 from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
-from workers import whisper_weights
+from workers import results, whisper_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.hearing.device import chosen_device, compute_type, cores, free_memory
 from workers.hearing.units import Evidence, Outcome, Unit
@@ -115,6 +115,7 @@ class Whisper(Worker):
     message_type = "whisp"
     answer = {"transcribe_audio": "$whisper"}
     Params = WhisperParams
+    Result = results.Transcript
     TaskParams = WhisperTask
     Settings = WhisperSettings
     example = {"file": "examples/jfk.flac"}

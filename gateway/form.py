@@ -1,0 +1,96 @@
+"""An HTML form as a message: its fields are text, a message's keys have types, which the plan's schema tells.
+
+-F type=whisp -F file=@talk.mp4 -F word_timestamps=true -F formats=srt -F formats=vtt
+─▶ {"type": "whisp", "file": "file_…", "word_timestamps": true, "formats": ["srt", "vtt"]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from pipeline.catalog import choose
+from pipeline.errors import InvalidInput
+from pipeline.plans import Plan
+
+_KINDS: dict[type, set[str]] = {
+    bool: {"boolean"},
+    int: {"integer", "number"},
+    float: {"number"},
+    list: {"array"},
+    dict: {"object"},
+}
+"""A JSON value's type → the schema's words for it."""
+
+
+_TEXTS = frozenset({"type", "id", "idempotency_key"})
+"""Keys of every message that stay text in a form."""
+
+
+def message_of(fields: Iterable[tuple[str, str]], plans: Mapping[str, Plan]) -> dict[str, Any]:
+    """The message that a form's fields are, in order; a name given several times is a list. Raises: InvalidInput.
+
+    A text that is JSON is that where the plan takes such a value, or knows no such key; else it stays text.
+    """
+    given: dict[str, list[str]] = {}
+    for name, text in fields:
+        given.setdefault(name, []).append(text)
+    typed = {"type": given.get("type", [None])[-1], "v_conv": given.get("v_conv") == ["true"]}
+    plan = choose(plans, {**given, **typed})
+    schema = (plan.message or plan.params).model_json_schema() if plan is not None else {}
+    return {
+        name: value
+        for name, texts in given.items()
+        for value in _values(name, texts, schema.get("properties", {}).get(name), schema.get("$defs", {}))
+    }
+
+
+def _values(name: str, texts: list[str], shape: Any, definitions: Mapping[str, Any]) -> Iterator[Any]:
+    """The key's value; nothing where a browser's form has sent an empty field in place of none."""
+    if name in _TEXTS:
+        kinds, items = {"string"}, {"string"}
+    else:
+        kinds, items = _kinds(shape, definitions), _kinds(_items(shape, definitions), definitions)
+    if len(texts) == 1:
+        value = _value(texts[0], kinds)
+        if value == "" and kinds and "string" not in kinds:
+            return
+        yield [_value(texts[0], items)] if "array" in kinds and isinstance(value, str) else value
+    elif kinds and "array" not in kinds:
+        raise InvalidInput(f"The form has several fields {name!r}, of which there may be one.", field=name)
+    else:
+        yield [_value(text, items) for text in texts]
+
+
+def _value(text: str, kinds: set[str]) -> Any:
+    """kinds: the types that may stand here; none when nobody says."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    fits = not kinds or (value is None and "null" in kinds) or bool(_KINDS.get(type(value), set()) & kinds)
+    return value if fits and not isinstance(value, str) else text
+
+
+def _kinds(shape: Any, definitions: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a schema allows; empty for any."""
+    return {str(option["type"]) for option in _options(shape, definitions) if "type" in option}
+
+
+def _items(shape: Any, definitions: Mapping[str, Any]) -> Any:
+    return {"anyOf": [option["items"] for option in _options(shape, definitions) if "items" in option]}
+
+
+def _options(shape: Any, definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The alternatives of a schema, its references followed."""
+    if not isinstance(shape, Mapping):
+        return
+    if "$ref" in shape:
+        yield from _options(definitions.get(str(shape["$ref"]).rpartition("/")[2]), definitions)
+    elif "anyOf" in shape:
+        for option in shape["anyOf"]:
+            yield from _options(option, definitions)
+    else:
+        yield shape

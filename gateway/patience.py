@@ -1,0 +1,87 @@
+"""How long a client may take with what it has begun. A connection is closed when
+
+- it says nothing, has not sent the whole head of a request, or keeps still after an answer: that is aiohttp's
+  `keepalive_timeout`, which counts from its beginning and from the end of each answer, and which no byte extends;
+- the body of a request does not go on: `Patience`, here, since aiohttp waits for a body for ever;
+- a websocket does not say who it is: `gateway.wire`.
+
+Only standing still counts. An upload of hours on a slow line, an event stream and a long poll go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from pipeline.errors import InvalidInput
+
+log = structlog.get_logger()
+
+LEAST_BYTES = 1024
+"""Less than this is standing still: a byte now and then would hold a connection as well as none."""
+LOOKS = 5
+"""How often a body is looked at within the time that it may stand still."""
+CLOSE_SECONDS = 2.0
+"""For the answer, before the connection is cut."""
+
+
+class Stalled(InvalidInput, TimeoutError):
+    """As a `TimeoutError` aiohttp expects it where it reads what is left of a body."""
+
+
+class Patience:
+    """seconds: how long a body may stand still; it is noticed a fifth later at most."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    @web.middleware
+    async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever reads a body that stands still gets `Stalled` for it."""
+        if not request.body_exists or request.content.is_eof():
+            return await handler(request)
+        watch = _Watch(request, self._seconds)
+        try:
+            return await handler(request)
+        finally:
+            watch.stop()
+
+
+class _Watch:
+    """Over one request's body."""
+
+    def __init__(self, request: web.Request, seconds: float) -> None:
+        self._request = request
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._mark()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _mark(self) -> None:
+        self._since = self._loop.time()
+        self._bytes = self._request.content.total_raw_bytes
+        self._again()
+
+    def _again(self) -> None:
+        self._timer = self._loop.call_later(self._seconds / LOOKS, self._look)
+
+    def _look(self) -> None:
+        content, transport = self._request.content, self._request.transport
+        if content.is_eof() or content.exception() is not None or transport is None:
+            return
+        waiting = transport.is_reading()  # else it is we who are slow, at the disk for example
+        if not waiting or content.total_raw_bytes - self._bytes >= LEAST_BYTES:
+            self._mark()
+        elif self._loop.time() - self._since < self._seconds:
+            self._again()
+        else:
+            log.info("body_stalled", bytes=content.total_raw_bytes)
+            content.set_exception(
+                Stalled(f"Nothing more of this request's body came for {self._seconds:g} s; send it again.")
+            )
+            self._timer = self._loop.call_later(CLOSE_SECONDS, transport.abort)

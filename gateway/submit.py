@@ -1,0 +1,189 @@
+"""`POST /jobs`: a message as JSON, or as a form with its files; `?wait=SECONDS` answers with what came of it.
+
+form ─▶ files kept as uploads, fields as the plan's types ─┐
+JSON ──────────────────────────────────────────────────────┴▶ submit ─▶ 202, or after a wait the final answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from aiohttp import BodyPartReader, web
+
+from gateway.answers import reply
+from gateway.auth import Tokens
+from gateway.files import Uploads, malformed_is_refused, next_chunk
+from gateway.form import message_of
+from pipeline import blobs
+from pipeline import ledger as rows
+from pipeline.errors import ERRORS, FileNotFound, Internal, InvalidInput, TooLarge
+from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
+from pipeline.job import Out
+from pipeline.ledger import FileRow, Ledger
+from pipeline.plans import Plan
+from pipeline.result_queue import ResultQueue
+
+MAX_WAIT_SECONDS = 600.0
+MAX_WAITING = 1000
+"""Requests that wait at once; one more is answered as if it did not want to."""
+MAX_FIELDS = 2000
+FILE_FIELDS = frozenset({"file", "files", "references", "reference_audio"})
+
+
+class SubmitDoor:
+    """The route that takes jobs in."""
+
+    def __init__(
+        self, road: ResultQueue, ledger: Ledger, tokens: Tokens, uploads: Uploads, plans: Mapping[str, Plan]
+    ) -> None:
+        self._road = road
+        self._ledger = ledger
+        self._tokens = tokens
+        self._uploads = uploads
+        self._plans = plans
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._closing = False
+        road.listen(self._tell)
+
+    def attach(self, app: web.Application) -> None:
+        app.add_routes([web.post("/jobs", self._submit)])
+        app.on_shutdown.append(self._close)
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        """Accept a message, as JSON or as a form with its files; answers 202 with its `job_id`.
+
+        With `?wait=SECONDS` (at most 600) the final answer, if it comes in time. A token comes with the answer if none
+        was sent.
+        """
+        seconds = _seconds(request.query.get("wait"))
+        fresh = "Authorization" not in request.headers
+        who = self._tokens.of_header(request.headers.get("Authorization"))
+        if (request.content_type or "").startswith("multipart/"):
+            message, job_id = await self._submit_form(request, who)
+        else:
+            message = _json(await request.read())
+            job_id = await self._accept(message, who)
+        token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
+        if seconds and (answer := await self._answer(job_id, who.client, seconds)):
+            failed = answer["status"] == "error"
+            status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
+            return reply({**answer, **token}, status)
+        return reply({"job_id": job_id, "id": message.get("id"), **token}, 202)
+
+    async def _accept(self, message: Any, who: Identity) -> str:
+        check_message(message)
+        return await self._road.submit(message, who)
+
+    async def _submit_form(self, request: web.Request, who: Identity) -> tuple[dict[str, Any], str]:
+        """(message, job id) of a form; when it is refused, its files do not stay."""
+        kept: list[FileRow] = []
+        try:
+            message = message_of(await self._fields(request, who, kept), self._plans)
+            return message, await self._accept(message, who)
+        except BaseException:
+            for row in kept:
+                with suppress(FileNotFound):
+                    await self._uploads.remove(row)
+            raise
+
+    async def _fields(self, request: web.Request, who: Identity, kept: list[FileRow]) -> list[tuple[str, str]]:
+        """The form's fields in order, files as their ids. kept: filled with the files."""
+        fields: list[tuple[str, str]] = []
+        room = MAX_CONTENT_BYTES
+        with malformed_is_refused():
+            reader = await request.multipart()
+        while True:
+            with malformed_is_refused():
+                part = await reader.next()
+            if part is None:
+                return fields
+            name = part.name if isinstance(part, BodyPartReader) else None
+            if name is None or not isinstance(part, BodyPartReader):
+                raise InvalidInput("Each part of the form must be a field with a name.")
+            if len(fields) == MAX_FIELDS:
+                raise TooLarge(f"A form may have {MAX_FIELDS} fields.")
+            if part.filename is None:
+                text = await _text(part, name, room)
+                room -= len(text)
+                fields.append((name, text))
+            elif name in FILE_FIELDS:
+                kept.append(await self._uploads.keep(part, who.owner))
+                fields.append((name, kept[-1].id))
+            else:
+                raise InvalidInput(f"The form's field {name!r} takes no file.", field=name)
+
+    # Waiting.
+
+    async def _answer(self, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
+        """The job's final answer if there is one within so many seconds. The job does not depend on who waits."""
+        if len(self._waiting) >= MAX_WAITING or self._closing:
+            return None
+        ended = asyncio.Event()
+        self._waiting[job_id].add(ended)
+        try:
+            if (await self._road.job(job_id, client)).finished_at is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await ended.wait()
+        finally:
+            self._waiting[job_id].discard(ended)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+        final = await self._ledger.read(lambda db: rows.final_event(db, job_id))
+        if final is None:
+            return None
+        answer: dict[str, Any] = await asyncio.to_thread(blobs.inlined, orjson.loads(final), self._uploads.folders)
+        return answer
+
+    def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
+        if any(out.kind == "final" for out in outs):
+            for ended in self._waiting.get(job_id, ()):
+                ended.set()
+
+    async def _close(self, app: web.Application) -> None:
+        """The server stops: whoever waits is told the job's id, under which the answer will be."""
+        self._closing = True
+        for waiting in self._waiting.values():
+            for ended in waiting:
+                ended.set()
+
+
+def _json(body: bytes) -> Any:
+    check_text(body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
+
+
+def _seconds(given: str | None) -> float:
+    """0 for who does not want to wait. Raises: InvalidInput."""
+    try:
+        seconds = float(given or 0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise InvalidInput(f"'wait' must be a number of seconds up to {MAX_WAIT_SECONDS:g}.", field="wait")
+    return seconds
+
+
+async def _text(part: BodyPartReader, name: str, room: int) -> str:
+    """A field's text, of at most so many bytes."""
+    content = bytearray()
+    while chunk := await next_chunk(part):
+        content += chunk
+        if len(content) > room:
+            limit = MAX_CONTENT_BYTES // 2**20
+            raise TooLarge(f"A form's fields may have {limit} MiB together; send more as files.", field=name)
+    if not part.at_eof():
+        raise InvalidInput("The form was cut short; send it again.", field=name)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"The form's field {name!r} is no text in UTF-8.", field=name) from exc
