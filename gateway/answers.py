@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,6 +20,10 @@ from pipeline.logs import about
 
 log = structlog.get_logger()
 
+PIECE_BYTES = 96 * 1024
+"""Written at once; of threes, so that the base64 of pieces can be joined."""
+STALL_SECONDS = 60.0
+"""Who takes nothing for so long is closed; a stream of events may be taken up again."""
 GARBLED = (HttpProcessingError, web.RequestPayloadError)
 """What aiohttp raises for what is no HTTP."""
 
@@ -75,6 +81,32 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _refusal(failure: dict[str, Any]) -> web.Response:
     return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
+
+
+async def write_parts(response: web.StreamResponse, parts: Sequence[bytes | Path]) -> None:
+    """Write bytes and files, a piece at a time as the client takes them; bytes of a `.bin` file become base64 in JSON.
+
+    Raises: ConnectionResetError when the client is gone, or has taken nothing for STALL_SECONDS.
+    """
+    for part in parts:
+        if isinstance(part, bytes):
+            await _write(response, part)
+            continue
+        quote, encode = (b'"', b64encode) if part.suffix == ".bin" else (b"", bytes)
+        await _write(response, quote)
+        with await asyncio.to_thread(part.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                await _write(response, encode(piece))
+        await _write(response, quote)
+
+
+async def _write(response: web.StreamResponse, content: bytes) -> None:
+    for start in range(0, len(content), PIECE_BYTES):
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await response.write(content[start : start + PIECE_BYTES])
+        except TimeoutError:
+            raise ConnectionResetError("the client reads nothing") from None
 
 
 def guard(server: web.Server) -> None:

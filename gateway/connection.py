@@ -1,61 +1,83 @@
 """One connection's way out.
 
-Its sender keeps the order of what is told. What the connection cannot take now is not kept for it: it falls behind, and
-reads from the ledger when it has drained. `resume` is the same road, begun by the client.
+For each job of which something is still to be sent there is a `Line`: the `seq` that was sent last, and what came
+since, which is short, or lies in the ledger. The sender goes around the lines until there is none. A line ends when all
+that it has was sent and, where it was read from the ledger, a read began after the last news and found nothing more;
+the next news begins another. So nothing is left behind whatever comes when, and a connection that takes nothing holds
+nothing but its places. `resume` is the same road, begun by the client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import sqlite3
 from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
-from gateway.wire import OutboundQueue
+from gateway.outbound import HIGH_WATER_BYTES, OutboundQueue, Outgoing
 from media.files import Folders
 from pipeline import blobs
 from pipeline.intake import Identity
 from pipeline.job import Out
+from pipeline.ledger import EventRow
 from pipeline.result_queue import ResultQueue
 
 log = structlog.get_logger()
 
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
-MAX_PENDING = 256
-"""Events that wait for one connection's sender; beyond, it reads them from the ledger instead."""
-PAGE = 32
-"""Events read from the ledger at once: up to 64 KiB each, and held while a slow reader takes them."""
+FLUSH_SECONDS = 2.0
+REFUSAL_SECONDS = 0.001
+RETRY_SECONDS = 1.0
+"""Until the ledger is read again after it could not be."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Line:
+    """What one job has still to tell. sent: the last `seq`; live: those after it.
+
+    behind: what comes after `live` is in the ledger. news: something came since the ledger was last read.
+    """
+
+    sent: int
+    live: deque[EventRow] = dataclasses.field(default_factory=deque)
+    behind: bool = False
+    news: bool = False
 
 
 class Connection:
     """One live connection and its sender.
 
-    who, token: whose it is. send: emits one event. outbound: what waits in the socket, None when that is gone.
+    who, token: whose it is. send: puts packets on their way. outbound: what waits in the socket, None when that is
+    gone.
     """
 
     def __init__(  # noqa: PLR0917
         self,
         who: Identity,
         token: str,
-        send: Callable[[str, Any], Awaitable[None]],
+        send: Callable[[list[Outgoing]], Awaitable[None]],
         outbound: Callable[[], OutboundQueue | None],
         road: ResultQueue,
         folders: Folders,
     ) -> None:
         self.who = who
         self.token = token
-        self._emit = send
+        self.one_at_a_time = asyncio.Lock()
+        self._pausing = asyncio.Lock()
+        self._send = send
         self._outbound = outbound
         self._road = road
         self._folders = folders
-        self._pending: deque[tuple[str, Out]] = deque()
-        self._behind: dict[str, int] = {}
-        self._missed: set[str] = set()
-        self._sent: dict[str, int] = {}
+        self._lines: dict[str, Line] = {}
+        self._hints: dict[str, Out] = {}
+        self._live_bytes = 0
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._sender = asyncio.create_task(self._run())
@@ -64,88 +86,179 @@ class Connection:
     def push(self, job_id: str, outs: tuple[Out, ...]) -> None:
         """Send these in their turn."""
         for out in outs:
-            if job_id in self._behind:
-                self._missed.add(job_id)  # the ledger has it
-                return
-            if len(self._pending) < MAX_PENDING:
-                self._pending.append((job_id, out))
-            elif out.seq is not None:
-                self._behind[job_id] = out.seq - 1
+            if out.seq is not None:
+                self._add(job_id, EventRow(out.seq, out.kind, out.text))
+            elif self._is_drained():
+                self._hints[job_id] = out
         self._some.set()
 
-    def replay(self, jobs: dict[str, int]) -> None:
-        """Send what the ledger has of these jobs after the given seq, then go on live."""
-        for job_id, seq in jobs.items():
-            self._sent.pop(job_id, None)
-            self._behind[job_id] = seq
-        self._pending = deque(entry for entry in self._pending if entry[0] not in jobs)
+    async def resume(self, wanted: dict[str, int]) -> dict[str, Any]:
+        """Send what the ledger has of these jobs after the given seq, then go on live.
+
+        Returns what the client is told of it. The sender has its turn when the caller next waits, so that what the
+        caller sends at once comes before.
+        """
+        unfinished = {job_id for job_id in wanted if self._road.is_open(job_id)}
+        known = await self._road.last_seqs(wanted, self.who.client)
+        resumed = {job_id: seq if seq <= known[job_id] else 0 for job_id, seq in wanted.items() if job_id in known}
+        unfinished |= {job_id for job_id, seq in resumed.items() if seq < known[job_id]}
+        self._replay(resumed, unfinished)
+        unknown = [job_id for job_id in wanted if job_id not in known]
+        reset = any(wanted[job_id] > known[job_id] for job_id in resumed)
+        return {"resumed": list(resumed), "unknown": unknown, **({"reset": True} if reset else {})}
+
+    def _replay(self, places: dict[str, int], unfinished: set[str]) -> None:
+        """unfinished: the jobs that may have more after their place; of the others only an earlier replay ends."""
+        for job_id, seq in places.items():
+            old = self._lines.pop(job_id, None)
+            if old is not None:
+                self._forget(old)
+            if old is not None or job_id in unfinished:
+                self._lines[job_id] = Line(seq, behind=True)
         self._some.set()
 
     async def flush(self) -> None:
         """Wait, a moment at most, until nothing is left to send."""
         try:
-            async with asyncio.timeout(2):
-                while self._pending or self._behind:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while self._lines:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
             log.info("reader_too_slow", client=self.who.client)  # it may resume later
 
+    async def pause(self) -> None:
+        """After each refusal, one after the other: a flood that is refused must not cost others their time."""
+        async with self._pausing:
+            await asyncio.sleep(REFUSAL_SECONDS)
+
     def close(self) -> None:
         self._sender.cancel()
+
+    def _add(self, job_id: str, event: EventRow) -> None:
+        line = self._lines.get(job_id)
+        if line is None:
+            line = self._lines[job_id] = Line(event.seq - 1)
+        line.news = True
+        if not line.behind and self._is_drained() and self._live_bytes + len(event.body) <= HIGH_WATER_BYTES:
+            line.live.append(event)
+            self._live_bytes += len(event.body)
+        else:
+            line.behind = True
+
+    def _forget(self, line: Line) -> None:
+        """Leave to the ledger what the line holds."""
+        self._live_bytes -= sum(len(event.body) for event in line.live)
+        line.live.clear()
+        line.behind = True
 
     async def _run(self) -> None:
         while True:
             self._idle.set()
             await self._some.wait()
             self._some.clear()
-            while self._pending or self._behind:
-                if self._pending:
-                    job_id, out = self._pending.popleft()
-                    if not self._is_old(job_id, out.seq):
-                        await self._send(job_id, out.kind, out.seq, out.body)
-                else:
-                    await self._catch_up()
+            while self._lines or self._hints:
+                try:
+                    await self._send_hints()
+                    if self._lines:
+                        await self._serve(*next(iter(self._lines.items())))
+                except (OSError, sqlite3.Error):
+                    log.exception("event_not_read", client=self.who.client)
+                    await asyncio.sleep(RETRY_SECONDS)  # the line stays where it was
 
-    async def _catch_up(self) -> None:
-        """One page of one job; the job is live again when the ledger has no more of it."""
-        job_id, seq = next(iter(self._behind.items()))
-        self._missed.discard(job_id)
-        events = await self._road.told(job_id, max(seq, self._sent.get(job_id, 0)), PAGE)
-        for event in events:
-            await self._send(job_id, event.kind, event.seq, orjson.loads(event.body))
-        if self._behind.get(job_id) != seq:
+    async def _send_hints(self) -> None:
+        """The newest of each job, and only where there is room: a hint is worth nothing later."""
+        hints, self._hints = self._hints, {}
+        for out in hints.values():
+            if self._is_drained():
+                await self._send([event_packet(out.kind, out.text)])
+
+    async def _serve(self, job_id: str, line: Line) -> None:
+        """Send some of a line, then let the next one have its turn."""
+        await self.room()
+        if self._lines.get(job_id) is not line:
             return  # the client asked for another place meanwhile
-        if events:
-            self._behind[job_id] = events[-1].seq
-        elif job_id not in self._missed:  # nothing came while the ledger was read
-            del self._behind[job_id]
+        if line.live:
+            await self._tell(job_id, line, [line.live[0]])
+            if line.live and line.live[0].seq == line.sent:
+                self._live_bytes -= len(line.live.popleft().body)
+        elif line.behind:
+            await self._catch_up(job_id, line)
+        if self._lines.get(job_id) is line:
+            del self._lines[job_id]
+            if line.live or line.behind:
+                self._lines[job_id] = line
 
-    def _is_old(self, job_id: str, seq: int | None) -> bool:
-        return seq is not None and seq <= self._sent.get(job_id, 0)
+    async def _catch_up(self, job_id: str, line: Line) -> None:
+        """A page from the ledger; the line is live again when it has no more."""
+        line.news = False
+        outbound = self._outbound()
+        page = await self._road.told(job_id, line.sent, outbound.room if outbound is not None else 0)
+        await self._tell(job_id, line, page)
+        if not page and not line.news:
+            line.behind = False
 
-    async def _send(self, job_id: str, kind: str, seq: int | None, body: dict[str, Any]) -> None:
-        if kind == "audio":
-            body = {**body, "audio": b64decode(body["audio"])}
-        elif seq is not None:
-            body = await outgoing(body, self._folders)
+    async def _tell(self, job_id: str, line: Line, events: list[EventRow]) -> None:
+        """Send as many of these as there is room for; the ledger keeps the others."""
+        for event in events:
+            if not self._is_drained() or self._lines.get(job_id) is not line:
+                return
+            packets = await self._packets(event)
+            if self._lines.get(job_id) is not line:
+                return
+            line.sent = event.seq
+            await self._send(packets)
+
+    async def _packets(self, event: EventRow) -> list[Outgoing]:
+        if event.kind == "audio":
+            return _audio_packets(event.body)
+        name = "message" if event.kind == "final" else event.kind
+        if len(event.body) <= MAX_ANSWER_BYTES and blobs.MARK not in event.body:
+            return [event_packet(name, event.body)]
+        return await asyncio.to_thread(_large_packets, name, event.body, self._folders)
+
+    def _is_drained(self) -> bool:
+        outbound = self._outbound()
+        return outbound is None or outbound.drained.is_set()
+
+    async def room(self) -> None:
+        """Wait until the client has taken most of what it was sent; what came meanwhile is in the ledger."""
         outbound = self._outbound()
         if outbound is not None and not outbound.drained.is_set():
-            if seq is None:
-                return  # a hint is worth nothing later
+            for line in self._lines.values():
+                self._forget(line)
             await outbound.drained.wait()
-        if kind == "final":
-            self._sent.pop(job_id, None)
-        elif seq is not None:
-            self._sent[job_id] = seq
-        await self._emit("message" if kind == "final" else kind, body)
 
 
-async def outgoing(body: dict[str, Any], folders: Folders) -> dict[str, Any]:
-    """A body as it is sent: whole, or without its bulky field and with where to read it."""
+def event_packet(name: str, body: bytes) -> Outgoing:
+    """A Socket.IO event of one argument, which is JSON."""
+    return Outgoing([b'2["%b",' % name.encode(), body, b"]"])
+
+
+def _audio_packets(text: bytes) -> list[Outgoing]:
+    body = orjson.loads(text)
+    sound = b64decode(body["audio"])
+    head = orjson.dumps(["audio", {**body, "audio": {"_placeholder": True, "num": 0}}])
+    return [Outgoing([b"51-", head]), Outgoing([sound], binary=True)]
+
+
+def _large_packets(name: str, text: bytes, folders: Folders) -> list[Outgoing]:
+    """An answer whole, or without its bulky field and with where to read it. Looks at the disk."""
+    body = orjson.loads(text)
+    attached: list[Path] = []
     weight = blobs.weight(body)
-    if weight + len(orjson.dumps(body)) <= MAX_ANSWER_BYTES:
-        return await asyncio.to_thread(blobs.inlined, body, folders) if weight else body
+    parts: list[bytes | Path]
+    if weight + len(text) <= MAX_ANSWER_BYTES:
+        parts = blobs.parts(body, folders, attached)
+    else:
+        parts = [orjson.dumps(without_bulk(body))]
+    count = b"5%d-" % len(attached) if attached else b"2"
+    packets = [Outgoing([b'%b["%b",' % (count, name.encode()), *parts, b"]"])]
+    return packets + [Outgoing([path], binary=True) for path in attached]
+
+
+def without_bulk(body: dict[str, Any]) -> dict[str, Any]:
+    """A body without its largest field, and with where the whole can be read."""
     sizes = {key: len(orjson.dumps(value)) + blobs.weight({key: value}) for key, value in body.items()}
     bulky = max(sizes, key=lambda key: sizes[key])
     rest = {key: value for key, value in body.items() if key != bulky}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.answers import as_json, reply
+from gateway.answers import as_json, reply, write_parts
 from gateway.auth import Tickets, Tokens
 from gateway.health import Health
 from gateway.origins import ADDRESS
@@ -154,16 +155,16 @@ class HttpDoor:
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
-            head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "")
-            await response.write(head.encode() + b"data: " + as_json(body) + b"\n\n" if kind else b": ping\n\n")
+            head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
+            await write_parts(response, [head.encode(), *body, b"\n\n"] if kind else [b": ping\n\n"])
             if ticket is not None:
                 self._tickets.issue(row.id, row.client)  # it is in use
         return response
 
-    async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, dict[str, Any]]]:
+    async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:
         """(kind, seq, body) of a job's events, the kind "" when there was none for a while.
 
-        What is kept comes from the ledger; live news only rings the bell.
+        What is kept comes from the ledger, until there is no more; live news only rings the bell.
         """
         news = asyncio.Event()
         hints: list[dict[str, Any]] = []
@@ -177,22 +178,29 @@ class HttpDoor:
         try:
             while row.finished_at is None or seq < row.seq:
                 news.clear()
-                for event in await self._road.told(row.id, seq):
+                was_open = self._road.is_open(row.id)
+                page = await self._road.told(row.id, seq)
+                for event in page:
                     seq = event.seq
-                    body = await asyncio.to_thread(blobs.inlined, orjson.loads(event.body), self._folders)
-                    yield ("message" if event.kind == "final" else event.kind), seq, body
-                    if event.kind == "final":
-                        return
-                    news.set()
+                    yield ("message" if event.kind == "final" else event.kind), seq, await self._parts(event.body)
+                if page:
+                    continue
+                if not was_open:
+                    return  # its retention is over
                 while hints:
-                    yield "progress", None, hints.pop()
+                    yield "progress", None, [as_json(hints.pop())]
                 try:
                     async with asyncio.timeout(PING_SECONDS):
                         await news.wait()
                 except TimeoutError:
-                    yield "", None, {}
+                    yield "", None, []
         finally:
             stop()
+
+    async def _parts(self, body: bytes) -> list[bytes | Path]:
+        if blobs.MARK not in body:
+            return [body]
+        return await asyncio.to_thread(blobs.parts, orjson.loads(body), self._folders)
 
     def _who(self, request: web.Request) -> Identity:
         return self._tokens.of_header(request.headers.get("Authorization"))

@@ -7,17 +7,18 @@ from collections import defaultdict
 from functools import partial
 from typing import Any
 
+import orjson
 import structlog
 from aiohttp import web
 from socketio import exceptions
 
 from gateway.auth import Tokens
-from gateway.connection import Connection
+from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
-from gateway.wire import MALFORMED, SocketServer
+from gateway.wire import SocketServer, Unreadable
 from media.files import Folders
 from media.voices import Voices
-from pipeline.errors import InvalidInput, JobNotFound, ServiceError, as_failure
+from pipeline.errors import InvalidInput, ServiceError, as_failure
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
 from pipeline.logs import about
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 MAX_RESUMED = 1000
 MAX_TYPE = 80
+MAX_JOB_ID = 100
 
 
 class SocketDoor:
@@ -64,12 +66,12 @@ class SocketDoor:
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         token = auth.get("token") if isinstance(auth, dict) else None
         try:
-            if auth == MALFORMED:
+            if isinstance(auth, Unreadable):
                 raise InvalidInput("'auth' must be JSON such as {\"token\": …}.", field="auth")
             who, token = self._tokens.issue() if token is None else (self._tokens.read(token), token)
         except ServiceError as exc:
             raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc
-        send = partial(self._server.emit, to=sid)
+        send = partial(self._server.deliver, sid)
         connection = Connection(who, token, send, partial(self._server.outbound, sid), self._road, self._folders)
         self._connections[sid] = connection
         self._of_client[who.client].add(connection)
@@ -96,7 +98,7 @@ class SocketDoor:
 
     # Messages.
 
-    async def _on_event(self, sid: str, event: str | None, args: list[Any], acked: bool) -> Any:
+    async def _on_event(self, sid: str, event: str | None, args: list[Any], acked: bool) -> bytes | None:
         """The acknowledgement. A refusal without one goes out as `message`; never both."""
         connection = self._connections.get(sid)
         if connection is None:
@@ -104,30 +106,36 @@ class SocketDoor:
         message: Any = args[0] if len(args) == 1 else None
         try:
             if event is None:
-                raise InvalidInput(
-                    "This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode."
-                )
+                message = {"id": args[0].id}
+                raise args[0].error
             if event not in ("message", "audio"):
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)
             if event == "audio":
-                return self._append(message, connection)
+                return orjson.dumps(self._append(message, connection))
             kind = message.get("type") if isinstance(message, dict) else None
-            control = self._controls.get(kind) if isinstance(kind, str) else None
-            if control is not None:
-                reply = {**_address(message), "status": "success", **await control(message, connection)}
-                await self._server.emit("message", reply, to=sid)
-                return reply
+            if isinstance(kind, str) and kind in self._controls:
+                return await self._control(kind, message, sid, connection)
             job_id = await self._road.submit(message, connection.who)
-            return {"status": "accepted", "job_id": job_id, "id": message.get("id")}
+            return orjson.dumps({"status": "accepted", "job_id": job_id, "id": message.get("id")})
         except Exception as exc:
             if not isinstance(exc, ServiceError):
                 with about(None, message):
                     log.exception("message_failed", client=connection.who.client)
-            refusal = {**_address(message), "job_id": None, "status": "error", **as_failure(exc)}
+            await connection.pause()
+            refusal = orjson.dumps({**_address(message), "job_id": None, "status": "error", **as_failure(exc)})
         if not acked:
-            await self._server.emit("message", refusal, to=sid)
+            await self._server.deliver(sid, [event_packet("message", refusal)])
         return refusal
+
+    async def _control(self, kind: str, message: dict[str, Any], sid: str, connection: Connection) -> bytes:
+        """The reply, which also goes out as `message`. One at a time: replies may be long."""
+        async with connection.one_at_a_time:
+            await connection.room()
+            said = await self._controls[kind](message, connection)
+            reply = orjson.dumps({**_address(message), "status": "success", **said})
+            await self._server.deliver(sid, [event_packet("message", reply)])
+            return reply
 
     def _append(self, message: Any, connection: Connection) -> dict[str, Any]:
         """A piece of a recording, its end, or both."""
@@ -162,18 +170,9 @@ class SocketDoor:
             raise InvalidInput("'jobs' must map job ids to the last seq that you have.", field="jobs")
         if len(wanted) > MAX_RESUMED:
             raise InvalidInput(f"One resume may name {MAX_RESUMED} jobs; send the rest in another.", field="jobs")
-        resumed, unknown, reset = {}, [], False
-        for job_id, last in wanted.items():
-            try:
-                row = await self._road.job(job_id, connection.who.client)
-            except JobNotFound:
-                unknown.append(job_id)
-                continue
-            reset |= last > row.seq
-            resumed[job_id] = 0 if last > row.seq else last
-        asyncio.get_running_loop().call_soon(connection.replay, resumed)  # after the answer
-        answer: dict[str, Any] = {"resumed": list(resumed), "unknown": unknown}
-        return {**answer, "reset": True} if reset else answer
+        if any(len(job_id) > MAX_JOB_ID for job_id in wanted):
+            raise InvalidInput(f"The id of a job has no more than {MAX_JOB_ID} characters.", field="jobs")
+        return await connection.resume(wanted)
 
 
 def _address(message: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gateway.form import message_of
 from pipeline import blobs
 from pipeline import ledger as rows
 from pipeline.errors import ERRORS, Internal, InvalidInput, TooLarge
-from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message
+from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
 from pipeline.job import Out
 from pipeline.ledger import FileRow, Ledger
 from pipeline.plans import Plan
@@ -150,6 +150,7 @@ class SubmitDoor:
 
 
 def _json(body: bytes) -> Any:
+    check_text(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:

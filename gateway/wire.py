@@ -3,7 +3,8 @@
 - a long-polling body that arrives in several segments, or holds more than 16 packets, is read whole (engineio's adapter
   takes the first segment only, and drops such a body with a 200);
 - websocket compression is off: it costs seven times the CPU and makes nothing smaller that is large here;
-- what waits to be sent on a connection is counted, so that a reader who stops costs bounded memory;
+- what waits to be sent on a connection is counted, goes out in pieces as the client takes it, and a client that takes
+  nothing for long is closed (`outbound`);
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a connection that never says CONNECT is closed, and closed means closed: engineio only asks the client to leave;
 - a packet that is not JSON, or whose binary parts do not fit, is answered like any other bad message;
@@ -14,39 +15,43 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import engineio
 import engineio.async_drivers.aiohttp as driver
 import orjson
 import socketio
 import structlog
-from aiohttp import web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from engineio import payload
 from engineio.exceptions import ContentTooLongError, EngineIOError
 from socketio import packet as packets
 
+from gateway.outbound import BATCH_BYTES, HASTE, Budget, OutboundQueue, Outgoing, frame
 from gateway.payloads import Payload
+from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from pipeline.intake import MAX_CONTENT_BYTES, check_text, id_in
 
 log = structlog.get_logger()
 
 MAX_TRANSPORT_BYTES = 16 * 1024 * 1024
-HIGH_WATER_BYTES = 4 * 1024 * 1024
-"""Unsent beyond this, a connection gets nothing new until half of it is gone."""
-MAX_IN_HAND = 128
+MAX_IN_HAND = 16
 """Messages of one connection that are being answered at once."""
+STALL_SECONDS = 60.0
+"""A connection that takes nothing of what there is for it is closed after this; it may resume."""
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 
 payload.Payload = Payload
 
-OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[Any]]
-"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement, or None.
+OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[bytes | None]]
+"""(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement as JSON, or None.
 
-event: None for a packet that cannot be read.
+event: None for a packet that cannot be read; an `Unreadable` is then its only argument.
 """
 
 
@@ -59,74 +64,53 @@ class Json:
 
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
+        """Raises: orjson.JSONDecodeError; TooMany, before anything is made of it."""
+        try:
+            check_text(text)
+        except TooLarge as exc:
+            raise TooMany(exc) from exc
         return orjson.loads(text)
 
 
-class OutboundQueue(asyncio.Queue[Any]):
-    """A connection's packets on their way out, with their bytes counted."""
+class TooMany(ValueError):
+    """JSON of more values than a message may hold."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.unsent = 0
-        self.drained = asyncio.Event()
-        self.drained.set()
-
-    def _put(self, item: Any) -> None:
-        super()._put(item)
-        self.unsent += _size(item)
-        if self.unsent > HIGH_WATER_BYTES:
-            self.drained.clear()
-
-    def _get(self) -> Any:
-        item = super()._get()
-        self.unsent -= _size(item)
-        if self.unsent <= HIGH_WATER_BYTES // 2:
-            self.drained.set()
-        return item
-
-
-def _size(packet: Any) -> int:
-    data = getattr(packet, "data", None)
-    return len(data) if isinstance(data, (str, bytes)) else 0
+    def __init__(self, error: TooLarge) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class _Body:
-    """The body of a long-polling request, read whole."""
+    """The body of a long-polling request, which was read whole."""
 
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
+    def __init__(self, content: bytes) -> None:
+        self._content = content
 
     async def read(self, length: int) -> bytes:
-        """Raises: EngineIOError when it does not come whole, or is not UTF-8."""
+        """Raises: EngineIOError when it is not UTF-8."""
         try:
-            body = await self._whole(length)
-            body.decode()
-        except (OSError, EOFError, UnicodeDecodeError, web.RequestPayloadError) as exc:
+            self._content.decode()
+        except UnicodeDecodeError as exc:
             raise EngineIOError from exc
-        return body
-
-    async def _whole(self, length: int) -> bytes:
-        if self._request.content_length is not None:
-            return await self._request.content.readexactly(length)
-        body = bytearray()  # sent in chunks, of which nobody knows the sum yet
-        async for part in self._request.content.iter_any():
-            body += part
-            if len(body) > MAX_TRANSPORT_BYTES:
-                raise ContentTooLongError
-        return bytes(body)
+        return self._content
 
 
-def _translate(request: web.Request) -> dict[str, Any]:
-    environ: dict[str, Any] = driver.translate_request(request)
-    environ["wsgi.input"] = _Body(request)
-    return environ
+class _Socket(web.WebSocketResponse):
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if code == WSCloseCode.MESSAGE_TOO_BIG:
+            return False  # `_WebSocket` answers first
+        return await super().close(code=code, message=message, drain=drain)
 
 
 class _WebSocket(driver.WebSocket):
+    _oversized = False
+
     async def __call__(self, environ: dict[str, Any]) -> Any:
         request = environ["aiohttp.request"]
-        self._sock = web.WebSocketResponse(max_msg_size=self.server.max_http_buffer_size, compress=False)
-        await self._sock.prepare(request)
+        limits = {"max_msg_size": self.server.max_http_buffer_size, "writer_limit": BATCH_BYTES}
+        self._sock = _Socket(**limits, compress=False)
+        self._flow = await self._sock.prepare(request)
+        self._wire = request.transport
         self.environ = environ
         self.handler.__self__.wire = request.transport
         loop = asyncio.get_running_loop()
@@ -138,18 +122,63 @@ class _WebSocket(driver.WebSocket):
             upgrading.cancel()
         return self._sock
 
+    async def send(self, message: Any) -> None:
+        if not isinstance(message, Outgoing):
+            await super().send(message)
+            return
+        opcode, start = (WSMsgType.BINARY, b"") if message.binary else (WSMsgType.TEXT, b"4")
+        if (content := message.at_once()) is not None:
+            await self._sock.send_frame(start + content, opcode)
+            return
+        pieces = message.pieces()
+        piece = start + await _next(message, pieces)
+        while following := await _next(message, pieces):
+            self._write(piece, opcode, last=False)
+            await self._flow.drain()
+            self._alive()
+            piece, opcode = following, WSMsgType.CONTINUATION
+        self._write(piece, opcode, last=True)
+        await self._flow.drain()
+
+    def _write(self, piece: bytes, opcode: WSMsgType, *, last: bool) -> None:
+        if self._wire.is_closing():
+            raise ConnectionResetError
+        self._wire.write(frame(piece, opcode, last=last))
+
+    def _alive(self) -> None:
+        """Who takes a piece is there, though the answer to a ping must wait behind the others."""
+        socket = self.handler.__self__
+        socket.queue.moved()
+        if socket.last_ping:
+            socket.last_ping = time.time()
+
     def _cut_unless_upgraded(self, request: web.Request) -> None:
         if not self.handler.__self__.upgraded and request.transport is not None:
             request.transport.abort()
 
     async def wait(self) -> str | bytes:
-        data: str | bytes = await super().wait()
-        if isinstance(data, str) and data[:1] not in _PACKET_TYPES:
+        data = (await self._sock.receive()).data
+        if isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
+            self._oversized = True
+            self.handler.__self__.queue.put_nowait(refusal(_too_large()))
+        if not isinstance(data, (str, bytes)) or (isinstance(data, str) and data[:1] not in _PACKET_TYPES):
             raise OSError("not an Engine.IO packet")  # engineio would leave the connection half open
         return data
 
+    async def close(self) -> None:
+        if self._oversized:
+            with suppress(ConnectionError):
+                await self._sock.send_frame(WSCloseCode.MESSAGE_TOO_BIG.to_bytes(2, "big"), WSMsgType.CLOSE)
+                await asyncio.sleep(CLOSE_SECONDS)  # it still sends; cut off now, it might not read its answer
+        await super().close()
+
 
 _PACKET_TYPES = frozenset("0123456")
+
+
+async def _next(message: Outgoing, pieces: Iterator[bytes]) -> bytes:
+    """The next piece, empty at the end; a thread reads it where it lies on the disk."""
+    return await asyncio.to_thread(next, pieces, b"") if message.has_files else next(pieces, b"")
 
 
 class _EngineServer(engineio.AsyncServer):
@@ -157,9 +186,34 @@ class _EngineServer(engineio.AsyncServer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._async: dict[str, Any] = {**self._async, "translate_request": _translate, "websocket": _WebSocket}
+        self._async: dict[str, Any] = {**self._async, "translate_request": self._translate, "websocket": _WebSocket}
+        self._budget = Budget()
         self._websockets: set[_WebSocket] = set()
         self._none_left = asyncio.Event()
+
+    async def _translate(self, request: web.Request) -> dict[str, Any]:
+        environ: dict[str, Any] = driver.translate_request(request)
+        if request.method == "POST" and request.query.get("sid") in self.sockets:
+            body = await self._body(request)
+            environ |= {"wsgi.input": _Body(body), "CONTENT_LENGTH": str(len(body))}
+        return environ
+
+    async def _body(self, request: web.Request) -> bytes:
+        """Raises: HTTPRequestEntityTooLarge, which is also told to the session; HTTPBadRequest."""
+        body, announced = bytearray(), request.content_length or 0
+        if announced <= MAX_TRANSPORT_BYTES:
+            try:
+                async for part in request.content.iter_any():
+                    body += part
+                    if len(body) > MAX_TRANSPORT_BYTES:
+                        break
+                else:
+                    return bytes(body)
+            except web.RequestPayloadError as exc:
+                raise web.HTTPBadRequest(text="The body is not what its headers say.") from exc
+        if (socket := self.sockets.get(request.query["sid"])) is not None:
+            socket.queue.put_nowait(refusal(_too_large()))
+        raise web.HTTPRequestEntityTooLarge(MAX_TRANSPORT_BYTES, max(announced, len(body)))
 
     @contextmanager
     def counted(self, websocket: _WebSocket) -> Iterator[None]:
@@ -180,7 +234,7 @@ class _EngineServer(engineio.AsyncServer):
                 await asyncio.wait_for(self._none_left.wait(), CLOSE_SECONDS)
 
     def create_queue(self, *args: Any, **kwargs: Any) -> OutboundQueue:
-        return OutboundQueue()
+        return OutboundQueue(self._budget)
 
     async def disconnect(self, sid: str | None = None) -> None:
         """Without waiting until everything was read, as engineio does: some never read."""
@@ -199,10 +253,10 @@ class _Packet(packets.Packet):
         """How many attachments follow. What cannot be read is MALFORMED, and answered when they have come."""
         try:
             announced = super().decode(encoded_packet) or 0
-        except orjson.JSONDecodeError:
+        except (orjson.JSONDecodeError, TooMany) as exc:
             if self.packet_type not in (packets.CONNECT, packets.EVENT, packets.BINARY_EVENT):
                 raise
-            self.data = MALFORMED
+            self.data = Unreadable(exc.error, id_in(encoded_packet)) if isinstance(exc, TooMany) else MALFORMED
             found = _ANNOUNCED.match(encoded_packet)
             announced = int(found[1]) if found else 0
         if self.packet_type == packets.BINARY_EVENT and not announced:
@@ -221,8 +275,29 @@ class _Packet(packets.Packet):
             return True
 
 
-MALFORMED = [None]
-"""The data of a packet that cannot be read."""
+class Unreadable(NamedTuple):
+    """Stands for the data of an event that cannot be read. id: the client's own, where it could be seen."""
+
+    error: ServiceError
+    id: Any = None
+
+
+MALFORMED = Unreadable(
+    InvalidInput("This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode.")
+)
+
+
+def refusal(error: ServiceError) -> Outgoing:
+    """What is said of a message that nobody can answer by name."""
+    body = {"type": None, "id": None, "job_id": None, "status": "error", **as_failure(error)}
+    return Outgoing([b'2["message",', orjson.dumps(body), b"]"])
+
+
+def _too_large() -> TooLarge:
+    limit = MAX_CONTENT_BYTES // 2**20
+    return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
+
+
 _ANNOUNCED = re.compile("5([0-9]{1,9})-")
 
 
@@ -235,6 +310,7 @@ class SocketServer(socketio.AsyncServer):
         on_connected: Callable[[str], Awaitable[None]],
         connect_seconds: float = CONNECT_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         super().__init__(
             async_mode="aiohttp",
@@ -250,6 +326,7 @@ class SocketServer(socketio.AsyncServer):
         self._on_connected = on_connected
         self._connect_seconds = self.eio.connect_seconds = connect_seconds
         self._close_seconds = close_seconds
+        self._stall_seconds = stall_seconds
         self._in_hand: dict[str, asyncio.Semaphore] = {}
         self._sockets: dict[str, Any] = {}
         self._answers: set[asyncio.Task[None]] = set()
@@ -259,6 +336,12 @@ class SocketServer(socketio.AsyncServer):
         socket = self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, "/"))
         return socket.queue if socket else None
 
+    async def deliver(self, sid: str, packets: list[Outgoing]) -> None:
+        """Put packets on their way to a connection; nothing happens when it is gone."""
+        eio_sid = self.manager.eio_sid_from_sid(sid, "/")
+        for packet in packets:
+            await self._send_eio_packet(eio_sid, packet)
+
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return _EngineServer
 
@@ -267,6 +350,18 @@ class SocketServer(socketio.AsyncServer):
         self._in_hand[eio_sid] = asyncio.Semaphore(MAX_IN_HAND)
         self._sockets[eio_sid] = self.eio.sockets[eio_sid]
         self._expect_connect(eio_sid)
+        self._watch(eio_sid)
+
+    def _watch(self, eio_sid: str) -> None:
+        """Close a connection that takes nothing for too long."""
+        socket = self._sockets.get(eio_sid)
+        if socket is None:
+            return
+        if not socket.queue.has_stalled(self._stall_seconds):
+            asyncio.get_running_loop().call_later(self._stall_seconds / HASTE, self._watch, eio_sid)
+            return
+        log.info("reader_stopped", seconds=self._stall_seconds)
+        self._background(self.eio.disconnect(eio_sid))
 
     def _expect_connect(self, eio_sid: str) -> None:
         asyncio.get_running_loop().call_later(self._connect_seconds, self._close_unconnected, eio_sid)
@@ -276,6 +371,7 @@ class SocketServer(socketio.AsyncServer):
             await self._match_attachments(eio_sid, data)
             await super()._handle_eio_message(eio_sid, data)
         except ContentTooLongError:
+            await self._send_eio_packet(eio_sid, refusal(_too_large()))
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
             log.info("packet_refused", error=type(exc).__name__)
@@ -307,7 +403,7 @@ class SocketServer(socketio.AsyncServer):
         socket = self._sockets.pop(eio_sid, None)
         if socket is not None:
             loop = asyncio.get_running_loop()
-            socket.queue.drained.set()  # who waits for room must see the end
+            socket.queue.close()
             loop.call_soon(socket.queue.put_nowait, None)  # after engineio's last packet: a pending poll returns
             loop.call_later(self._close_seconds, _cut, socket)
 
@@ -326,14 +422,15 @@ class SocketServer(socketio.AsyncServer):
         outbound = self.outbound(sid)
         if outbound is not None:
             await outbound.drained.wait()
-        event = data if isinstance(data, list) and data and isinstance(data[0], str) else MALFORMED
+        named = isinstance(data, list) and data and isinstance(data[0], str)
+        event = data if named else [None, data if isinstance(data, Unreadable) else MALFORMED]
         self._background(self._answer(eio_sid, sid, id, event, gate))
 
     async def _answer(self, eio_sid: str, sid: str, ack: int | None, data: list[Any], gate: asyncio.Semaphore) -> None:
         try:
             reply = await self._on_event(sid, data[0], data[1:], ack is not None)
             if ack is not None and eio_sid in self.eio.sockets:
-                await self._send_packet(eio_sid, self.packet_class(packets.ACK, id=ack, data=[reply]))
+                await self._send_eio_packet(eio_sid, Outgoing([b"3%d[" % ack, reply or b"null", b"]"]))
         finally:
             gate.release()
 

@@ -7,7 +7,9 @@ A client's `id`, which stands in the same body, may look like a reference; it is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,6 +19,10 @@ from pipeline.messages import BLOB
 
 _DEPTH = 3
 """A reference stands for a stage's result or for a field of it: never deeper than data[i].result.field."""
+MARK = orjson.dumps(BLOB)
+"""Stands in the text of every body that has a reference."""
+_GAP = b"\0"
+"""Stands in no JSON that orjson writes."""
 _NAME = re.compile(r"[0-9a-f]{32}\.(json|bin)")
 
 
@@ -43,25 +49,47 @@ def inlined(body: dict[str, Any], folders: Folders) -> dict[str, Any]:
     What is JSON stays the text that it is, as an `orjson.Fragment`, for it is only passed on: a minute of speech as a
     list is millions of numbers.
     """
-    return {key: value if key == "id" else _inlined(value, folders, _DEPTH) for key, value in body.items()}
+
+    def content(path: Path) -> Any:
+        read = path.read_bytes()
+        return read if path.suffix == ".bin" else orjson.Fragment(read)
+
+    return _replaced(body, folders, content)
 
 
-def _inlined(value: Any, folders: Folders, depth: int) -> Any:
-    if isinstance(value, dict):
-        if _is_reference(value):
-            return _content(value, folders)
-        return {key: _inlined(part, folders, depth - 1) for key, part in value.items()} if depth else value
-    if isinstance(value, list) and depth:
-        return [_inlined(part, folders, depth - 1) for part in value]
-    return value
+def parts(body: dict[str, Any], folders: Folders, attached: list[Path] | None = None) -> list[bytes | Path]:
+    """The body as JSON in parts: its text, and the files whose content belongs between. Looks at the disk.
+
+    attached: takes the files of bytes, for which a Socket.IO placeholder then stands; without it they too are parts.
+    """
+    between: list[Path] = []
+
+    def place(path: Path) -> Any:
+        path.stat()
+        if attached is not None and path.suffix == ".bin":
+            attached.append(path)
+            return {"_placeholder": True, "num": len(attached) - 1}
+        between.append(path)
+        return orjson.Fragment(_GAP)
+
+    texts = orjson.dumps(_replaced(body, folders, place)).split(_GAP)
+    return [part for pair in zip_longest(texts, between) for part in pair if part is not None]
 
 
-def _content(reference: dict[str, Any], folders: Folders) -> Any:
-    try:
-        content = (folders.blobs / reference[BLOB]).read_bytes()
-    except FileNotFoundError:  # past its retention, or something that only looks like a reference
-        return reference
-    return content if reference[BLOB].endswith(".bin") else orjson.Fragment(content)
+def _replaced(body: dict[str, Any], folders: Folders, content: Callable[[Path], Any]) -> dict[str, Any]:
+    def replaced(value: Any, depth: int) -> Any:
+        if isinstance(value, dict):
+            if _is_reference(value):
+                try:
+                    return content(folders.blobs / value[BLOB])
+                except FileNotFoundError:  # past its retention, or something that only looks like a reference
+                    return value
+            return {key: replaced(part, depth - 1) for key, part in value.items()} if depth else value
+        if isinstance(value, list) and depth:
+            return [replaced(part, depth - 1) for part in value]
+        return value
+
+    return {key: value if key == "id" else replaced(value, _DEPTH) for key, value in body.items()}
 
 
 def _is_reference(value: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from pipeline.plans import Plan
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """What one message may carry itself, text and binary together."""
+MAX_VALUES = 100_000
+"""Numbers, texts, objects and lists in one message: a thousand items of a batch have some ten each. Each becomes an
+object in memory, many times the size of its text."""
 MAX_DEPTH = 64
 """Objects and lists within each other; orjson writes 254 of them and reads more."""
 MAX_ID_BYTES = 2048
@@ -130,6 +134,46 @@ def new_upload(folders: Folders) -> tuple[str, Path]:
     file_id = new_file_id()
     folders.uploads.mkdir(parents=True, exist_ok=True)
     return file_id, folders.uploads / file_id
+
+
+def check_text(text: str | bytes) -> None:
+    """Whether JSON holds so few values that it may be read, judged by its commas and brackets. Raises: TooLarge."""
+    if len(text) <= MAX_VALUES:
+        return
+    raw = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    for part in (raw[: 8 * MAX_VALUES], raw):  # the beginning says enough of most that are made to be dear
+        if _count(part, b",[{") > MAX_VALUES and _count(_outside_texts(part), b",[{") > MAX_VALUES:
+            raise TooLarge(f"A message may hold {MAX_VALUES} values; send what it asks for in several messages.")
+
+
+def id_in(text: str) -> Any:
+    """The `id` of a message of too many values, where it is a number or a short text; None elsewhere.
+
+    text: the JSON of an event, so that the message's own keys are those within one list and one object.
+    """
+    raw = text.encode(errors="surrogatepass")
+    for start in {raw.find(b'"id":'), raw.rfind(b'"id":')} - {-1}:
+        before = _outside_texts(raw[:start])
+        within = _count(before, b"[{") - _count(before, b"]}")
+        found = _SHORT_ID.match(raw, start)
+        if within == 2 and found:
+            return orjson.loads(found[1])
+    return None
+
+
+_SHORT_ID = re.compile(rb'"id":\s*(-?\d{1,15}|"[\w .:/-]{0,100}")\s*[,}]')
+
+
+def _outside_texts(raw: bytes) -> bytes:
+    """JSON without its texts. Of very many only the marks between stay, one for each, as separators."""
+    bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if _count(bare, b'"') > 4 * MAX_VALUES:
+        return bare.translate(bytes.maketrans(b'"', b","))
+    return b"".join(bare.split(b'"')[::2])
+
+
+def _count(raw: bytes, characters: bytes) -> int:
+    return len(raw) - len(raw.translate(None, characters))  # one pass, however many there are
 
 
 def check_message(message: Any) -> None:

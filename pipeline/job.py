@@ -17,7 +17,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
+
+import orjson
 
 from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied
 from pipeline.messages import Event, Item, Request, Task
@@ -56,7 +59,7 @@ class Job:
     runs: Mapping[Key, Run] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Out:
     """One thing that the client is told: its event's name, its `seq` (None: not kept) and its body."""
 
@@ -66,6 +69,11 @@ class Out:
     stage: str = ""
     item: Item = ()
     index: int | None = None
+
+    @cached_property
+    def text(self) -> bytes:
+        """Its body as JSON, written once: for the ledger, and for every connection that hears it."""
+        return orjson.dumps(self.body)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

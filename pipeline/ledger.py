@@ -6,6 +6,7 @@ writers can never both win. What a client has been told stands in `events` word 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,6 +58,11 @@ MIGRATIONS = (
     """,
 )
 
+PAGE_BYTES = 256 * 1024
+"""Of events that are read at once: what a slow reader costs while it takes them."""
+_ROW_BYTES = 200
+"""What an event takes in memory beside its text."""
+
 _JOB = (
     "id, client, owner, client_id, type, plan, params, warnings, idempotency_key, priority, created_at, deadline, "
     "finished_at, state, version, seq"
@@ -98,6 +104,8 @@ class JobRow(NamedTuple):
 
 
 class EventRow(NamedTuple):
+    """What a client was told. body: JSON."""
+
     seq: int
     kind: str
     body: bytes
@@ -181,7 +189,7 @@ def _details(step: Step) -> Iterator[Statement]:
     for out in step.outs:
         if out.seq is not None:
             place = (out.stage, _json(out.item), out.index)
-            yield Statement(_INSERT_EVENT, (job.id, out.seq, out.kind, *place, _json(out.body)))
+            yield Statement(_INSERT_EVENT, (job.id, out.seq, out.kind, *place, out.text.decode()))
 
 
 def new_file_id() -> str:
@@ -264,10 +272,23 @@ def _runs(db: sqlite3.Connection, job_id: str) -> Iterator[tuple[Key, Run]]:
         yield (stage, tuple(orjson.loads(item))), run
 
 
-def events_after(db: sqlite3.Connection, job_id: str, seq: int, limit: int = 256) -> list[EventRow]:
-    """What the client was told after `seq`, in order; at most `limit`, so that a replay is read in pieces."""
-    query = "SELECT seq, kind, body FROM events WHERE job=? AND seq>? ORDER BY seq LIMIT ?"
-    return [EventRow(*row) for row in db.execute(query, (job_id, seq, limit))]
+def events_after(db: sqlite3.Connection, job_id: str, seq: int, enough: int = PAGE_BYTES) -> list[EventRow]:
+    """What the client was told after `seq`, in order: a page, which ends with the event that makes `enough` bytes."""
+    page: list[EventRow] = []
+    query = "SELECT seq, kind, CAST(body AS BLOB) FROM events WHERE job=? AND seq>? ORDER BY seq"
+    with contextlib.closing(db.execute(query, (job_id, seq))) as found:
+        for row in found:
+            page.append(EventRow(*row))
+            enough -= len(page[-1].body) + _ROW_BYTES
+            if enough <= 0:
+                break
+    return page
+
+
+def last_seqs(db: sqlite3.Connection, client: str, job_ids: Iterable[str]) -> dict[str, int]:
+    """The `seq` of those of these jobs that the client has."""
+    query = "SELECT id, seq FROM jobs WHERE client=? AND id IN (SELECT value FROM json_each(?))"
+    return dict(db.execute(query, (client, _json(list(job_ids)))))
 
 
 def final_event(db: sqlite3.Connection, job_id: str) -> bytes | None:

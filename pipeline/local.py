@@ -13,7 +13,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +281,11 @@ class LocalTransport(Transport):
     def more(self, job: str) -> None:
         for pool in self._pools.values():
             pool.more(job)
+
+    def hold(self, workers: Collection[str]) -> None:
+        for name, pool in self._pools.items():
+            for process in pool.processes:
+                process.hold(name in workers)
 
     async def drain(self, seconds: float) -> None:
         for pool in self._pools.values():

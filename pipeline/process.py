@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing.context
 import os
 import signal
@@ -86,6 +87,8 @@ class Incarnation(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unpacker = Unpacker()
         self._heard = 0.0
+        self._on_hold = False
+        self._released = -math.inf
         self._watch: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._when_gone: Callable[[], None] | None = None
@@ -127,6 +130,17 @@ class Incarnation(asyncio.Protocol):
         if any(task.job == job for task in self.held.values()):
             self._send({"more": job})
 
+    def hold(self, on: bool) -> None:
+        """Read nothing more from it, or go on; its silence meanwhile is not its own."""
+        if self._transport is None or self._transport.is_closing() or on is self._on_hold:
+            return
+        self._on_hold = on
+        self._heard = self._released = self._loop.time()
+        if on:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
     def leave(self) -> None:
         """Let the process end by itself; it holds nothing."""
         self.state = "leaving"
@@ -164,7 +178,8 @@ class Incarnation(asyncio.Protocol):
             if "events" in message:
                 self._take([Event.decode(raw) for raw in message["events"]])
             elif "beat" in message:
-                if message["beat"]["step"] > HUNG_STEPS * self._step_seconds:
+                step = min(message["beat"]["step"], self._heard - self._released)
+                if step > HUNG_STEPS * self._step_seconds:
                     self.kill("hung")
             elif "info" in message:
                 self.info |= message["info"]
@@ -225,7 +240,7 @@ class Incarnation(asyncio.Protocol):
 
     def _check(self) -> None:
         """A silent process may be stopped, which nothing but its state shows, or hold its interpreter's lock."""
-        silent = self._loop.time() - self._heard
+        silent = 0.0 if self._on_hold else self._loop.time() - self._heard
         if silent >= SILENCE_SECONDS and _stopped(self.pid):
             self.kill("stopped")
         elif silent > HUNG_STEPS * self._step_seconds and self.state == "ready":

@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,9 @@ from pipeline.recordings import Recordings
 from pipeline.transport import Transport
 
 log = structlog.get_logger()
+
+BACKLOG_BYTES = 4 * 1024 * 1024
+"""Said by workers and not yet on the disk; beyond, those that say the most are not heard until half of it is."""
 
 Listener = Callable[[str, str, tuple[Out, ...]], None]
 """Called on the event loop with client, job id and what to tell the client."""
@@ -72,6 +75,7 @@ class ResultQueue:
         self._intake = intake
         self._limits = limits
         self._open: dict[str, Job] = {}
+        self._told: dict[str, int] = {}
         self._fractions: dict[str, float] = {}
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
@@ -80,6 +84,8 @@ class ResultQueue:
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
+        self._backlog: Counter[str] = Counter()
+        self._holding: set[str] = set()
 
     # Life.
 
@@ -92,7 +98,7 @@ class ResultQueue:
             await self._ledger.commit(list(rows.orphans_ended(orphans, body, time.time())), refusable=False)
         for job in jobs:
             self._places.hold(job.request.client)
-            self._enter(job)
+            self._enter(job, told=job.seq)
             self._write(job, _worked_out(job, restart))
         if jobs:
             log.info("jobs_resumed", jobs=len(jobs))
@@ -192,9 +198,23 @@ class ResultQueue:
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
         return row
 
-    async def told(self, job_id: str, seq: int, limit: int = 256) -> list[EventRow]:
-        """What the job's client was told after `seq`; the caller has made sure that it asks for its own."""
-        return await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, limit))
+    async def last_seqs(self, job_ids: Collection[str], client: str) -> dict[str, int]:
+        """The last `seq` of those of these jobs that are the client's."""
+        return await self._ledger.read(lambda db: rows.last_seqs(db, client, job_ids))
+
+    async def told(self, job_id: str, seq: int, enough: int = rows.PAGE_BYTES) -> list[EventRow]:
+        """A page of what the job's client was told after `seq`, of at least `enough` bytes; empty when that is all.
+
+        Nothing that the listeners have yet to hear is in it, so that who reads and listens hears each event once. The
+        caller has made sure that it asks for its own job.
+        """
+        page = await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, enough))
+        last = self._told.get(job_id)
+        return page if last is None else [event for event in page if event.seq <= last]
+
+    def is_open(self, job_id: str) -> bool:
+        """Whether the listeners have yet to hear the job's final answer."""
+        return job_id in self._open
 
     async def jobs(self, client: str) -> list[dict[str, Any]]:
         """A client's jobs within retention, newest first."""
@@ -267,9 +287,27 @@ class ResultQueue:
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
+        self._unwritten(step, 1)
         self._ledger.write(statements, partial(self._written, step), soon=soon)
 
+    def _unwritten(self, step: Step, sign: int) -> None:
+        """Count what waits for the disk. Workers may say more than it takes: those that do then wait too."""
+        told = [out for out in step.outs if out.seq is not None]
+        if not told:
+            return
+        workers = {stage.name: stage.worker for stage in step.job.plan.stages}
+        for out in told:
+            self._backlog[workers.get(out.stage, "")] += sign * len(out.text)
+        total = self._backlog.total()
+        if total > BACKLOG_BYTES and not self._holding:
+            self._holding = {worker for worker, size in self._backlog.items() if size > BACKLOG_BYTES // 4}
+            self._transport.hold(self._holding)
+        elif self._holding and total <= BACKLOG_BYTES // 2:
+            self._holding = set()
+            self._transport.hold(self._holding)
+
     def _written(self, step: Step, error: Exception | None) -> None:
+        self._unwritten(step, -1)
         if error is None:
             self._act(step)
         else:
@@ -295,6 +333,8 @@ class ResultQueue:
                 self._transport.submit(task)
             else:
                 self._later(self._submit_again(task))
+        if job.id in self._open:
+            self._told[job.id] = job.seq
         self._tell(job, tuple(out for out in step.outs if out.seq is not None))
         if job.state.ended and job.id in self._open:
             self._leave(job)
@@ -339,14 +379,16 @@ class ResultQueue:
 
     # Open jobs.
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: Job, told: int = 0) -> None:
         self._open[job.id] = job
+        self._told[job.id] = told
         self._deadlines.add(job.deadline, job.id)
         if job.plan.live:
             self.recordings.enter(job)
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
+        self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
         self.recordings.leave(job.id)
         self._places.give_back(job.request.client)

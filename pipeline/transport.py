@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import orjson
@@ -42,6 +42,10 @@ class Transport(ABC):
     @abstractmethod
     def more(self, job: str) -> None:
         """The recording of a live job has grown, or ended: wake its task."""
+
+    @abstractmethod
+    def hold(self, workers: Collection[str]) -> None:
+        """Hear these workers, and only these, no more until the next call: they wait when their pipes are full."""
 
     @abstractmethod
     async def drain(self, seconds: float) -> None:
@@ -81,6 +85,7 @@ class InlineTransport(Transport):
         self._engines: dict[str, BaseEngine] = {}
         self._waiting: list[Task] = []
         self._running = asyncio.Event()
+        self._held: frozenset[str] = frozenset()
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,6 +107,10 @@ class InlineTransport(Transport):
     def more(self, job: str) -> None:
         for engine in self._engines.values():
             engine.more(job)
+        self._running.set()
+
+    def hold(self, workers: Collection[str]) -> None:
+        self._held = frozenset(workers)
         self._running.set()
 
     async def drain(self, seconds: float) -> None:
@@ -134,7 +143,7 @@ class InlineTransport(Transport):
             for task in tasks:
                 self._emit(Event.of(task, "started", "inline"))
                 self._engines[task.worker].add(task)
-            busy = [engine for engine in self._engines.values() if engine.busy]
+            busy = [engine for name, engine in self._engines.items() if engine.busy and name not in self._held]
             for engine in busy:
                 engine.step()
             if not busy and not self._waiting:

@@ -128,6 +128,28 @@ async def test_batch_keeps_order_and_errors_in_their_places(peer: Peer, media: P
     assert seqs(peer.of(answer["job_id"])) == list(range(1, answer["seq"] + 1))
 
 
+@pytest.mark.parametrize(
+    ("message", "items"),
+    [
+        ({"type": "whisp", "data": [{"file": f"absent{number}.mp3"} for number in range(258)]}, 258),
+        ({"type": "whisp", "data": [{"file": f"absent{number}.mp3"} for number in range(1000)]}, 1000),
+        ({"type": "dlp", "data_type": "info", "urls": [f"ftp://example.com/{number}" for number in range(300)]}, 300),
+    ],
+    ids=["258 files", "1000 files", "300 urls"],
+)
+async def test_many_errors_at_once_are_all_told_on_the_live_connection(
+    url: str, peer: Peer, message: dict[str, Any], items: int
+) -> None:
+    answer = await peer.answer(message)
+    assert (answer["status"], len(answer["data"])) == ("success", items)
+    assert all("error_code" in item for item in answer["data"])
+    assert seqs(peer.of(answer["job_id"])) == list(range(1, answer["seq"] + 1))
+    headers = {"Authorization": f"Bearer {peer.token}"}
+    path = f"{url}/jobs/{answer['job_id']}/events"
+    async with aiohttp.ClientSession() as http, http.get(path, headers=headers) as response:
+        assert (await response.text()).count("event: ") == answer["seq"]
+
+
 async def test_answer_too_large_for_a_message_is_whole_over_http(peer: Peer, url: str) -> None:
     answer = await peer.answer({"type": "contract_echo", "result_bytes": 4 * MIB, "id": "large"})
     assert answer["truncated"] is True
@@ -253,6 +275,18 @@ async def test_resume_of_a_running_job_goes_on_live(url: str, peer: Peer, gate: 
         assert seqs(later.of(job_id)) == [1, 2]
 
 
+async def test_resume_of_a_thousand_jobs_is_one_look_into_the_ledger(peer: Peer) -> None:
+    """The ledger serves one read at a time in each of two threads, so a hundred of these waited for 100 000 of them."""
+    mine = [(await peer.answer({"type": "contract_echo"}))["job_id"] for _ in range(3)]
+    strange = {f"job_{number:024x}": 1 for number in range(997)}
+    replies = await asyncio.gather(
+        *(peer.ask({"type": "resume", "jobs": {**strange, **dict.fromkeys(mine, 2)}}) for _ in range(100))
+    )
+    for reply in replies:
+        assert (reply["resumed"], reply["unknown"]) == (mine, list(strange))
+    assert (await peer.ask({"type": "resume", "jobs": {"x" * 101: 1}}))["error_code"] == "INVALID_INPUT"
+
+
 @pytest.mark.parametrize("jobs", [None, [], "x", {"job": "1"}, {"job": -1}, {"job": True}, {"job": 1.5}, {"job": None}])
 async def test_malformed_resume_is_refused(peer: Peer, jobs: Any) -> None:
     assert (await peer.ask({"type": "resume", "jobs": jobs}))["error_code"] == "INVALID_INPUT"
@@ -309,14 +343,94 @@ async def test_message_of_5_mb_is_refused_and_the_connection_lives(peer: Peer) -
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_message_beyond_the_transport_closes_its_connection_only(url: str, peer: Peer, transport: str) -> None:
+async def test_message_beyond_the_transport_is_answered_and_closes_its_connection_only(
+    url: str, peer: Peer, transport: str
+) -> None:
     async with Peer(url, transport=transport) as large:
         gone = asyncio.Event()
         large._sio.on("disconnect", lambda *_: gone.set())
         await large.tell({"type": "contract_echo", "text": "x" * (17 * MIB)})
+        if transport == "websocket":  # over polling python-socketio gives up at the 413
+            refused = await large.wait(lambda event, body: event == "message" and body["status"] == "error")
+            assert (refused["type"], refused["id"], refused["error_code"]) == (None, None, "TOO_LARGE")
         async with asyncio.timeout(30):
             await gone.wait()
     assert (await peer.answer({"type": "contract_echo"}))["status"] == "success"
+
+
+@pytest.mark.parametrize("megabytes", [17, 40, 200])
+async def test_frames_beyond_the_transport_are_answered_while_they_are_still_sent(url: str, megabytes: int) -> None:
+    """A browser may send a message in many frames, of which the first are within every limit."""
+    async with Raw(url) as raw:
+        writer = raw.socket._writer
+        for number in range(megabytes):
+            opcode = aiohttp.WSMsgType.CONTINUATION if number else aiohttp.WSMsgType.TEXT
+            frame = b"42" + b"x" * MIB if not number else b"x" * MIB
+            mask, head = b"\0\0\0\0", (opcode << 56 | 0xFF << 48).to_bytes(8, "big")[:2]
+            with contextlib.suppress(ConnectionError):
+                writer.transport.write(head + len(frame).to_bytes(8, "big") + mask + frame)
+                await writer.protocol._drain_helper()
+        answer = orjson.loads((await raw.hear('42["message"'))[2:])[1]
+        assert answer["error_code"] == "TOO_LARGE"
+        close = await raw.socket.receive()
+        assert (close.type, close.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.MESSAGE_TOO_BIG)
+
+
+async def test_polling_body_beyond_the_transport_is_answered_and_its_session_lives(url: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b"x" * MIB
+
+    async with aiohttp.ClientSession() as http:
+        polling = await Polling.open(http, url)
+        for body in (b"x" * (17 * MIB), chunks()):
+            async with http.post(url + polling.path, data=body) as response:
+                assert (response.status, (await response.json())["error_code"]) == (413, "TOO_LARGE")
+            packets = await polling.get()
+            while not (refused := [packet for packet in packets if packet.startswith('42["message"')]):
+                packets = await polling.get()
+            assert orjson.loads(refused[0][2:])[1]["error_code"] == "TOO_LARGE"
+        await polling.post('421["message",{"type":"jobs"}]')
+        packets = await polling.get()
+        while not [packet for packet in packets if packet.startswith("431")]:
+            packets += await polling.get()
+
+
+NESTED = "[" + "[]," * 5_000_000 + "[]]"
+
+
+@pytest.mark.parametrize(
+    ("packet", "given"),
+    [
+        (f'["message",{NESTED}]', None),
+        (f'["message",{{"id":"a-1","type":"whisp","data":{NESTED}}}]', "a-1"),
+        (f'["message",{{"data":{NESTED},"id":-7}}]', -7),
+        (f'["message",{{"data":[{{"id":4}},{NESTED}]}}]', None),
+        ('["message",{"data":{' + ",".join(f'"{number}":0' for number in range(1_000_000)) + "}}]", None),
+        ('["message",["' + '","' * 3_000_000 + '"]]', None),
+    ],
+    ids=["lists", "id first", "id last", "an item's id", "keys", "texts"],
+)
+async def test_message_of_too_many_values_is_refused_unread(url: str, packet: str, given: Any) -> None:
+    async with Raw(url) as raw:
+        before = await resident_bytes(url)
+        await raw.say(f"421{packet}")
+        answer = await raw.acknowledged(1)
+        assert (answer["error_code"], answer["id"]) == ("TOO_LARGE", given)
+        assert await resident_bytes(url) - before < 100 * MIB
+        await raw.say(f"42{packet}")
+        assert '"TOO_LARGE"' in await raw.hear('42["message"')
+        await raw.say(f"4{NESTED}")  # which engineio itself would read as JSON
+        assert await raw.is_alive()
+
+
+async def test_long_texts_of_commas_and_large_batches_are_read(peer: Peer) -> None:
+    text = ',[{"\\' * 500_000
+    assert (await peer.ask({"type": "contract_echo", "text": text}))["status"] == "accepted"
+    options = {"partials": 0, "partial_bytes": 1, "result_bytes": 1, "note": ["a", "b", {"c": 1, "d": [1, 2, 3]}]}
+    accepted = await peer.ask({"type": "contract_echo", "data": [options] * 1000, "more": [0] * 80_000})
+    assert accepted["status"] == "accepted"
+    await peer.final(accepted["job_id"])
 
 
 async def test_flood_is_answered_message_by_message_and_others_are_served(url: str, peer: Peer, gate: Gate) -> None:
@@ -341,23 +455,33 @@ async def test_flood_is_answered_message_by_message_and_others_are_served(url: s
     assert said == {"accepted": 100, "QUEUE_FULL": sent - 100}
 
 
-async def test_reader_that_stops_costs_bounded_memory_and_misses_nothing(url: str, peer: Peer) -> None:
-    """Ten connections that never read, and 36 MB for each of them."""
+@pytest.mark.parametrize("jobs", [1, 40])
+async def test_reader_that_stops_costs_bounded_memory_and_misses_nothing(url: str, peer: Peer, jobs: int) -> None:
+    """Ten connections that never read, and 36 MB in one job or 150 MB in forty for each of them."""
     readers = [Raw(url, peer.token) for _ in range(10)]
-    partials = {"partials": 600, "partial_bytes": 60_000}
+    small: dict[str, Any] = {
+        "type": "contract_echo",
+        "partials": 20,
+        "partial_bytes": 60_000,
+        "result_bytes": 2_500_000,
+    }
+    large: dict[str, Any] = {"type": "contract_echo", "partials": 600, "partial_bytes": 60_000}
+    asked = [large] if jobs == 1 else [small] * jobs
     async with contextlib.AsyncExitStack() as stack:
         for reader in readers:
             await stack.enter_async_context(reader)
         before = await resident_bytes(url)
-        answer = await peer.answer({"type": "contract_echo", **partials})
+        answers = await asyncio.gather(*(peer.answer(message) for message in asked))
         await peer.settle()
         grown = await resident_bytes(url) - before
-        assert grown < 200 * MIB
-    assert seqs(peer.of(answer["job_id"])) == list(range(1, 602))
+        assert grown < 100 * MIB
+    for answer, message in zip(answers, asked, strict=True):
+        assert seqs(peer.of(answer["job_id"])) == list(range(1, message["partials"] + 2))
+    last = answers[-1]["job_id"]
     async with Peer(url, peer.token) as later:
-        await later.ask({"type": "resume", "jobs": {answer["job_id"]: 0}})
-        assert await later.final(answer["job_id"]) == answer
-        assert later.of(answer["job_id"]) == peer.of(answer["job_id"])
+        await later.ask({"type": "resume", "jobs": {last: 0}})
+        assert await later.final(last) == answers[-1]
+        assert later.of(last) == peer.of(last)
 
 
 # The transports.

@@ -16,7 +16,9 @@ from pipeline import recordings
 from pipeline.errors import InvalidInput, TooLarge
 from tests.conftest import contract_like_server
 from tests.peers import Peer
+from tests.roads import ME, Road
 from tests.servers import Server
+from tests.toys.listener import Listener
 
 SOUND = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -147,10 +149,8 @@ async def test_malformed_pieces_are_refused(url: str, message: Any) -> None:
 
 
 async def test_a_recording_that_nobody_goes_on_with_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.test_result_queue import ME, Road
-
     monkeypatch.setattr(recordings, "SILENCE_SECONDS", 0.05)
-    road = await Road(tmp_path).start()
+    road = await Road(tmp_path, [Listener]).start()
     job_id = await road.queue.submit({"type": "toy_listener"}, ME)
     road.queue.recordings.append(job_id, ME.client, None, SOUND)
     assert (await asyncio.wait_for(road.final(job_id), 10))["heard"] == SOUND.decode()

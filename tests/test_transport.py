@@ -46,6 +46,22 @@ async def transport(request: pytest.FixtureRequest, folders: Folders) -> AsyncIt
     await made.close()
 
 
+async def test_workers_wait_while_nobody_hears_them_and_then_say_all(transport: Transport) -> None:
+    words = [f"w{number}" for number in range(300)]
+    transport.submit(task("first"))
+    await heard(transport, 1)
+    transport.hold({"toy"})
+    transport.submit(task("second", words=words))
+    transport.hold({"toy"})
+    for _ in range(5):
+        transport.hold(())
+        transport.hold({"toy"})
+    transport.hold(())
+    events = await heard(transport, 1)
+    assert [event.data for event in events if event.kind == "partial"] == [word.upper() for word in words]
+    assert [event.kind for event in events if event.kind in ("done", "failed", "lost")] == ["done"]
+
+
 def task(job: str = "j", item: tuple[int, ...] = (), **params: Any) -> Task:
     return Task(job, "toy", item, "toy", {"words": ["a", "b"], **params}, client="c")
 
