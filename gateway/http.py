@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.answers import as_json, reply, write_parts
+from gateway.answers import Writer, as_json, reply
 from gateway.auth import Tokens
 from gateway.health import Health
 from gateway.page import INDEX
@@ -138,9 +138,10 @@ class HttpDoor:
             raise InvalidInput("'Last-Event-ID' must be the seq of the last event that you have.")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
+        writer = Writer(request, response)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
-            await write_parts(response, [head.encode(), *body, b"\n\n"] if kind else [b": ping\n\n"])
+            await (writer.write(head.encode(), *body, b"\n\n") if kind else writer.write(b": ping\n\n"))
         return response
 
     async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:
