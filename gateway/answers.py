@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,30 +83,38 @@ def _refusal(failure: dict[str, Any]) -> web.Response:
     return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
 
 
-async def write_parts(response: web.StreamResponse, parts: Sequence[bytes | Path]) -> None:
-    """Write bytes and files, a piece at a time as the client takes them; bytes of a `.bin` file become base64 in JSON.
+class Writer:
+    """Writes bytes and files to a response, a piece at a time as the client takes them.
 
-    Raises: ConnectionResetError when the client is gone, or has taken nothing for STALL_SECONDS.
+    Raises: ConnectionResetError when the client is gone, or has taken nothing for STALL_SECONDS and is cut off.
     """
-    for part in parts:
-        if isinstance(part, bytes):
-            await _write(response, part)
-            continue
-        quote, encode = (b'"', b64encode) if part.suffix == ".bin" else (b"", bytes)
-        await _write(response, quote)
-        with await asyncio.to_thread(part.open, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
-                await _write(response, encode(piece))
-        await _write(response, quote)
 
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._request = request
+        self._response = response
 
-async def _write(response: web.StreamResponse, content: bytes) -> None:
-    for start in range(0, len(content), PIECE_BYTES):
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await response.write(content[start : start + PIECE_BYTES])
-        except TimeoutError:
-            raise ConnectionResetError("the client reads nothing") from None
+    async def write(self, *parts: bytes | Path) -> None:
+        """Bytes of a `.bin` file become base64 in JSON."""
+        for part in parts:
+            if isinstance(part, bytes):
+                await self._write(part)
+                continue
+            quote, encode = (b'"', b64encode) if part.suffix == ".bin" else (b"", bytes)
+            await self._write(quote)
+            with await asyncio.to_thread(part.open, "rb") as file:
+                while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                    await self._write(encode(piece))
+            await self._write(quote)
+
+    async def _write(self, content: bytes) -> None:
+        for start in range(0, len(content), PIECE_BYTES):
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._response.write(content[start : start + PIECE_BYTES])
+            except TimeoutError:
+                if self._request.transport is not None:
+                    self._request.transport.abort()
+                raise ConnectionResetError("the client takes nothing") from None
 
 
 def guard(server: web.Server) -> None:

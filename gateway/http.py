@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.answers import as_json, reply, write_parts
+from gateway.answers import Writer, as_json, reply
 from gateway.auth import Tickets, Tokens
 from gateway.health import Health
 from gateway.origins import ADDRESS
@@ -154,9 +154,10 @@ class HttpDoor:
             return web.Response(status=204)
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
+        writer = Writer(request, response)
         async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
-            await write_parts(response, [head.encode(), *body, b"\n\n"] if kind else [b": ping\n\n"])
+            await (writer.write(head.encode(), *body, b"\n\n") if kind else writer.write(b": ping\n\n"))
             if ticket is not None:
                 self._tickets.issue(row.id, row.client)  # it is in use
         return response

@@ -24,6 +24,7 @@ import structlog
 
 from pipeline import ledger as rows
 from pipeline.admission import Deadlines, Limits, Places
+from pipeline.backlog import Backlog
 from pipeline.database import Conflict, Statement
 from pipeline.errors import (
     DeadlineExceeded,
@@ -43,9 +44,6 @@ from pipeline.recordings import Recordings
 from pipeline.transport import Transport
 
 log = structlog.get_logger()
-
-BACKLOG_BYTES = 4 * 1024 * 1024
-"""Said by workers and not yet on the disk; beyond, those that say the most are not heard until half of it is."""
 
 Listener = Callable[[str, str, tuple[Out, ...]], None]
 """Called on the event loop with client, job id and what to tell the client."""
@@ -84,8 +82,7 @@ class ResultQueue:
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
-        self._backlog: Counter[str] = Counter()
-        self._holding: set[str] = set()
+        self._backlog = Backlog(transport.hold)
 
     # Life.
 
@@ -287,27 +284,11 @@ class ResultQueue:
             step = finish(before, State.FAILED, as_failure(_broken()))
             self._open[before.id] = step.job
             statements = rows.advanced(step, before.version, time.time())
-        self._unwritten(step, 1)
+        self._backlog.add(step)
         self._ledger.write(statements, partial(self._written, step), soon=soon)
 
-    def _unwritten(self, step: Step, sign: int) -> None:
-        """Count what waits for the disk. Workers may say more than it takes: those that do then wait too."""
-        told = [out for out in step.outs if out.seq is not None]
-        if not told:
-            return
-        workers = {stage.name: stage.worker for stage in step.job.plan.stages}
-        for out in told:
-            self._backlog[workers.get(out.stage, "")] += sign * len(out.text)
-        total = self._backlog.total()
-        if total > BACKLOG_BYTES and not self._holding:
-            self._holding = {worker for worker, size in self._backlog.items() if size > BACKLOG_BYTES // 4}
-            self._transport.hold(self._holding)
-        elif self._holding and total <= BACKLOG_BYTES // 2:
-            self._holding = set()
-            self._transport.hold(self._holding)
-
     def _written(self, step: Step, error: Exception | None) -> None:
-        self._unwritten(step, -1)
+        self._backlog.remove(step)
         if error is None:
             self._act(step)
         else:

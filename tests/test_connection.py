@@ -12,10 +12,12 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway import answers
 from gateway.answers import as_json
 from gateway.auth import Tokens
 from gateway.connection import Connection
@@ -146,7 +148,7 @@ def in_a_road(live: Callable[[Road], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ACTIONS, max_size=12), MEMORY)
 def test_every_event_is_heard_once_in_order_whatever_happens(actions: list[tuple[Any, ...]], memory: int) -> None:
     async def live(road: Road) -> None:
@@ -169,10 +171,10 @@ JOBS = st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300)
 
 
 @contextlib.asynccontextmanager
-async def http_door(road: Road) -> AsyncIterator[tuple[str, Tokens]]:
+async def http_door(road: Road, *middlewares: Any) -> AsyncIterator[tuple[str, Tokens]]:
     tokens = Tokens.stored(road.folders.data / "secret.key")
     health = Health(road.queue, road.transport, road.ledger, lambda: 0, "0")
-    app = web.Application()
+    app = web.Application(middlewares=middlewares)
     HttpDoor(road.queue, road.ledger, tokens, road.folders, health).attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
@@ -192,7 +194,7 @@ async def followed(http: aiohttp.ClientSession, path: str, after: int) -> list[d
     return [body for body in bodies if "seq" in body]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300), st.integers(0, 400)), max_size=8
@@ -218,6 +220,33 @@ def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int
             bodies = stream.result()
             assert [body["seq"] for body in bodies] == list(range(place + 1, partials + 2))
             assert not bodies or len(bodies[-1]["echo"]["text"]) == 200_000
+
+    in_a_road(live)
+
+
+def test_who_takes_nothing_of_a_stream_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "STALL_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> Any:
+        try:
+            return await answers.answer_errors(request, handler)
+        finally:
+            over.set()
+
+    async def live(road: Road) -> None:
+        async with http_door(road, watch) as (url, tokens):
+            who, token = tokens.issue()
+            job = await road.queue.submit({"type": "contract_echo", "result_bytes": 40_000_000}, who)
+            host, port = url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            writer.write(
+                f"GET /jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+            )
+            async with asyncio.timeout(PATIENCE):
+                await over.wait()
+            writer.transport.abort()
 
     in_a_road(live)
 

@@ -1,0 +1,74 @@
+"""Who waits when the disk does: over whole steps, as the road makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.backlog import Backlog
+from pipeline.job import Job, Out, Step
+from pipeline.messages import Request
+from pipeline.plans import Plan, Stage
+from tests.toys.toy import ToyParams
+
+LIMIT = 1000
+PLAN = Plan(
+    "two",
+    ToyParams,
+    (Stage("loud", "shouter", {"words": "$request.words"}), Stage("soft", "whisperer", {"words": "$loud.words"})),
+    {"two": "$soft"},
+)
+JOB = Job("job", Request(1, "me", "local", "two", {}), PLAN, 0.0, 1.0)
+
+
+def step(stage: str, size: int, seq: int | None = 1) -> Step:
+    return Step(JOB, outs=(Out("partial", seq, {"x": "x" * (size - 8)}, stage),))
+
+
+def test_those_who_say_the_most_wait_until_half_is_written() -> None:
+    calls: list[Collection[str]] = []
+    backlog = Backlog(lambda workers: calls.append(set(workers)), LIMIT)
+    loud, soft = step("loud", 300), step("soft", 200)
+    assert len(loud.outs[0].text) == 300
+    for each in (loud, loud, soft, loud):
+        backlog.add(each)
+    assert calls == [{"shouter"}]
+    backlog.add(soft)
+    backlog.remove(loud)
+    backlog.remove(loud)
+    assert calls == [{"shouter"}]
+    backlog.remove(soft)
+    assert calls == [{"shouter"}, set()]
+
+
+def test_hints_wait_for_no_disk() -> None:
+    backlog = Backlog(lambda workers: None, LIMIT)
+    hint = dataclasses.replace(step("loud", 300), outs=(Out("progress", None, {"fraction": object()}, "loud"),))
+    backlog.add(hint)  # whose text nobody writes
+    backlog.remove(hint)
+
+
+@given(st.lists(st.tuples(st.sampled_from(("loud", "soft", "data", "")), st.integers(8, 900), st.booleans())))
+def test_everybody_is_heard_again_when_all_is_written(said: list[tuple[str, int, bool]]) -> None:
+    held: set[str] = set()
+
+    def hold(workers: Collection[str]) -> None:
+        held.clear()
+        held.update(workers)
+
+    backlog = Backlog(hold, LIMIT)
+    waiting: list[Step] = []
+    for stage, size, written in said:
+        waiting.append(step(stage, size))
+        backlog.add(waiting[-1])
+        if written:
+            backlog.remove(waiting.pop(0))
+        unwritten = sum(len(each.outs[0].text) for each in waiting)
+        assert not held or unwritten > LIMIT // 2
+        assert held or unwritten <= LIMIT
+    for each in waiting:
+        backlog.remove(each)
+    assert not held
