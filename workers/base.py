@@ -3,7 +3,7 @@
 A worker is one file in this folder. It says what a task may ask (`Params`), what its operator may set (`Settings`), and
 implements three methods; the host (`workers.host`) does the rest:
 
-    load()            once in the process, before the first task; heavy imports belong here
+    load()            once in the process, before the first task; heavy imports belong here; then `example` is done once
     run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's;
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
@@ -141,7 +141,12 @@ class Worker:
     """What a task may ask, a subclass of `Params`, where the server's plans ask more of the worker than its clients."""
     Settings: ClassVar[type[WorkerSettings]] = ModelSettings
     example: ClassVar[dict[str, Any]]
-    """Parameters of a request that works wherever the model does; run by the tests."""
+    """Parameters of a request that works wherever the model does; run by the tests, and when the model was loaded.
+
+    Files are named by paths relative to the server's folder or to that of the worker's file.
+    """
+    warm_up: ClassVar[bool] = True
+    """Whether loading ends with the example (`workers.warm_up`); not for one that does something in the world."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is slow and safe to share: loaded once in the fork server."""
     live: ClassVar[bool] = False
@@ -194,6 +199,7 @@ class AsyncWorker(Worker):
     """A worker without a model: its tasks wait for others most of the time, and run side by side."""
 
     Settings = WorkerSettings
+    warm_up: ClassVar[bool] = False
 
     concurrency: int = 4
     """How many tasks are under way at once."""
