@@ -23,6 +23,7 @@ from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
 from pipeline.messages import FileRef
 from workers.base import Context, Run, Worker
 from workers.fish_params import SETTING, FishParams, FishSettings, FishTask
+from workers.torch_device import torch_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +75,7 @@ class Fish(Worker):
         found = checkpoint.locate(self.settings.model, self.folders)
         torch.set_num_threads(max(1, self.settings.threads))
         try:
-            self._device = torch.device(_device(self.settings.device))
+            self._device = torch_device(self.settings.device, self.name)
             on_cuda = self._device.type == "cuda"
             dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
             acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
@@ -234,12 +235,6 @@ def _manner(params: FishTask, ctx: Context) -> Manner:
 
 def _chosen(setting: str, auto: str) -> str:
     return auto if setting == "auto" else setting
-
-
-def _device(setting: str) -> str:
-    import torch
-
-    return _chosen(setting, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _unloadable(exc: Exception) -> ModelUnavailable:

@@ -25,6 +25,7 @@ from pipeline.messages import FileRef
 from workers import florence_answers, florence_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions
+from workers.torch_device import torch_device
 
 if TYPE_CHECKING:
     from media.pictures import Picture
@@ -128,7 +129,7 @@ class Florence(Worker):
         logging.disable_progress_bar()
         torch.set_num_threads(max(1, self.settings.threads))
         try:
-            self._device = torch.device(_device(self.settings.device))
+            self._device = torch_device(self.settings.device, self.name)
             self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
             self._processor = AutoProcessor.from_pretrained(path, local_files_only=True)
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=self._dtype, local_files_only=True)
@@ -266,14 +267,6 @@ def _check_kind(only: str | None, kind: str) -> None:
 
 def _wanted(captioned: int, params: FlorenceParams) -> bool:
     return params.max_frames is None or captioned < params.max_frames
-
-
-def _device(setting: str) -> str:
-    import torch
-
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting
 
 
 def _out_of_memory() -> OutOfMemory:
