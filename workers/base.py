@@ -37,6 +37,9 @@ Run = Generator[Any, Any, Any]
 """Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
 
 
+OFF = "none"
+"""The model of a worker that is switched off."""
+
 MORE: Final = object()
 """What a task yields to wait until its recording has grown or ended."""
 
@@ -55,10 +58,21 @@ class WorkerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    replicas: int = Field(1, ge=1, le=64, description="processes that serve this model side by side")
+    replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")
     idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
     step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
+
+    @classmethod
+    def variable(cls, worker: str, field: str) -> str:
+        """The name of a field's variable."""
+        return cls.model_fields[field].alias or f"{worker}_{field}".upper()
+
+    def switched_off(self, worker: str) -> str | None:
+        """The setting that switches the worker off, such as `AI_FISH_MODEL=none`; None while it is on."""
+        if getattr(self, "model", None) == OFF:
+            return f"{self.variable(worker, 'model')}={OFF}"
+        return None if self.replicas else f"{self.variable(worker, 'replicas')}=0"
 
 
 class ModelSettings(WorkerSettings):

@@ -17,7 +17,10 @@ DEFAULT = "fishaudio/fish-speech-1.5"
 
 class FishSettings(ModelSettings):
     model: str = Field(
-        DEFAULT, min_length=1, alias=SETTING, description="fish-speech 1.5 or OpenAudio S1: a hub id or a local folder"
+        DEFAULT,
+        min_length=1,
+        alias=SETTING,
+        description="fish-speech 1.5 or OpenAudio S1: a hub id or a local folder; `none`: off",
     )
     batch: int = Field(4, ge=1, le=256, description="texts that are spoken at once; each takes memory on the device")
     length: int = Field(

@@ -58,7 +58,7 @@ class FlorenceSettings(ModelSettings):
         florence_weights.DEFAULT,
         min_length=1,
         alias=florence_weights.SETTING,
-        description="Florence-2 model: a hub id (Microsoft's or a transformers one) or a local folder",
+        description="Florence-2 model: a hub id (Microsoft's or a transformers one) or a local folder; `none`: off",
     )
     batch: int = Field(8, ge=1, le=256, description="pictures that Florence looks at at once")
     num_beams: int | None = Field(None, ge=1, le=20, description="beams of its search; default: as the model says")

@@ -66,7 +66,7 @@ class WhisperSettings(ModelSettings):
         whisper_weights.DEFAULT,
         min_length=1,
         alias=whisper_weights.SETTING,
-        description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder",
+        description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder; `none`: off",
     )
     batch: int = Field(
         4, ge=1, le=256, alias="AI_WHISPER_BATCH_WORKER", description="pieces that Whisper transcribes at once"
