@@ -22,7 +22,7 @@ from media.voices import Voices
 from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
 from pipeline.messages import FileRef
 from workers.base import Context, Run, Worker
-from workers.fish_params import SETTING, FishParams, FishSettings, FishTask
+from workers.fish_params import LICENCE, SETTING, FishParams, FishSettings, FishTask
 from workers.torch_device import torch_device
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Fish(Worker):
         from workers.speech import checkpoint
 
         checkpoint.require_package()
+        say(LICENCE)
         checkpoint.locate(settings.model, folders, say)
 
     def load(self) -> dict[str, Any]:
@@ -94,6 +95,7 @@ class Fish(Worker):
         codec_file = codec.find_codec(found.path)
         self._recordings = recordings.Recordings(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
         self._preload()
+        log.info("licence_of_weights", worker=self.name, licence=LICENCE)
         local = Path(self.settings.model).expanduser()
         return {"device": str(self._device), "model": local.name if local.is_dir() else self.settings.model}
 
@@ -241,5 +243,5 @@ def _unloadable(exc: Exception) -> ModelUnavailable:
     return ModelUnavailable(
         f"The speech model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
         f"Check FISH_DEVICE, FISH_ACCELERATION and {SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull`."
+        "DATA_DIR/models and run `optivus models pull fish`."
     )

@@ -13,6 +13,10 @@ from workers.base import ModelSettings, Params
 
 SETTING = "AI_FISH_MODEL"
 DEFAULT = "fishaudio/fish-speech-1.5"
+LICENCE = (
+    "The weights of fish-speech and of OpenAudio S1 are under CC-BY-NC-SA-4.0: not for commercial use. Who sells what "
+    "they speak needs Fish Audio's permission."
+)
 
 
 class FishSettings(ModelSettings):
