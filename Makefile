@@ -28,6 +28,7 @@ $(READY): requirements.txt requirements-fish.txt requirements-cuda.txt requireme
 	@touch $(READY)
 
 run: setup
+	@echo "Looking for the default model; what is missing is fetched, once."
 	@$(BIN)/optivus models pull || echo "The server starts all the same; requests that need the model will say what is missing." >&2
 	@exec $(BIN)/python server.py
 

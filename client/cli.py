@@ -5,7 +5,7 @@
     optivus say TEXT             speak: play it while it is being spoken, write it to a file, or both
     optivus listen               write down what is said into the microphone, while it is said
     optivus voices               the saved voices: list, add, delete
-    optivus models pull          on the server's machine: fetch the models' weights before the first request
+    optivus models pull [NAME]   on the server's machine: fetch a model's weights before the first request
 
 Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C, 143 by
 SIGTERM, 129 by a closed terminal (SIGHUP); what was under way is cancelled on the server too.
@@ -25,6 +25,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import models
 from .aio import DEFAULT_URL
 from .beside import FORMATS, Beside, Files, missing, sources_of
 from .console import say
@@ -80,11 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_listen(commands)
     _add_say(commands)
     _add_voices(commands)
-    models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
-    pull = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "pull", help="fetch what the configured models need; nothing is done when it is there", allow_abbrev=False
+    weights = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
+    pull = weights.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "pull", help="fetch a model; nothing is done when it is there", allow_abbrev=False
     )
-    pull.set_defaults(run=_pull)
+    pull.add_argument(
+        "names", nargs="*", metavar="NAME", help="whisper (when none is named), florence, fish, one of your own, or all"
+    )
+    pull.set_defaults(run=lambda args: models.pull(args.names))
     return parser
 
 
@@ -207,31 +211,6 @@ def _transcribe(args: argparse.Namespace) -> int:
         sources, output = list(todo), Files(beside, todo)
     status = _status(transcribe(args.server, sources, options, output)) if sources else 0
     return status or (FAILED if failed else 0)
-
-
-def _pull(args: argparse.Namespace) -> int:
-    """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
-    try:
-        from config import Settings, SettingsError, configure_logging, load_workers
-        from pipeline.errors import ServiceError
-    except ImportError as exc:
-        say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
-        return MISUSED
-    try:
-        settings = Settings.load()
-        crews = load_workers(settings)
-    except SettingsError as exc:
-        say(str(exc))
-        return MISUSED
-    configure_logging("error")  # what a person should know is said
-    status = 0
-    for crew in crews.values():
-        try:
-            crew.worker.pull(crew.settings, settings.folders, say)
-        except ServiceError as exc:
-            say(exc.message)
-            status = FAILED
-    return status
 
 
 def _formats(text: str) -> list[str]:

@@ -280,5 +280,5 @@ def _unloadable(exc: Exception) -> ModelUnavailable:
     return ModelUnavailable(
         f"The Florence model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
         f"Check FLORENCE_DEVICE and {florence_weights.SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull`."
+        "DATA_DIR/models and run `optivus models pull florence`."
     )
