@@ -9,21 +9,27 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+# An NVIDIA GPU, which needs requirements-cuda.txt; WITH_CUDA=1 says that there will be one, WITH_CUDA= that it is not wanted.
+WITH_CUDA ?= $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg)
+# What pip tells of itself and of the packages that requirements-fish.txt installs against their own pins is no news.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore
+
 .PHONY: setup run test check package bench clean
 
 setup: $(READY)
 
-$(READY): requirements.txt requirements-fish.txt requirements-dev.txt pyproject.toml
+$(READY): requirements.txt requirements-fish.txt requirements-cuda.txt requirements-dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Optivus needs Python 3.11 or newer; none was found. Install it, or: make PYTHON=…" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "This Python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 2; }
 	@echo "Installing into $(VENV); the first time takes a few minutes (torch is large)."
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -r requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-fish.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	@$(PIP_INSTALL) -r requirements.txt -r requirements-dev.txt $(if $(WITH_CUDA),-r requirements-cuda.txt)
+	@$(PIP_INSTALL) --quiet --no-deps -r requirements-fish.txt
+	@$(PIP_INSTALL) --quiet --no-deps --editable .
 	@touch $(READY)
 
 run: setup
+	@echo "Looking for the default model; what is missing is fetched, once."
 	@$(BIN)/optivus models pull || echo "The server starts all the same; requests that need the model will say what is missing." >&2
 	@exec $(BIN)/python server.py
 

@@ -155,8 +155,8 @@ def _worker_settings(name: str, cls: type[WorkerSettings]) -> WorkerSettings:
 
 def worker_variables(name: str, cls: type[WorkerSettings]) -> Iterator[tuple[str, str]]:
     """(variable, field) of a worker's settings."""
-    for field, info in cls.model_fields.items():
-        yield info.alias or f"{name}_{field}".upper(), field
+    for field in cls.model_fields:
+        yield cls.variable(name, field), field
 
 
 def _explain(exc: ValidationError, names: dict[str, str] | None = None) -> SettingsError:

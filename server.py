@@ -94,7 +94,8 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     transport = LocalTransport(crew, folders, settings.workers_path, settings.log_level)
     ledger = Ledger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
-    intake = Intake(plans, folders, ledger)
+    off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
+    intake = Intake(plans, folders, ledger, off)
     limits = Limits(
         settings.max_open_jobs,
         settings.max_open_jobs_per_client,
@@ -124,7 +125,8 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     log.info(
         "listening",
         url=f"http://{settings.host}:{runner.addresses[0][1]}",
-        types=sorted(name for name in plans if "." not in name),
+        types=sorted(name for name, plan in plans.items() if "." not in name and not plan.needs & off.keys()),
+        **({"off": off} if off else {}),
         version=version(),
     )
 

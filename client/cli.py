@@ -10,7 +10,7 @@
     optivus voices               the saved voices: list, add, delete
     optivus jobs, cancel         what this user's commands have under way, and an end to it
     optivus health               whether the server is healthy
-    optivus models pull          on the server's machine: fetch the models' weights before the first request
+    optivus models pull [NAME]   on the server's machine: fetch a model's weights before the first request
 
 Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C, 143 by
 SIGTERM, 129 by a closed terminal (SIGHUP); what was under way is cancelled on the server too.
@@ -26,12 +26,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import checkout, downloads, jobs, microphone, pictures, speech, transcribe
-from .command import FAILED, INTERRUPTED, MISUSED
+from . import downloads, jobs, microphone, models, pictures, speech, transcribe
+from .command import FAILED, INTERRUPTED
 from .console import lenient, say
 from .warn import OptivusWarning
 
-FAMILIES = (transcribe, pictures, downloads, speech, microphone, jobs)
+FAMILIES = (transcribe, pictures, downloads, speech, microphone, jobs, models)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,40 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for family in FAMILIES:
         family.add(commands)
-    models = commands.add_parser("models", help="the models of the server on this machine", allow_abbrev=False)
-    pull = models.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "pull", help="fetch what the configured models need; nothing is done when it is there", allow_abbrev=False
-    )
-    pull.set_defaults(run=_pull)
     return parser
-
-
-def _pull(args: argparse.Namespace) -> int:
-    """Ask every worker of this checkout to fetch what it needs; one that cannot does not stop the others."""
-    if not checkout.on_path():
-        say(checkout.ALONE)
-        return MISUSED
-    try:
-        from config import Settings, SettingsError, configure_logging, load_workers
-        from pipeline.errors import ServiceError
-    except ImportError as exc:
-        say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
-        return MISUSED
-    try:
-        settings = Settings.load()
-        crews = load_workers(settings)
-    except SettingsError as exc:
-        say(str(exc))
-        return MISUSED
-    configure_logging("error")  # what a person should know is said
-    status = 0
-    for crew in crews.values():
-        try:
-            crew.worker.pull(crew.settings, settings.folders, say)
-        except ServiceError as exc:
-            say(exc.message)
-            status = FAILED
-    return status
 
 
 def _version() -> str:

@@ -138,6 +138,11 @@ ERRORS: dict[str, type[ServiceError]] = _tree(ServiceError)
 """Code → class, for the retry rule, the HTTP status and the generated documents."""
 
 
+def switched_off(worker: str, setting: str) -> ModelUnavailable:
+    """setting: the one that does so, such as `AI_FISH_MODEL=none`."""
+    return ModelUnavailable(f"The worker {worker} is switched off on this server, by its setting {setting}.")
+
+
 def as_failure(exc: BaseException) -> dict[str, Any]:
     """The answer to any exception: the only conversion in the project."""
     if isinstance(exc, ServiceError):

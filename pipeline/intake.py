@@ -15,7 +15,7 @@ import orjson
 from media.files import Folders, bind_path
 from pipeline.catalog import choose
 from pipeline.database import Database
-from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType
+from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from pipeline.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
 from pipeline.messages import FILE_ID, FileRef, Request
 from pipeline.plans import Plan
@@ -41,15 +41,20 @@ class Identity(NamedTuple):
 class Intake:
     """Reads messages. Files are looked at (never opened) in a thread, since a network disk may hang."""
 
-    def __init__(self, plans: Mapping[str, Plan], folders: Folders, ledger: Database) -> None:
+    def __init__(
+        self, plans: Mapping[str, Plan], folders: Folders, ledger: Database, off: Mapping[str, str] | None = None
+    ) -> None:
+        """off: workers that are switched off, and the setting that does so."""
         self._plans = plans
+        self._off = off or {}
         self.folders = folders
         self._ledger = ledger
 
     async def read(self, message: Any, who: Identity) -> tuple[Request, Plan]:
         """The request and its plan.
 
-        Raises: InvalidInput, UnknownType, TooLarge, and what the files of the message give.
+        Raises: InvalidInput, UnknownType, TooLarge, ModelUnavailable where the type's worker is switched off, and what
+        the files of the message give.
         """
         raw, plan = self._plan(message)
         key = raw.get("idempotency_key")
@@ -77,6 +82,8 @@ class Intake:
             raise UnknownType(
                 f"This server has no type {str(message['type'])[:80]!r}; it has {self._types()}.", field="type"
             )
+        if off := sorted(plan.needs & self._off.keys()):
+            raise switched_off(off[0], self._off[off[0]])
         return message, plan
 
     def _types(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from media.files import Folders
-from pipeline.errors import ModelUnavailable, OutOfMemory, as_failure
+from pipeline.errors import ModelUnavailable, OutOfMemory, as_failure, switched_off
 from pipeline.messages import Event, Task
 from pipeline.process import Incarnation
 from pipeline.room import Room
@@ -57,6 +57,7 @@ class Pool:
         self.restarts = 0
         self.draining = False
         self.last_failure: dict[str, Any] | None = None
+        self.off = settings.switched_off(launch.name)
         self._worker = worker
         self._settings = settings
         self._launch = launch
@@ -72,6 +73,9 @@ class Pool:
         return sum(map(len, self._queues.values()))
 
     def submit(self, task: Task) -> None:
+        if self.off:
+            self._tell(Event.of(task, "failed", as_failure(switched_off(self.name, self.off))))
+            return
         self._queues[task.live].put(task)
         self.feed()
 
@@ -148,12 +152,13 @@ class Pool:
         states += ["waiting"] if self.blocked else []  # until another model has left the device
         state = next((state for state in ("ready", "starting", "waiting", "leaving") if state in states), None)
         return {
-            "state": state or ("unavailable" if self.last_failure else "idle"),
+            "state": state or ("off" if self.off else "unavailable" if self.last_failure else "idle"),
             "queued": self.queued,
             "running": self.running(),
             "restarts": self.restarts,
             "processes": [dict(process.info) for process in self.processes if process.state == "ready"],
             **({"error": self.last_failure["message"]} if self.last_failure else {}),
+            **({"setting": self.off} if self.off else {}),
         }
 
     # What the processes tell.
@@ -251,9 +256,10 @@ class LocalTransport(Transport):
     def __init__(self, crew: Crew, folders: Folders, workers_path: tuple[Path, ...] = (), log_level: str = "info"):
         super().__init__()
         self._crew = crew
-        context = start_context(crew)
+        on = {name: one for name, one in crew.items() if not one[1].switched_off(name)}
+        context = start_context(on)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        computing = sum(settings.replicas for _, settings in crew.values() if isinstance(settings, ModelSettings))
+        computing = sum(settings.replicas for _, settings in on.values() if isinstance(settings, ModelSettings))
         self._pools: dict[str, Pool] = {}
         for name, (worker, settings) in crew.items():
             plain = settings.model_dump()
@@ -268,8 +274,9 @@ class LocalTransport(Transport):
 
     async def start(self) -> None:
         for name, (_, settings) in self._crew.items():
-            for _ in range(settings.replicas if settings.preload else 0):
-                self._pools[name].start()
+            pool = self._pools[name]
+            for _ in range(settings.replicas if settings.preload and not pool.off else 0):
+                pool.start()
 
     def submit(self, task: Task) -> None:
         self._pools[task.worker].submit(task)

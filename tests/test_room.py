@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest_asyncio
 
@@ -13,6 +16,7 @@ import workers
 from media.files import Folders
 from pipeline.local import LocalTransport
 from pipeline.messages import Event, Task
+from pipeline.room import Room
 from tests import drive
 
 TOYS = Path(__file__).parent / "toys"
@@ -82,9 +86,45 @@ async def test_three_models_share_a_device_that_holds_one(device: LocalTransport
     assert {event.kind for event in found.values()} == {"done"}
 
 
-async def test_a_model_that_fits_nowhere_is_refused(device: LocalTransport, tmp_path: Path) -> None:
-    import fcntl
+class Flat:
+    """A tenant as far as the room knows it."""
 
+    def __init__(self, state: str) -> None:
+        self.name = state
+        self.blocked = False
+        self.processes: list[Any] = [SimpleNamespace(state=state, retiring=False, info={})]
+        self.fed = 0
+
+    def feed(self) -> None:
+        self.fed += 1
+
+
+def test_a_model_waits_for_one_that_loads_and_may_have_the_memory() -> None:
+    loading, newcomer = Flat("starting"), Flat("leaving")
+    room = Room([loading, newcomer])
+    assert room.make(newcomer)
+    assert newcomer.blocked
+    loading.processes[0].state = "ready"
+    room.settled(loading)
+    assert (newcomer.blocked, newcomer.fed) == (False, 1)
+    assert not room.make(newcomer)
+
+
+async def test_a_model_for_which_another_left_in_vain_is_refused(device: LocalTransport, tmp_path: Path) -> None:
+    """Somebody else takes the memory that the other gave back."""
+    device.submit(task("hog", "first"))
+    assert (await ends(device, 1))["first"].data == "hog"
+    with (tmp_path / "device").open("a") as other:
+        taken = asyncio.create_task(asyncio.to_thread(fcntl.flock, other, fcntl.LOCK_EX))
+        device.submit(task("sow", "refused"))
+        assert (await ends(device, 1))["refused"].data["error_code"] == "OUT_OF_MEMORY"
+        await taken
+    for worker in ("sow", "hog"):
+        device.submit(task(worker, worker))
+        assert (await ends(device, 1))[worker].data == worker
+
+
+async def test_a_model_that_fits_nowhere_is_refused(device: LocalTransport, tmp_path: Path) -> None:
     with (tmp_path / "device").open("a") as other:  # what has the memory is not ours
         fcntl.flock(other, fcntl.LOCK_EX)
         device.submit(task("sow", "refused"))

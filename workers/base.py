@@ -3,7 +3,7 @@
 A worker is one file in this folder. It says what a task may ask (`Params`), what its operator may set (`Settings`), and
 implements three methods; the host (`workers.host`) does the rest:
 
-    load()            once in the process, before the first task; heavy imports belong here
+    load()            once in the process, before the first task; heavy imports belong here; then `example` is done once
     run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's;
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
@@ -37,6 +37,9 @@ Run = Generator[Any, Any, Any]
 """Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
 
 
+OFF = "none"
+"""The model of a worker that is switched off."""
+
 MORE: Final = object()
 """What a task yields to wait until its recording has grown or ended."""
 
@@ -55,10 +58,21 @@ class WorkerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    replicas: int = Field(1, ge=1, le=64, description="processes that serve this model side by side")
+    replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")
     idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
     step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
+
+    @classmethod
+    def variable(cls, worker: str, field: str) -> str:
+        """The name of a field's variable."""
+        return cls.model_fields[field].alias or f"{worker}_{field}".upper()
+
+    def switched_off(self, worker: str) -> str | None:
+        """The setting that switches the worker off, such as `AI_FISH_MODEL=none`; None while it is on."""
+        if getattr(self, "model", None) == OFF:
+            return f"{self.variable(worker, 'model')}={OFF}"
+        return None if self.replicas else f"{self.variable(worker, 'replicas')}=0"
 
 
 class ModelSettings(WorkerSettings):
@@ -143,7 +157,12 @@ class Worker:
     """The type of what a task gives, for the documents: a `TypedDict`, or a union of several."""
     Settings: ClassVar[type[WorkerSettings]] = ModelSettings
     example: ClassVar[dict[str, Any]]
-    """Parameters of a request that works wherever the model does; run by the tests."""
+    """Parameters of a request that works wherever the model does; run by the tests, and when the model was loaded.
+
+    Files are named by paths relative to the server's folder or to that of the worker's file.
+    """
+    warm_up: ClassVar[bool] = True
+    """Whether loading ends with the example (`workers.warm_up`); not for one that does something in the world."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is slow and safe to share: loaded once in the fork server."""
     live: ClassVar[bool] = False
@@ -196,6 +215,7 @@ class AsyncWorker(Worker):
     """A worker without a model: its tasks wait for others most of the time, and run side by side."""
 
     Settings = WorkerSettings
+    warm_up: ClassVar[bool] = False
 
     concurrency: int = 4
     """How many tasks are under way at once."""

@@ -23,7 +23,8 @@ from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
 from pipeline.messages import FileRef
 from workers import results
 from workers.base import Context, Run, Worker
-from workers.fish_params import SETTING, FishParams, FishSettings, FishTask
+from workers.fish_params import LICENCE, SETTING, FishParams, FishSettings, FishTask
+from workers.torch_device import torch_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,7 @@ class Fish(Worker):
         from workers.speech import checkpoint
 
         checkpoint.require_package()
+        say(LICENCE)
         checkpoint.locate(settings.model, folders, say)
 
     def load(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ class Fish(Worker):
         found = checkpoint.locate(self.settings.model, self.folders)
         torch.set_num_threads(max(1, self.settings.threads))
         try:
-            self._device = torch.device(_device(self.settings.device))
+            self._device = torch_device(self.settings.device, self.name)
             on_cuda = self._device.type == "cuda"
             dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
             acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
@@ -95,6 +97,7 @@ class Fish(Worker):
         codec_file = codec.find_codec(found.path)
         self._recordings = recordings.Recordings(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
         self._preload()
+        log.info("licence_of_weights", worker=self.name, licence=LICENCE)
         local = Path(self.settings.model).expanduser()
         return {"device": str(self._device), "model": local.name if local.is_dir() else self.settings.model}
 
@@ -242,15 +245,9 @@ def _chosen(setting: str, auto: str) -> str:
     return auto if setting == "auto" else setting
 
 
-def _device(setting: str) -> str:
-    import torch
-
-    return _chosen(setting, "cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _unloadable(exc: Exception) -> ModelUnavailable:
     return ModelUnavailable(
         f"The speech model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
         f"Check FISH_DEVICE, FISH_ACCELERATION and {SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull`."
+        "DATA_DIR/models and run `optivus models pull fish`."
     )

@@ -13,11 +13,18 @@ from workers.base import ModelSettings, Params
 
 SETTING = "AI_FISH_MODEL"
 DEFAULT = "fishaudio/fish-speech-1.5"
+LICENCE = (
+    "The weights of fish-speech and of OpenAudio S1 are under CC-BY-NC-SA-4.0: not for commercial use. Who sells what "
+    "they speak needs Fish Audio's permission."
+)
 
 
 class FishSettings(ModelSettings):
     model: str = Field(
-        DEFAULT, min_length=1, alias=SETTING, description="fish-speech 1.5 or OpenAudio S1: a hub id or a local folder"
+        DEFAULT,
+        min_length=1,
+        alias=SETTING,
+        description="fish-speech 1.5 or OpenAudio S1: a hub id or a local folder; `none`: off",
     )
     batch: int = Field(4, ge=1, le=256, description="texts that are spoken at once; each takes memory on the device")
     length: int = Field(

@@ -25,6 +25,7 @@ from pipeline.messages import FileRef
 from workers import florence_answers, florence_weights, results
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions
+from workers.torch_device import torch_device
 
 if TYPE_CHECKING:
     from media.pictures import Picture
@@ -57,7 +58,7 @@ class FlorenceSettings(ModelSettings):
         florence_weights.DEFAULT,
         min_length=1,
         alias=florence_weights.SETTING,
-        description="Florence-2 model: a hub id (Microsoft's or a transformers one) or a local folder",
+        description="Florence-2 model: a hub id (Microsoft's or a transformers one) or a local folder; `none`: off",
     )
     batch: int = Field(8, ge=1, le=256, description="pictures that Florence looks at at once")
     num_beams: int | None = Field(None, ge=1, le=20, description="beams of its search; default: as the model says")
@@ -129,7 +130,7 @@ class Florence(Worker):
         logging.disable_progress_bar()
         torch.set_num_threads(max(1, self.settings.threads))
         try:
-            self._device = torch.device(_device(self.settings.device))
+            self._device = torch_device(self.settings.device, self.name)
             self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
             self._processor = AutoProcessor.from_pretrained(path, local_files_only=True)
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=self._dtype, local_files_only=True)
@@ -269,14 +270,6 @@ def _wanted(captioned: int, params: FlorenceParams) -> bool:
     return params.max_frames is None or captioned < params.max_frames
 
 
-def _device(setting: str) -> str:
-    import torch
-
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting
-
-
 def _out_of_memory() -> OutOfMemory:
     return OutOfMemory(
         f"The model's device ran out of memory: lower FLORENCE_BATCH, set {florence_weights.SETTING} to a smaller "
@@ -288,5 +281,5 @@ def _unloadable(exc: Exception) -> ModelUnavailable:
     return ModelUnavailable(
         f"The Florence model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
         f"Check FLORENCE_DEVICE and {florence_weights.SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull`."
+        "DATA_DIR/models and run `optivus models pull florence`."
     )

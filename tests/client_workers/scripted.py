@@ -16,6 +16,7 @@ from workers import whisper
 class Scripted(whisper.Whisper):
     name = "whisper"
     imports = ()
+    warm_up = False
 
     def __init__(self, settings: Any, folders: Any) -> None:
         super().__init__(settings, folders)

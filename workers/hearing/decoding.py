@@ -220,6 +220,17 @@ class Decoder:
         return self._tokenizers[key]
 
 
+def write_once(model: WhisperModel) -> None:
+    """Hear a second of silence and write one token: what a device or a library cannot do shows here.
+
+    CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
+    """
+    mel = np.zeros((1, model.model.n_mels, SAMPLE_RATE // _SAMPLES_PER_FRAME), np.float32)
+    encoded = model.model.encode(_storage([mel]), to_cpu=False)
+    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
+    model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
+
+
 def _pauses(unit: Unit) -> list[tuple[float, float]]:
     """Between a piece's spans of speech, in seconds; of a text for the moment none are looked for."""
     spans = () if unit.quick else unit.speech or ()

@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+import structlog
+
+from pipeline.errors import ModelUnavailable, OutOfMemory
+from workers.hearing.cuda import load_libraries, named_in, without
+
+log = structlog.get_logger()
+
+NOT_USED = "The GPU could not be used, so this model computes on the CPU; the server's log has the reason."
 
 
-def chosen_device(setting: str) -> tuple[str, int]:
-    """`auto`, `cpu`, `cuda` or `cuda:N` → CTranslate2's device and its index."""
+def on_device(setting: str, load: Callable[[str, int], None]) -> str | None:
+    """Call `load` with CTranslate2's device and its index, as `auto`, `cpu`, `cuda` or `cuda:N` says.
+
+    `auto` takes a GPU, and the CPU where there is none or where it fails, unless for want of memory, which may pass.
+    Returns why a GPU that is there is not used. Raises: what `load` raises.
+    """
     import ctranslate2
 
-    if setting == "auto":
-        return ("cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"), 0
-    device, _, index = setting.partition(":")
-    return device, int(index or 0)
+    if setting != "auto":
+        device, _, index = setting.partition(":")
+        load(device, int(index or 0))
+        return None
+    reason = None
+    if ctranslate2.get_cuda_device_count() > 0:
+        try:
+            load("cuda", 0)
+            return None
+        except (RuntimeError, ValueError, ModelUnavailable) as exc:
+            if ran_out_of_memory(exc):
+                raise
+            log.warning("gpu_not_used", worker="whisper", reason=str(exc))
+            reason = _told(exc)
+    load("cpu", 0)
+    return reason
+
+
+def _told(exc: Exception) -> str:
+    if library := named_in(exc):
+        return without(library).message
+    return exc.message if isinstance(exc, ModelUnavailable) else NOT_USED
+
+
+def check_cuda() -> None:
+    """Whether CTranslate2 can compute on a GPU. Raises: ModelUnavailable, which says what is missing."""
+    import ctranslate2
+
+    if ctranslate2.get_cuda_device_count() == 0:
+        raise ModelUnavailable(
+            "WHISPER_DEVICE asks for a GPU, and this machine has none that an NVIDIA driver shows. Set WHISPER_DEVICE "
+            "to auto or cpu."
+        )
+    if library := load_libraries():
+        raise without(library)
+
+
+def ran_out_of_memory(exc: Exception) -> bool:
+    return isinstance(exc, OutOfMemory) or "out of memory" in str(exc).lower()
 
 
 def compute_type(setting: str, device: str, index: int) -> str:

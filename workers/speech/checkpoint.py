@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def wanted(name: str) -> Wanted:
-    return Wanted(name, SETTING, (name,), tuple(family.layout for family in FAMILIES))
+    return Wanted(name, "fish", SETTING, (name,), tuple(family.layout for family in FAMILIES))
 
 
 def locate(name: str, folders: Folders, say: Say = None) -> Found:

@@ -1,0 +1,118 @@
+"""The end of loading: the worker does its own `example`, so that what cannot compute is known before a job asks.
+
+    example ─▶ run() ─▶ forward(), a unit at a time ─▶ until it is done, or `ENOUGH_SECONDS` after its first units
+
+What fails in `forward` is the model's fault, or its libraries': the model is unavailable. What fails around it may be
+the example's: it is logged, and the worker serves. Nothing that the example made is told or kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from media.files import Folders, bind_path, local
+from pipeline.errors import ModelUnavailable, OutOfMemory, ServiceError
+from pipeline.messages import FileRef
+from pipeline.plans import checked
+from workers.base import MORE, Context, Run, Worker
+
+log = structlog.get_logger()
+
+ENOUGH_SECONDS = 1.0
+"""A large model on a CPU would need minutes for its example; its first unit shows that it works."""
+
+
+class ModelFailed(Exception):
+    """The model could not do the example; the cause says why."""
+
+
+def warm_up(worker: Worker) -> None:
+    """Raises: ModelUnavailable, OutOfMemory, MemoryError."""
+    if not worker.warm_up or worker.live or not hasattr(worker, "example"):
+        return  # a live one's example would need somebody who sends it
+    folders = _readable(worker)
+    worker.folders.work.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=worker.folders.work, prefix="warm-up.") as workdir:
+            bind = lambda text: bind_path(text, folders, lambda path: False)  # noqa: E731
+            params = checked(worker.TaskParams or worker.Params, worker.example, bind)
+            with contextlib.closing(worker.run(params, _Unheard(Path(workdir), folders))) as run:
+                _drive(worker, run)
+    except (ModelUnavailable, OutOfMemory, MemoryError):
+        raise
+    except (ModelFailed, ImportError) as exc:
+        log.error("warm_up_failed", worker=worker.name, exc_info=exc.__cause__ or exc)
+        raise ModelUnavailable(
+            f"The model of {worker.name} was loaded but cannot compute ({type(exc.__cause__ or exc).__name__}); the "
+            "server's log has the reason."
+        ) from exc
+    except ServiceError as exc:
+        log.warning("example_refused", worker=worker.name, reason=exc.message)
+    except Exception as exc:  # the worker's own code around the model, which may fit other requests
+        log.warning("example_failed", worker=worker.name, exc_info=exc)
+
+
+def _drive(worker: Worker, run: Run) -> None:
+    enough = None
+    with contextlib.suppress(StopIteration):
+        asked = next(run)
+        while asked is not MORE and (enough is None or time.monotonic() < enough):
+            results = [_computed(worker, unit) for unit in (asked if isinstance(asked, list) else [asked])]
+            enough = enough or time.monotonic() + ENOUGH_SECONDS
+            asked = run.send(results if isinstance(asked, list) else results[0])
+
+
+def _computed(worker: Worker, unit: Any) -> Any:
+    """Raises: ModelFailed; what is an answer already."""
+    try:
+        result = worker.forward([unit])[0]
+        if isinstance(result, BaseException):
+            raise result
+    except (ServiceError, MemoryError):
+        raise
+    except Exception as exc:
+        raise ModelFailed from exc
+    return result
+
+
+def _readable(worker: Worker) -> Folders:
+    """Paths of an example are relative to the server's folder, or to that of the worker's file."""
+    server = Path(__file__).parent.parent
+    own = Path(inspect.getfile(type(worker))).parent
+    return dataclasses.replace(worker.folders, roots=(server.resolve(), own.resolve()))
+
+
+class _Unheard(Context):
+    """What the example tells is dropped, and the files that it hands over are deleted."""
+
+    checkpoint_data = None
+    finished = ()
+    owner = "warm-up"
+    key = "warm-up"
+
+    def __init__(self, workdir: Path, folders: Folders) -> None:
+        self._workdir = workdir
+        self._folders = folders
+
+    @property
+    def workdir(self) -> Path:
+        return self._workdir
+
+    def local(self, ref: FileRef) -> Path:
+        return local(ref, self._folders)
+
+    def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None: ...
+    def partial(self, index: int, data: Any) -> None: ...
+    def audio(self, index: int, start: int, samples: Any, sample_rate: int) -> None: ...
+    def checkpoint(self, data: Any) -> None: ...
+
+    def made(self, path: Path, name: str) -> None:
+        path.unlink(missing_ok=True)
