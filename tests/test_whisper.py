@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faster_whisper.tokenizer import _LANGUAGE_CODES
 from pydantic import ValidationError
 
 from media.audio import SAMPLE_RATE, Audio, decode
@@ -24,7 +23,7 @@ from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE, write
 from workers.hearing.units import Try, Unit
-from workers.whisper import LANGUAGES, Whisper, WhisperParams, WhisperSettings
+from workers.whisper import Whisper, WhisperParams, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"
@@ -246,12 +245,11 @@ def test_silence_has_no_text(tiny: Whisper, tmp_path: Path) -> None:
 def test_given_language_is_kept_and_unknown_ones_refused(tiny: Whisper, tmp_path: Path) -> None:
     result, units = drive(tiny, {"file": EXAMPLE, "language": "fr"}, Recorder(tmp_path))
     assert (result["language"], units[0].language) == ("fr", "fr")
-    for wrong in ("xx", "english", "EN", "", "en-US"):
+    for wrong in ("xx", "Klingon", "en US of A", "e" * 1000):
         with pytest.raises(ValidationError):
             drive(tiny, {"file": EXAMPLE, "language": wrong}, Recorder(tmp_path))
     with pytest.raises(InvalidInput, match="'yue'"):  # Cantonese came with large-v3
         drive(tiny, {"file": EXAMPLE, "language": "yue"}, Recorder(tmp_path))
-    assert set(_LANGUAGE_CODES) == LANGUAGES
 
 
 @pytest.mark.parametrize(
