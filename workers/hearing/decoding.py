@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from media.audio import SAMPLE_RATE
+from workers.hearing.echo import echoes
 from workers.hearing.lines import crosses, parted
 from workers.hearing.rest import SAMPLES_PER_FRAME, gone_on, unsure
 from workers.hearing.segments import TIMESTAMP_SECONDS, Span, Split, loops, split, unlooped
@@ -36,6 +37,10 @@ _MAX_TEXT = _MAX_TOKENS // 2
 _HINT_TOKENS = _MAX_TOKENS // 2 - 1
 _LATEST_FIRST_WORD = 50
 """Timestamps (of 20 ms) before which the first segment has to begin."""
+_ECHO_TOKENS = 12
+"""Of an answer that repeats the hints the first ones tell; the later ones are likely after them."""
+_MIN_ECHO_SCORE = -1.5
+"""Their mean log probability without the hints: -0.2 to -0.4 where they are said, -2.5 to -3.4 else, measured."""
 _PAUSE = 0.5
 """Seconds of silence between two sentences that part a line."""
 _FRAMES = 3000
@@ -163,18 +168,33 @@ class Decoder:
     def _judged(self, outcome: Outcome, latest: Try) -> Outcome:
         """The try's segments and what is left of the piece, or a warmer try."""
         unit: Any = outcome.then
+        tokenizer = self._tokenizer(unit.language, unit.task)
+        frames = len(unit.audio) // SAMPLES_PER_FRAME
+        if unit.hints and self._echoed(unit, latest, split(latest.tokens, tokenizer.timestamp_begin, frames)):
+            return dataclasses.replace(outcome, then=dataclasses.replace(unit, hints=(), tried=()))
         tries = (*unit.tried, latest)
         if not latest.good and len(tries) < len(TEMPERATURES):
             return dataclasses.replace(outcome, then=dataclasses.replace(unit, tried=tries))
         kept = best(tries)
         if kept.silent:
             return dataclasses.replace(outcome, then=None)
-        tokenizer = self._tokenizer(unit.language, unit.task)
         tokens = unlooped(kept.tokens, tokenizer.timestamp_begin) if kept.repeats else kept.tokens
-        frames = len(unit.audio) // SAMPLES_PER_FRAME
         parts = split(tokens, tokenizer.timestamp_begin, frames, whole=len(kept.tokens) < _MAX_TEXT)
         segments, said = self._segments(unit, parts, frames)
         return gone_on(dataclasses.replace(outcome, segments=segments), parts, said)
+
+    def _echoed(self, unit: Unit, latest: Try, parts: Split) -> bool:
+        """Whether a text repeats the hints, and loops or is not what anybody says: unlikely when it has no hints."""
+        tokenizer = self._tokenizer(unit.language, unit.task)
+        lines = _text_tokens(parts.spans, tokenizer)
+        hints = tokenizer.decode(unit.hints[1:])
+        echo = next((number for number, line in enumerate(lines) if echoes(tokenizer.decode(line), hints)), None)
+        if echo is None or latest.repeats:
+            return echo is not None
+        before = sum(map(len, lines[:echo]))
+        found = self._aligned(unit, [token for line in lines for token in line])
+        likely = np.array(found.text_token_probs[before : before + len(lines[echo])][:_ECHO_TOKENS])
+        return bool(np.log(likely + 1e-9).mean() < _MIN_ECHO_SCORE)
 
     def _segments(self, unit: Unit, parts: Split, frames: int) -> tuple[tuple[Segment, ...], float | None]:
         """And the second at which the last word ends, if there was reason to look."""
@@ -200,11 +220,11 @@ class Decoder:
 
     def _timed(self, unit: Unit, spans: tuple[Span, ...], tokenizer: Any, frames: int) -> list[tuple[Word, ...]]:
         """The words of each span, by the decoder's attention and by what can be heard."""
-        lines = [[token for token in span.tokens if token < tokenizer.eot] for span in spans]
+        lines = _text_tokens(spans, tokenizer)
         tokens = [token for line in lines for token in line]
         if not tokens:
             return [() for _ in lines]
-        [found] = self._model.model.align(_storage([unit.encoded]), tokenizer.sot_sequence, [tokens], frames)
+        found = self._aligned(unit, tokens)
         starts = dict(reversed(found.alignments))
         times = [starts[index] * TIMESTAMP_SECONDS for index in range(len(tokens) + 1)]
         aligned = []
@@ -216,6 +236,13 @@ class Decoder:
             at += len(line)
         return spoken(aligned, _sounds(unit), times[-1])
 
+    def _aligned(self, unit: Unit, tokens: list[int]) -> Any:
+        """CTranslate2's alignment of a text with a unit's sound, and how likely each of its tokens is without hints."""
+        frames = len(unit.audio) // SAMPLES_PER_FRAME  # type: ignore[arg-type]
+        start = self._tokenizer(unit.language, unit.task).sot_sequence
+        [found] = self._model.model.align(_storage([unit.encoded]), start, [tokens], frames)
+        return found
+
     def _tokenizer(self, language: str | None, task: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
 
@@ -224,6 +251,11 @@ class Decoder:
         if key not in self._tokenizers:
             self._tokenizers[key] = Tokenizer(self._model.hf_tokenizer, multilingual, task=task, language=key[0])
         return self._tokenizers[key]
+
+
+def _text_tokens(spans: tuple[Span, ...], tokenizer: Any) -> list[list[int]]:
+    """Those of each span that are no timestamps."""
+    return [[token for token in span.tokens if token < tokenizer.eot] for span in spans]
 
 
 def _aligned(words: tuple[list[str], list[list[int]]], times: list[float], probabilities: Any) -> Iterator[Aligned]:
