@@ -24,26 +24,26 @@ def at(seconds: float) -> int:
 
 def test_segments_lie_between_pairs_of_timestamps() -> None:
     tokens = [at(0), 1, 2, at(1.2), at(1.4), 3, at(2)]
-    spans, seek, closed = split(tokens, ZERO, 500)
+    spans, seek, closed, unended = split(tokens, ZERO, 500)
     assert [(span.start, span.end) for span in spans] == [(0, 1.2), (pytest.approx(1.4), 2)]
-    assert (seek, closed) == (500, True)
+    assert (seek, closed, unended) == (500, True, False)
 
 
 def test_what_has_no_end_goes_on_to_the_pieces_end_or_is_heard_again() -> None:
     tokens = [at(0), 1, at(2), at(2), 2, 3]
-    spans, seek, closed = split(tokens, ZERO, 500)
+    spans, seek, closed, unended = split(tokens, ZERO, 500)
     assert [(span.start, span.end) for span in spans] == [(0, 2), (2, 5)]
-    assert (seek, closed) == (500, False)
-    spans, seek, closed = split(tokens, ZERO, 500, whole=False)
+    assert (seek, closed, unended) == (500, False, True)
+    spans, seek, closed, unended = split(tokens, ZERO, 500, whole=False)
     assert [(span.start, span.end) for span in spans] == [(0, 2)]
-    assert (seek, closed) == (200, False)
+    assert (seek, closed, unended) == (200, False, False)
 
 
 def test_a_text_without_pairs_is_one_segment() -> None:
-    [span], seek, closed = split([at(0.5), 1, 2, at(3)], ZERO, 400)
-    assert (span.start, span.end, seek, closed) == (0.5, 3, 400, True)
-    [span], seek, closed = split([1, 2], ZERO, 400)
-    assert (span.start, span.end, seek, closed) == (0, 4, 400, False)
+    [span], seek, closed, unended = split([at(0.5), 1, 2, at(3)], ZERO, 400)
+    assert (span.start, span.end, seek, closed, unended) == (0.5, 3, 400, True, False)
+    [span], seek, closed, unended = split([1, 2], ZERO, 400)
+    assert (span.start, span.end, seek, closed, unended) == (0, 4, 400, False, True)
 
 
 def test_loops_are_written_once() -> None:

@@ -142,7 +142,7 @@ class Transcript:
             text = segment.text.strip()
             if not text:
                 continue
-            begins, ends = _spoken(segment, speech)
+            begins, ends = (segment.start, segment.end) if segment.words else _spoken(segment, speech)
             start = _within(earliest, at(begins), last)
             end = _within(start, at(ends, ends=True), last)
             chunk: dict[str, Any] = {"start": start, "end": end, "text": text}
@@ -174,7 +174,11 @@ def _spoken(segment: Segment, speech: list[tuple[float, float]]) -> tuple[float,
     start, end = segment.start, segment.end
     touched = [(begins, ends) for begins, ends in speech if begins < end and start < ends]
     least = min(_SLIVER, (end - start) / 4)
-    heard = [(begins, ends) for begins, ends in touched if min(end, ends) - max(start, begins) > least] or touched
+    heard = [
+        (begins, ends)
+        for begins, ends in touched
+        if min(end, ends) - max(start, begins) > min(least, (ends - begins) / 2)
+    ] or touched
     return (max(start, heard[0][0]), min(end, heard[-1][1])) if heard else (start, end)
 
 

@@ -18,7 +18,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import structlog
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from media.files import Folders
@@ -28,6 +28,7 @@ from workers import results, whisper_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.hearing.cuda import named_in, without
 from workers.hearing.device import check_cuda, compute_type, cores, free_memory, on_device, ran_out_of_memory
+from workers.hearing.languages import LONGEST, code_of
 from workers.hearing.units import Evidence, Outcome, Unit
 from workers.transcript import Transcript, silent
 
@@ -37,23 +38,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_LANGUAGES = """
-af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja
-jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq
-sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh
-"""
-LANGUAGES = frozenset(_LANGUAGES.split())
-"""Whisper's codes; `yue` is known to large-v3 only."""
+
+def _language(given: object) -> object:
+    if not isinstance(given, str) or len(given) > LONGEST:
+        return given
+    try:
+        return code_of(given)
+    except LookupError as exc:
+        raise PydanticCustomError(
+            "language", "should be a language that Whisper knows, such as en, es or ja; or auto, to detect it"
+        ) from exc
 
 
-def _known_language(code: str) -> str:
-    if code not in LANGUAGES:
-        raise PydanticCustomError("language", "should be a language code that Whisper knows, such as en, es or ja")
-    return code
-
-
-Language = Annotated[str, AfterValidator(_known_language), Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
-
+Language = Annotated[
+    Annotated[str, Field(max_length=LONGEST)] | None,
+    BeforeValidator(_language),
+    Field(json_schema_extra={"examples": ["en", "pt-BR", "Japanese", "auto"]}),
+]
 
 _MOST_TRACKS, _LONGEST_TRACK = 1000, 64
 
@@ -100,7 +101,9 @@ class WhisperSettings(ModelSettings):
 
 class WhisperParams(Params):
     file: FileRef = Field(description="audio or video")
-    language: Language | None = Field(None, description="spoken language, ISO 639-1; default: detected")
+    language: Language = Field(
+        None, description="spoken language: ISO 639-1, or any tag (BCP 47) or name of it; default and `auto`: detected"
+    )
     task: Literal["transcribe", "translate"] = Field("transcribe", description="`translate`: into English")
     word_timestamps: bool = Field(False, description="add `words` to each chunk")
     initial_prompt: Hint | None = Field(None, description="text whose spelling and style to follow, in every piece")

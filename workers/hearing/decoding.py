@@ -11,20 +11,24 @@ faster-whisper; here each try is a pass of its own, which shares its batch with 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from media.audio import SAMPLE_RATE
+from workers.hearing.echo import echoes
 from workers.hearing.lines import crosses, parted
-from workers.hearing.segments import FRAME_SECONDS, Span, Split, loops, split, unlooped
+from workers.hearing.rest import SAMPLES_PER_FRAME, gone_on, unsure
+from workers.hearing.segments import TIMESTAMP_SECONDS, Span, Split, loops, split, unlooped
+from workers.hearing.silences import sounding
 from workers.hearing.units import CHANGED, TEMPERATURES, Outcome, Segment, Try, Unit, Word, best
+from workers.hearing.words import Aligned, says_something, spoken
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-_SAMPLES_PER_FRAME = round(SAMPLE_RATE * FRAME_SECONDS)
 _SAMPLES_OF_ONE = 5
 """Texts that a warm try samples, of which the likeliest counts."""
 _MAX_TOKENS = 448
@@ -33,23 +37,18 @@ _MAX_TEXT = _MAX_TOKENS // 2
 _HINT_TOKENS = _MAX_TOKENS // 2 - 1
 _LATEST_FIRST_WORD = 50
 """Timestamps (of 20 ms) before which the first segment has to begin."""
-_LEAST_STEP = 100
-"""Frames that every pass brings a piece forward, at least."""
-_LEAST_REST = SAMPLE_RATE * 3 // 10
-"""Samples that are left over after the last segment and worth hearing again; fewer are padding."""
-_LEAST_MISSED = SAMPLE_RATE // 2
-"""The same of speech that begins after what Whisper took for the end."""
-_LEAST_CUT_OFF = 2 * SAMPLE_RATE
-"""The same of speech that goes on beyond it."""
-_BEFORE_SPEECH = SAMPLE_RATE // 5
+_ECHO_TOKENS = 12
+"""Of an answer that repeats the hints the first ones tell; the later ones are likely after them."""
+_MIN_ECHO_SCORE = -1.5
+"""Their mean log probability without the hints: -0.2 to -0.4 where they are said, -2.5 to -3.4 else, measured."""
+_PAUSE = 0.5
+"""Seconds of silence between two sentences that part a line."""
 _FRAMES = 3000
 """Frames that Whisper was trained to hear at once: 30 s."""
 _QUICK_SILENCE, _QUICK_STEP = 800, 500
 """Frames of silence after the sound without which Whisper goes on writing, measured; lengths come in such steps."""
 _QUICK_TOKENS, _QUICK_TOKENS_PER_FRAME = 16, 0.2
 """More than anybody says; a quick pass that repeats itself is to end soon."""
-_LEADING, _TRAILING = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - Chinese and Japanese
-"""Punctuation that belongs to the word after and to the word before it."""
 
 
 class Decoder:
@@ -77,7 +76,7 @@ class Decoder:
         """How many frames of a piece are encoded; equally many for all that share a batch."""
         if not self._quick:
             return _FRAMES
-        wanted = len(audio) // _SAMPLES_PER_FRAME + _QUICK_SILENCE
+        wanted = len(audio) // SAMPLES_PER_FRAME + _QUICK_SILENCE
         return min(_FRAMES, -(-wanted // _QUICK_STEP) * _QUICK_STEP)
 
     def hear(self, units: list[Unit]) -> list[Outcome]:
@@ -121,7 +120,7 @@ class Decoder:
         """float32 (1, n_mels, frames)."""
         from faster_whisper.audio import pad_or_trim
 
-        mel = self._model.feature_extractor(audio)[:, : len(audio) // _SAMPLES_PER_FRAME]
+        mel = self._model.feature_extractor(audio)[:, : len(audio) // SAMPLES_PER_FRAME]
         return pad_or_trim(mel, self.frames(audio))[np.newaxis]
 
     def _languages(self, units: list[Unit], encoded: list[Any]) -> list[Outcome]:
@@ -169,46 +168,80 @@ class Decoder:
     def _judged(self, outcome: Outcome, latest: Try) -> Outcome:
         """The try's segments and what is left of the piece, or a warmer try."""
         unit: Any = outcome.then
+        tokenizer = self._tokenizer(unit.language, unit.task)
+        frames = len(unit.audio) // SAMPLES_PER_FRAME
+        if unit.hints and self._echoed(unit, latest, split(latest.tokens, tokenizer.timestamp_begin, frames)):
+            return dataclasses.replace(outcome, then=dataclasses.replace(unit, hints=(), tried=()))
         tries = (*unit.tried, latest)
         if not latest.good and len(tries) < len(TEMPERATURES):
             return dataclasses.replace(outcome, then=dataclasses.replace(unit, tried=tries))
         kept = best(tries)
         if kept.silent:
             return dataclasses.replace(outcome, then=None)
-        tokenizer = self._tokenizer(unit.language, unit.task)
         tokens = unlooped(kept.tokens, tokenizer.timestamp_begin) if kept.repeats else kept.tokens
-        frames = len(unit.audio) // _SAMPLES_PER_FRAME
         parts = split(tokens, tokenizer.timestamp_begin, frames, whole=len(kept.tokens) < _MAX_TEXT)
-        segments = self._segments(unit, parts, frames)
-        seek = parts.seek
-        if unit.words and not parts.closed and segments and segments[-1].end > 0:
-            seek = round(segments[-1].end / FRAME_SECONDS)
-        return _gone_on(dataclasses.replace(outcome, segments=segments), parts, seek)
+        segments, said = self._segments(unit, parts, frames)
+        return gone_on(dataclasses.replace(outcome, segments=segments), parts, said)
 
-    def _segments(self, unit: Unit, parts: Split, frames: int) -> tuple[Segment, ...]:
+    def _echoed(self, unit: Unit, latest: Try, parts: Split) -> bool:
+        """Whether a text repeats the hints, and loops or is not what anybody says: unlikely when it has no hints."""
+        tokenizer = self._tokenizer(unit.language, unit.task)
+        lines = _text_tokens(parts.spans, tokenizer)
+        hints = tokenizer.decode(unit.hints[1:])
+        echo = next((number for number, line in enumerate(lines) if echoes(tokenizer.decode(line), hints)), None)
+        if echo is None or latest.repeats:
+            return echo is not None
+        before = sum(map(len, lines[:echo]))
+        found = self._aligned(unit, [token for line in lines for token in line])
+        likely = np.array(found.text_token_probs[before : before + len(lines[echo])][:_ECHO_TOKENS])
+        return bool(np.log(likely + 1e-9).mean() < _MIN_ECHO_SCORE)
+
+    def _segments(self, unit: Unit, parts: Split, frames: int) -> tuple[tuple[Segment, ...], float | None]:
+        """And the second at which the last word ends, if there was reason to look."""
         tokenizer = self._tokenizer(unit.language, unit.task)
         pauses = _pauses(unit)
         texts = [tokenizer.decode(span.tokens) for span in parts.spans]
         uneven = any(crosses(*span[:2], text, pauses) for span, text in zip(parts.spans, texts, strict=True))
-        timed = self._timed(unit, parts.spans, tokenizer, frames) if unit.words or uneven else None
+        aligned = unit.words or uneven or unsure(unit, parts)
+        timed = self._timed(unit, parts.spans, tokenizer, frames) if aligned else None
         segments: list[Segment] = []
-        for number, span in enumerate(parts.spans):
-            start, end, words, text = span.start, span.end, None, texts[number]
+        for number, (span, text) in enumerate(zip(parts.spans, texts, strict=True)):
+            if not says_something(text):
+                continue
             if timed is not None:
-                start, end = float(timed[number]["start"]), float(timed[number]["end"])
-                words = tuple(Word(**word) for word in timed[number]["words"])
-            if text.strip() and start < end:
-                segments += parted(Segment(start, end, text, words), pauses)
-        return tuple(segments if unit.words else [dataclasses.replace(segment, words=None) for segment in segments])
+                words = timed[number]
+                segments += parted(Segment(words[0].start, words[-1].end, text, words), pauses)
+            elif span.start < span.end:
+                segments.append(Segment(span.start, span.end, text))
+        said = segments[-1].end if segments and aligned else None
+        if not unit.words:
+            segments = [dataclasses.replace(segment, words=None) for segment in segments]
+        return tuple(segments), said
 
-    def _timed(self, unit: Unit, spans: tuple[Span, ...], tokenizer: Any, frames: int) -> list[dict[str, Any]]:
-        """Start, end and words of each span, as faster-whisper finds them in the decoder's attention."""
-        timed = [{"seek": 0, "start": span.start, "end": span.end, "tokens": list(span.tokens)} for span in spans]
-        encoded = _storage([unit.encoded])
-        self._model.add_word_timestamps(
-            [timed], tokenizer, encoded, frames, _LEADING, _TRAILING, last_speech_timestamp=0.0
-        )
-        return timed
+    def _timed(self, unit: Unit, spans: tuple[Span, ...], tokenizer: Any, frames: int) -> list[tuple[Word, ...]]:
+        """The words of each span, by the decoder's attention and by what can be heard."""
+        lines = _text_tokens(spans, tokenizer)
+        tokens = [token for line in lines for token in line]
+        if not tokens:
+            return [() for _ in lines]
+        found = self._aligned(unit, tokens)
+        starts = dict(reversed(found.alignments))
+        times = [starts[index] * TIMESTAMP_SECONDS for index in range(len(tokens) + 1)]
+        aligned = []
+        at = 0
+        for line in lines:
+            aligned.append(
+                list(_aligned(tokenizer.split_to_word_tokens(line), times[at:], found.text_token_probs[at:]))
+            )
+            at += len(line)
+        return spoken(aligned, _sounds(unit), times[-1])
+
+    def _aligned(self, unit: Unit, tokens: list[int]) -> Any:
+        """CTranslate2's alignment of a text with a unit's sound, and how likely each of its tokens is without hints."""
+        frames = len(unit.audio) // SAMPLES_PER_FRAME  # type: ignore[arg-type]
+        start = self._tokenizer(unit.language, unit.task).sot_sequence
+        [found] = self._model.model.align(_storage([unit.encoded]), start, [tokens], frames)
+        return found
 
     def _tokenizer(self, language: str | None, task: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
@@ -225,52 +258,36 @@ def write_once(model: WhisperModel) -> None:
 
     CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
     """
-    mel = np.zeros((1, model.model.n_mels, SAMPLE_RATE // _SAMPLES_PER_FRAME), np.float32)
+    mel = np.zeros((1, model.model.n_mels, SAMPLE_RATE // SAMPLES_PER_FRAME), np.float32)
     encoded = model.model.encode(_storage([mel]), to_cpu=False)
     start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
     model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
 
 
+def _text_tokens(spans: tuple[Span, ...], tokenizer: Any) -> list[list[int]]:
+    """Those of each span that are no timestamps."""
+    return [[token for token in span.tokens if token < tokenizer.eot] for span in spans]
+
+
+def _aligned(words: tuple[list[str], list[list[int]]], times: list[float], probabilities: Any) -> Iterator[Aligned]:
+    """words: texts, and the tokens of each. times: seconds of the tokens and of what follows them."""
+    at = 0
+    for text, tokens in zip(*words, strict=True):
+        end = at + len(tokens)
+        yield Aligned(text, times[at], times[end], float(np.mean(probabilities[at:end])))
+        at = end
+
+
+def _sounds(unit: Any) -> list[tuple[float, float]]:
+    """Seconds between which something can be heard, and somebody speaks if that is known."""
+    speech = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in unit.speech or ()]
+    return sounding(unit.audio, speech)
+
+
 def _pauses(unit: Unit) -> list[tuple[float, float]]:
-    """Between a piece's spans of speech, in seconds; of a text for the moment none are looked for."""
-    spans = () if unit.quick else unit.speech or ()
-    return [(last.end / SAMPLE_RATE, first.start / SAMPLE_RATE) for last, first in pairwise(spans)]
-
-
-def _gone_on(outcome: Outcome, parts: Split, seek: int) -> Outcome:
-    """With the rest of the piece from a frame on, where somebody speaks there, as the next unit.
-
-    Whisper sometimes ends early, at a pause, and says that nothing comes after; the voice detector knows better.
-    """
-    unit: Any = outcome.then
-    heard = seek
-    if parts.closed and unit.speech:
-        heard = round(parts.spans[-1].end / FRAME_SECONDS)
-    start = max(heard, _LEAST_STEP) * _SAMPLES_PER_FRAME
-    if unit.speech is None:
-        if len(unit.audio) - start < _LEAST_REST:
-            return dataclasses.replace(outcome, then=None)
-    else:
-        missed = [
-            span for span in unit.speech if span.end - max(span.start, start) >= _least(parts.closed, span, start)
-        ]
-        if not missed:
-            return dataclasses.replace(outcome, then=None)
-        start = max(start, missed[0].start - _BEFORE_SPEECH)
-    speech = unit.speech and tuple(
-        span._replace(start=max(0, span.start - start), end=span.end - start)
-        for span in unit.speech
-        if span.end > start
-    )
-    rest = dataclasses.replace(unit, audio=unit.audio[start:], speech=speech, encoded=None, tried=())
-    return dataclasses.replace(outcome, then=rest, shift=start / SAMPLE_RATE)
-
-
-def _least(closed: bool, span: Any, start: int) -> int:
-    """Samples of speech that are worth hearing again: more where Whisper is through and may be a little early."""
-    if not closed:
-        return _LEAST_REST
-    return _LEAST_MISSED if span.start >= start - _LEAST_REST else _LEAST_CUT_OFF
+    """Silences within a piece, in seconds; in a text for the moment none are looked for."""
+    sounds = () if unit.quick or not unit.speech else _sounds(unit)
+    return [(last[1], first[0]) for last, first in pairwise(sounds) if first[0] - last[1] >= _PAUSE]
 
 
 def _chosen(unit: Unit, detected: dict[str, float]) -> str | None:

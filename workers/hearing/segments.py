@@ -31,11 +31,20 @@ class Span(NamedTuple):
 
 
 class Split(NamedTuple):
-    """seek: the frame up to which the piece was heard. closed: Whisper itself says that nothing comes after."""
+    """seek: the frame up to which the piece was heard. closed: Whisper itself says that nothing comes after.
+
+    unended: it does not say where the last segment ends.
+    """
 
     spans: tuple[Span, ...]
     seek: int
     closed: bool
+    unended: bool
+
+    @property
+    def heard(self) -> int:
+        """The frame of the last time that Whisper wrote."""
+        return round(self.spans[-1].end / FRAME_SECONDS) if self.closed else self.seek
 
 
 def split(tokens: Sequence[int], first_timestamp: int, frames: int, *, whole: bool = True) -> Split:
@@ -47,7 +56,7 @@ def split(tokens: Sequence[int], first_timestamp: int, frames: int, *, whole: bo
     closed = len(tokens) >= 2 and stamped[-1] and not stamped[-2]
     ends = [i for i in range(1, len(tokens)) if stamped[i] and stamped[i - 1]]
     if not ends:  # no matter how long it is, there is no place to go on from
-        return Split((_whole(tokens, first_timestamp, frames),), frames, closed)
+        return Split((_whole(tokens, first_timestamp, frames),), frames, closed, not closed)
     if closed:
         ends.append(len(tokens))
     spans = []
@@ -59,8 +68,8 @@ def split(tokens: Sequence[int], first_timestamp: int, frames: int, *, whole: bo
     rest = tuple(tokens[ends[-1] :])
     if whole and not closed and len(rest) > 1 and last * FRAMES_PER_TIMESTAMP < frames:
         spans.append(Span(last * TIMESTAMP_SECONDS, frames * FRAME_SECONDS, rest))
-        return Split(tuple(spans), frames, closed)
-    return Split(tuple(spans), frames if closed else last * FRAMES_PER_TIMESTAMP, closed)
+        return Split(tuple(spans), frames, closed, True)
+    return Split(tuple(spans), frames if closed else last * FRAMES_PER_TIMESTAMP, closed, False)
 
 
 def _whole(tokens: Sequence[int], first_timestamp: int, frames: int) -> Span:
