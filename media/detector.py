@@ -26,8 +26,8 @@ BLOCK = 16 * SAMPLE_RATE // FRAME
 SPEECH, SILENCE = 0.3, 0.2
 """Probabilities above and below which a frame is decided; between them it is what the last one was."""
 SURE, SURE_FRAMES = 0.5, SAMPLE_RATE // 5 // FRAME + 1
-"""The detector's own threshold, and as many frames above it as are longer than a click: forwards, music and noise hardly
-ever reach it."""
+"""The detector's own threshold, and as many frames above it as are longer than a click: forwards, music and noise
+hardly ever reach it."""
 
 
 class Span(NamedTuple):

@@ -1,8 +1,7 @@
-"""Cuts sound that is still coming into utterances: told at once, with what the detector understands only later.
+"""Cuts sound that is still coming into utterances, with what the detector understands only from what follows.
 
     sound ─▶ frames of 32 ms ─▶ the detector, forwards ──────────────▶ silent ⇄ speaking ─▶ utterances
-              └─ held ────────▶ once a second back over the last 4 s ──┘ what was missed is added
-
+              └─ held ────────▶ every 2 s back over the last 8 s ─────┘ what was missed is added
 
 An utterance ends with a silence of 0.6 s, or of 1.2 s while it is shorter than 8 s, or before it gets longer than 30 s,
 where it is quietest. Those that end in the same call are joined while they fit into 30 s and no long silence lies
@@ -30,8 +29,9 @@ _PADDING = SAMPLE_RATE * 2 // 5
 _SHORTEST = SAMPLE_RATE // 5
 """Less is a click, on which Whisper would invent a word."""
 
-_LOOK, _BACK = SAMPLE_RATE // FRAME + 1, 4 * SAMPLE_RATE // FRAME
-"""Frames from one look back to the next, and how many each hears."""
+_LOOK, _BACK, _COLD = 64, 250, 16
+"""Frames from one look back to the next, how many each hears, and how many of these, the latest, it does not judge: the
+detector takes much for speech with which it begins."""
 _FORGET = BLOCK // _LOOK
 """Looks after which the detector begins anew, as it does in files."""
 
@@ -98,6 +98,8 @@ class Utterances:
             if self._speech and begin - self._speech[-1].end < _BREATH:
                 begin = self._speech.pop().start
             self._speech.append(Span(begin, self._seen))
+        if self._speech and self._speech[-1].end + _BREATH <= self._seen and _short(self._speech[-1]):
+            self._speech.pop()
         if not self._speech:
             return []
         if self._silent:
@@ -109,10 +111,11 @@ class Utterances:
         """Add the speech of the last seconds that is understood only from what comes after it."""
         frames = min(_BACK, (self._seen - max(self._free, self._first)) // FRAME)
         begin = self._seen - frames * FRAME
-        heard = runs(heard_backwards(self._between(begin, self._seen)), _BREATH / SAMPLE_RATE)
+        likely = heard_backwards(self._between(begin, self._seen))[:-_COLD]
+        heard = runs(likely, _BREATH / SAMPLE_RATE)
         found = (Span(begin + first * FRAME, begin + last * FRAME) for first, last in heard)
         speech: list[Span] = []
-        for span in sorted([*self._speech, *found]):
+        for span in sorted([*self._speech, *(span for span in found if not _short(span))]):
             if speech and span.start - speech[-1].end < _BREATH:
                 speech[-1] = Span(speech[-1].start, max(speech[-1].end, span.end))
             else:
@@ -150,7 +153,7 @@ class Utterances:
 
     @property
     def _heard(self) -> bool:
-        return bool(self._speech) and self._speech[-1].end - self._speech[0].start >= _SHORTEST
+        return not all(_short(span) for span in self._speech)
 
     @property
     def _start(self) -> int:
@@ -180,6 +183,10 @@ class _Ended(NamedTuple):
 
     span: Span
     speech: list[Span]
+
+
+def _short(span: Span) -> bool:
+    return span.end - span.start < _SHORTEST
 
 
 def _joined(spans: list[Span]) -> list[Span]:
