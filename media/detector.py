@@ -5,7 +5,7 @@
 
 The detector carries along what it has heard: after music it takes words for more of it, and a soft beginning comes too
 early for it. Backwards it comes to the same words from the other side. What the one or the other takes for speech is
-speech; a span is sure if it holds what the detector's own rule, forwards only and stricter, would have found.
+speech; a span is sure where both agree. What is not sure may be a sound like speech: whoever hears it has to judge.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BLOCK = 16 * SAMPLE_RATE // FRAME
 SPEECH, SILENCE = 0.3, 0.2
 """Probabilities above and below which a frame is decided; between them it is what the last one was."""
 SURE, SURE_FRAMES = 0.5, SAMPLE_RATE // 5 // FRAME + 1
-"""The detector's own threshold, and as many frames above it as are longer than a click: forwards, music and noise
-hardly ever reach it."""
+"""What the mean of both directions reaches in as many frames as are longer than a click: music and noise hardly ever do
+so, the one direction or the other now and then."""
 
 
 class Span(NamedTuple):
@@ -51,7 +51,8 @@ def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech
     for first, last in runs(np.maximum(forwards, backwards), pause):
         if (last - first) * FRAME > shortest * SAMPLE_RATE:
             spans.append(Span(first * FRAME, min(last * FRAME, len(audio))))
-            sure.append(int((forwards[first:last] >= SURE).sum()) >= SURE_FRAMES)
+            mean = (forwards[first:last] + backwards[first:last]) / 2
+            sure.append(int((mean >= SURE).sum()) >= SURE_FRAMES)
     return Speech(tuple(spans), tuple(sure))
 
 

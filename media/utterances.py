@@ -47,7 +47,8 @@ class Utterances:
         self._seen = start  # frames before this were looked at
         self._free = start  # samples before this belong to an earlier utterance
         self._speech: list[Span] = []  # of the utterance in hand
-        self._sure: list[int] = []  # frames of which the detector is sure
+        self._forwards: dict[int, float] = {}  # probabilities of the frames that are held
+        self._sure: set[int] = set()  # frames of which both directions are sure
 
     @property
     def position(self) -> int:
@@ -92,8 +93,7 @@ class Utterances:
         """What ends with the next frame."""
         begin, self._seen = self._seen, self._seen + FRAME
         goes_on = bool(self._speech) and self._speech[-1].end == begin
-        if probability >= SURE:
-            self._sure.append(begin)
+        self._forwards[begin] = probability
         if probability >= SPEECH or (goes_on and probability >= SILENCE):
             if self._speech and begin - self._speech[-1].end < _BREATH:
                 begin = self._speech.pop().start
@@ -112,6 +112,10 @@ class Utterances:
         frames = min(_BACK, (self._seen - max(self._free, self._first)) // FRAME)
         begin = self._seen - frames * FRAME
         likely = heard_backwards(self._between(begin, self._seen))[:-_COLD]
+        for number, probability in enumerate(likely):
+            frame = begin + number * FRAME
+            if (self._forwards[frame] + probability) / 2 >= SURE:
+                self._sure.add(frame)
         heard = runs(likely, _BREATH / SAMPLE_RATE)
         found = (Span(begin + first * FRAME, begin + last * FRAME) for first, last in heard)
         speech: list[Span] = []
@@ -174,7 +178,8 @@ class Utterances:
         keep = min(self._start, self._seen - _BACK * FRAME) - _PADDING
         if keep > self._begin:
             self._held = self._between(keep, self._begin + len(self._held)).copy()
-            self._sure = [frame for frame in self._sure if frame >= keep]
+            self._forwards = {frame: likely for frame, likely in self._forwards.items() if frame >= keep}
+            self._sure = {frame for frame in self._sure if frame >= keep}
             self._begin = keep
 
 
