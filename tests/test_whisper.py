@@ -194,6 +194,17 @@ def test_speech_after_music_and_softly_begun_is_heard_from_its_first_word(tmp_pa
         assert words(result["text"])[: len(first)] == first
 
 
+@real_weights
+def test_music_around_speech_adds_no_words(tmp_path: Path) -> None:
+    """Whisper hears some of it, in the same piece; what it missed there is asked about, not written."""
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2)
+    speech = np.concatenate(list(decode(EXAMPLE)))
+    sound = np.concatenate([unspoken("plucked", 5, -18), speech, unspoken("plucked", 9, -18, seed=1)])
+    recording = write(tmp_path / "sound.wav", sound, rate=SAMPLE_RATE)
+    result, _ = drive(worker, {"file": recording, "language": "en"}, Recorder(tmp_path))
+    assert word_error_rate(CLIPS[0]["text"], result["text"]) == 0
+
+
 # The rest needs no real weights
 
 
