@@ -118,7 +118,7 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
     for frame in _frames(container, stream):
         if frame.sample_rate not in _RATES or not 1 <= len(frame.layout.channels) <= _MAX_CHANNELS:
             raise _undecodable(f"{frame.sample_rate} Hz, {len(frame.layout.channels)} channels")
-        had = emitted + (round(mono.held * rate) if mono else 0)
+        had = emitted + (mono.held if mono else 0)
         due = had if frame.time is None else round((frame.time - origin) * rate)
         late = due - had > _GAP_SECONDS * rate and _believable(due / rate, had / rate, duration)
         if late or shape != _shape(frame):

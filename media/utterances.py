@@ -53,7 +53,7 @@ class Utterances:
     @property
     def position(self) -> int:
         """The sample from which the recording is to be fed again for nothing that is said to be lost."""
-        return self._start if self._speech else self._begin
+        return max(self._begin, self._free)
 
     @property
     def open(self) -> Piece | None:
@@ -108,7 +108,7 @@ class Utterances:
         return self._cut() if self._seen - self._start >= MAX_PIECE else []
 
     def _look_back(self) -> None:
-        """Add the speech of the last seconds that is understood only from what comes after it."""
+        """Add the speech of the last seconds that the detector understands only from what comes after it."""
         frames = min(_BACK, (self._seen - max(self._free, self._first)) // FRAME)
         begin = self._seen - frames * FRAME
         likely = heard_backwards(self._between(begin, self._seen))[:-_COLD]
