@@ -1,6 +1,6 @@
 """The sound of any file as float32 mono at one rate, streamed: a ten-hour file is never whole in memory.
 
-    open file ─▶ demuxer (whitelist) ─▶ packets ─▶ frames ─▶ resampler ─▶ blocks of at most 10 s
+    open file ─▶ demuxer (whitelist) ─▶ packets ─▶ frames ─▶ one channel, one rate ─▶ blocks of at most 10 s
                                           damaged ones skipped ┘   └ silence where the timestamps leave a gap
 
 Sample n of all blocks is heard at n / sample_rate s on the clock that players show, which starts with the container:
@@ -20,7 +20,7 @@ from av.stream import Discard
 
 from media import tracks
 from media.container import duration_of, opened, packets, raise_if_memory_ran_out
-from media.layouts import Mixer
+from media.downmix import Downmix
 from pipeline.errors import NoAudio, UnsupportedMedia
 
 Audio = npt.NDArray[np.float32]
@@ -120,35 +120,28 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
     origin = (container.start_time or 0) / av.time_base
     duration = duration_of(container)
     emitted = 0
-    resampler: Any = None
-    mixer = Mixer()
+    mono: Any = None
     shape: tuple[str, str, int] | None = None
     for frame in _frames(container, stream):
         if frame.sample_rate not in _RATES or not 1 <= len(frame.layout.channels) <= _MAX_CHANNELS:
             raise _undecodable(f"{frame.sample_rate} Hz, {len(frame.layout.channels)} channels")
-        due = emitted if frame.time is None else round((frame.time - origin) * rate)
-        late = due - emitted > _GAP_SECONDS * rate and _believable(due / rate, emitted / rate, duration)
+        had = emitted + (mono.held if mono else 0)
+        due = had if frame.time is None else round((frame.time - origin) * rate)
+        late = due - had > _GAP_SECONDS * rate and _believable(due / rate, had / rate, duration)
         if late or shape != _shape(frame):
-            for piece in _flush(resampler):
+            for piece in mono.rest() if mono else ():
                 emitted += len(piece)
                 yield piece
-            resampler, shape = av.AudioResampler("s16", "mono", rate), _shape(frame)
+            mono, shape = Downmix(frame, rate), _shape(frame)
         while late and emitted < due:
             silence = np.zeros(min(BLOCK_SECONDS * rate, due - emitted), np.int16)
             emitted += len(silence)
             yield silence
-        frame.pts = None  # the clock is kept here
-        for mixed in mixer.frames(frame):
-            for resampled in resampler.resample(mixed):
-                emitted += resampled.samples
-                yield resampled.to_ndarray().reshape(-1)
-    yield from _flush(resampler)
-
-
-def _flush(resampler: Any) -> Iterator[npt.NDArray[np.int16]]:
-    if resampler is not None:
-        for frame in resampler.resample(None):
-            yield frame.to_ndarray().reshape(-1)
+        for piece in mono.heard(frame):
+            emitted += len(piece)
+            yield piece
+    if mono:
+        yield from mono.rest()
 
 
 def _blocks(pieces: Iterator[npt.NDArray[np.int16]], size: int) -> Iterator[Audio]:

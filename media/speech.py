@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from media.audio import SAMPLE_RATE, Audio
+from media.detector import Span, Speech, speech
 
 MAX_PIECE = 30 * SAMPLE_RATE
 """What Whisper's encoder hears at once."""
@@ -37,18 +37,12 @@ _PADDING = SAMPLE_RATE * 2 // 5
 """Silence left on either side of speech: Whisper errs more with less, measured on the clips of the tests."""
 
 
-class Span(NamedTuple):
-    """From sample to sample, the end excluded."""
-
-    start: int
-    end: int
-
-
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Piece:
     """start: samples from the recording's beginning. audio: at most MAX_PIECE samples from there on.
 
     speech: where in the audio somebody speaks, as far as the voice detector was asked; empty if it was not.
+    sure: whether the detector is; if not, it may be a sound like speech, and whoever hears it has to judge.
     left_out: places in the audio, and how many samples of silence are not there.
     """
 
@@ -56,6 +50,7 @@ class Piece:
     audio: Audio
     speech: tuple[Span, ...] = ()
     left_out: tuple[tuple[int, int], ...] = ()
+    sure: bool = True
 
     @property
     def end(self) -> int:
@@ -104,49 +99,40 @@ def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_G
 
 def _cut_window(window: Audio, begin: int, vad: bool, gap: int, *, last: bool) -> tuple[tuple[Piece, ...], int]:
     """Pieces and how many samples are done with."""
-    speech = _speech(window) if vad else []
-    padded = _padded(speech, len(window)) if vad else [Span(0, len(window))]
+    found = speech(window) if vad else Speech((), ())
+    padded = _padded(found.spans, len(window)) if vad else [Span(0, len(window))]
     packed = pack([part for span in padded for part in split(window, span)], gap)
     used = len(window)
     if not last:
         used -= _MARGIN
         if packed and len(window) - packed[-1][-1].end < JOIN_GAP:  # may go on beyond the window
             used = packed.pop()[0].start
-    return tuple(_piece(window, begin, spans, speech) for spans in packed), used
+    return tuple(_piece(window, begin, spans, found) for spans in packed), used
 
 
-def _piece(window: Audio, begin: int, spans: list[Span], speech: list[Span]) -> Piece:
+def _piece(window: Audio, begin: int, spans: list[Span], found: Speech) -> Piece:
     audio = np.concatenate([window[start:end] for start, end in spans])
     spoken: list[Span] = []
     left_out = []
     length = 0
     for number, span in enumerate(spans):
-        spoken += (Span(start + length, end + length) for start, end in _within(speech, span))
+        spoken += (Span(start + length, end + length) for start, end in _within(found.spans, span))
         length += span.end - span.start
         if number + 1 < len(spans) and spans[number + 1].start > span.end:
             left_out.append((length, spans[number + 1].start - span.end))
-    return Piece(begin + spans[0].start, audio, tuple(spoken), tuple(left_out))
+    start, end = spans[0].start, spans[-1].end
+    sure = [sure for span, sure in zip(*found, strict=True) if span.start < end and start < span.end]
+    return Piece(begin + start, audio, tuple(spoken), tuple(left_out), any(sure) or not sure)
 
 
-def _speech(audio: Audio) -> list[Span]:
-    """By Silero's detector."""
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    if not len(audio):
-        return []
-    # Below 0.2 s it is a click, on which Whisper would invent a word.
-    options = VadOptions(min_speech_duration_ms=200, min_silence_duration_ms=500, speech_pad_ms=0)
-    return [Span(span["start"], span["end"]) for span in get_speech_timestamps(audio, options)]
-
-
-def _padded(speech: list[Span], length: int) -> list[Span]:
+def _padded(speech: tuple[Span, ...], length: int) -> list[Span]:
     """With some of the silence around each, but no more than half of what lies between two."""
     edges = [-2 * _PADDING, *(edge for span in speech for edge in span), length + 2 * _PADDING]
     before = [min(_PADDING, (start - end) // 2) for end, start in zip(edges[::2], edges[1::2], strict=True)]
     return [Span(max(0, start - before[i]), min(length, end + before[i + 1])) for i, (start, end) in enumerate(speech)]
 
 
-def _within(speech: list[Span], piece: Span) -> tuple[Span, ...]:
+def _within(speech: tuple[Span, ...], piece: Span) -> tuple[Span, ...]:
     """The part of the speech that lies in a piece, counted from its start."""
     cut = (Span(max(start, piece.start), min(end, piece.end)) for start, end in speech)
     return tuple(Span(start - piece.start, end - piece.start) for start, end in cut if start < end)

@@ -1,7 +1,7 @@
-"""Cuts sound that is still coming into utterances, hearing every sample once.
+"""Cuts sound that is still coming into utterances, with what the detector understands only from what follows.
 
-    sound ─▶ frames of 32 ms ─▶ Silero's detector, which remembers ─▶ silent ⇄ speaking ─▶ utterances
-                                                                       └ held: only what is being said, and a margin
+    sound ─▶ frames of 32 ms ─▶ the detector, forwards ──────────────▶ silent ⇄ speaking ─▶ utterances
+              └─ held ────────▶ every 2 s back over the last 8 s ─────┘ what was missed is added
 
 An utterance ends with a silence of 0.6 s, or of 1.2 s while it is shorter than 8 s, or before it gets longer than 30 s,
 where it is quietest. Those that end in the same call are joined while they fit into 30 s and no long silence lies
@@ -10,12 +10,13 @@ between them: a recording that comes faster than it was spoken is cut like a fil
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from media.audio import SAMPLE_RATE, Audio
-from media.speech import JOIN_GAP, MAX_PIECE, Piece, Span, split
+from media.detector import BLOCK, FRAME, SILENCE, SPEECH, SURE, SURE_FRAMES, Listener, Span, heard_backwards, runs
+from media.speech import JOIN_GAP, MAX_PIECE, Piece, split
 
 _LONG = 8 * SAMPLE_RATE
 _END_SILENCE, _END_SILENCE_SHORT = SAMPLE_RATE * 3 // 5, SAMPLE_RATE * 6 // 5
@@ -28,28 +29,31 @@ _PADDING = SAMPLE_RATE * 2 // 5
 _SHORTEST = SAMPLE_RATE // 5
 """Less is a click, on which Whisper would invent a word."""
 
-_FRAME = 512
-_CONTEXT = 64
-"""Samples of the frame before that the detector hears again."""
-_SPEECH, _SILENCE = 0.5, 0.35
-"""Probabilities above and below which the detector is sure; between them it stays what it was, as Silero does it."""
+_LOOK, _BACK, _COLD = 64, 250, 16
+"""Frames from one look back to the next, how many each hears, and how many of these, the latest, it does not judge: the
+detector takes much for speech with which it begins."""
+_FORGET = BLOCK // _LOOK
+"""Looks after which the detector begins anew, as it does in files."""
 
 
 class Utterances:
     """start: the sample of the recording that is fed first."""
 
     def __init__(self, start: int = 0) -> None:
-        self._detector = _Detector()
+        self._listener = Listener()
+        self._first = start
         self._held = np.empty(0, np.float32)
         self._begin = start  # of what is held
         self._seen = start  # frames before this were looked at
         self._free = start  # samples before this belong to an earlier utterance
         self._speech: list[Span] = []  # of the utterance in hand
+        self._forwards: dict[int, float] = {}  # probabilities of the frames that are held
+        self._sure: set[int] = set()  # frames of which both directions are sure
 
     @property
     def position(self) -> int:
         """The sample from which the recording is to be fed again for nothing that is said to be lost."""
-        return self._start if self._speech else self._begin
+        return max(self._begin, self._free)
 
     @property
     def open(self) -> Piece | None:
@@ -67,13 +71,18 @@ class Utterances:
         last: the recording is over, and so is what was being said.
         """
         self._held = np.concatenate([self._held, sound])
-        first = self._seen - self._begin
-        frames = (len(self._held) - first) // _FRAME
+        end = self._begin + len(self._held)
         ended: list[_Ended] = []
-        for probability in self._detector(self._held[first : first + frames * _FRAME]):
-            ended += self._after(float(probability))
+        while frames := min((end - self._seen) // FRAME, _LOOK - self._frames % _LOOK):
+            for probability in self._listener(self._between(self._seen, self._seen + frames * FRAME)):
+                ended += self._after(float(probability))
+            if self._frames % _LOOK == 0:
+                self._look_back()
+            if self._frames % (_FORGET * _LOOK) == 0:
+                self._listener = Listener()
         if last:
-            self._seen = self._begin + len(self._held)
+            self._look_back()
+            self._seen = end
             ended += self._end()
         speech = [span for utterance in ended for span in utterance.speech]
         pieces = [self._piece(span, speech) for span in _joined([utterance.span for utterance in ended])]
@@ -82,18 +91,40 @@ class Utterances:
 
     def _after(self, probability: float) -> list[_Ended]:
         """What ends with the next frame."""
-        begin, self._seen = self._seen, self._seen + _FRAME
+        begin, self._seen = self._seen, self._seen + FRAME
         goes_on = bool(self._speech) and self._speech[-1].end == begin
-        if probability >= _SPEECH or (goes_on and probability >= _SILENCE):
+        self._forwards[begin] = probability
+        if probability >= SPEECH or (goes_on and probability >= SILENCE):
             if self._speech and begin - self._speech[-1].end < _BREATH:
                 begin = self._speech.pop().start
             self._speech.append(Span(begin, self._seen))
+        if self._speech and self._speech[-1].end + _BREATH <= self._seen and _short(self._speech[-1]):
+            self._speech.pop()
         if not self._speech:
             return []
-        spoken_to = self._speech[-1].end
-        if self._seen - spoken_to >= (_END_SILENCE if spoken_to - self._start >= _LONG else _END_SILENCE_SHORT):
-            return self._end()
+        if self._silent:
+            self._look_back()
+            return self._end() if self._silent else []
         return self._cut() if self._seen - self._start >= MAX_PIECE else []
+
+    def _look_back(self) -> None:
+        """Add the speech of the last seconds that the detector understands only from what comes after it."""
+        frames = min(_BACK, (self._seen - max(self._free, self._first)) // FRAME)
+        begin = self._seen - frames * FRAME
+        likely = heard_backwards(self._between(begin, self._seen))[:-_COLD]
+        for number, probability in enumerate(likely):
+            frame = begin + number * FRAME
+            if (self._forwards[frame] + probability) / 2 >= SURE:
+                self._sure.add(frame)
+        heard = runs(likely, _BREATH / SAMPLE_RATE)
+        found = (Span(begin + first * FRAME, begin + last * FRAME) for first, last in heard)
+        speech: list[Span] = []
+        for span in sorted([*self._speech, *(span for span in found if not _short(span))]):
+            if speech and span.start - speech[-1].end < _BREATH:
+                speech[-1] = Span(speech[-1].start, max(speech[-1].end, span.end))
+            else:
+                speech.append(span)
+        self._speech = speech
 
     def _end(self) -> list[_Ended]:
         """The utterance in hand, if it is one."""
@@ -114,8 +145,19 @@ class Utterances:
         return [ended]
 
     @property
+    def _frames(self) -> int:
+        """How many were looked at."""
+        return (self._seen - self._first) // FRAME
+
+    @property
+    def _silent(self) -> bool:
+        """Whether the utterance in hand is followed by enough silence."""
+        spoken_to = self._speech[-1].end
+        return self._seen - spoken_to >= (_END_SILENCE if spoken_to - self._start >= _LONG else _END_SILENCE_SHORT)
+
+    @property
     def _heard(self) -> bool:
-        return bool(self._speech) and self._speech[-1].end - self._speech[0].start >= _SHORTEST
+        return not all(_short(span) for span in self._speech)
 
     @property
     def _start(self) -> int:
@@ -125,13 +167,19 @@ class Utterances:
     def _piece(self, span: Span, speech: list[Span]) -> Piece:
         inside = (Span(max(start, span.start), min(end, span.end)) for start, end in speech)
         relative = tuple(Span(start - span.start, end - span.start) for start, end in inside if start < end)
-        return Piece(span.start, self._held[span.start - self._begin : span.end - self._begin], relative)
+        sure = sum(span.start <= frame < span.end for frame in self._sure) >= SURE_FRAMES
+        return Piece(span.start, self._between(*span), relative, sure=sure)
+
+    def _between(self, start: int, end: int) -> Audio:
+        return self._held[start - self._begin : end - self._begin]
 
     def _forget(self) -> None:
         """What lies before the utterance in hand, or could not belong to the next one."""
-        keep = self._start if self._speech else self._seen - _PADDING
+        keep = min(self._start, self._seen - _BACK * FRAME) - _PADDING
         if keep > self._begin:
-            self._held = self._held[keep - self._begin :].copy()
+            self._held = self._between(keep, self._begin + len(self._held)).copy()
+            self._forwards = {frame: likely for frame, likely in self._forwards.items() if frame >= keep}
+            self._sure = {frame for frame in self._sure if frame >= keep}
             self._begin = keep
 
 
@@ -140,6 +188,10 @@ class _Ended(NamedTuple):
 
     span: Span
     speech: list[Span]
+
+
+def _short(span: Span) -> bool:
+    return span.end - span.start < _SHORTEST
 
 
 def _joined(spans: list[Span]) -> list[Span]:
@@ -151,27 +203,3 @@ def _joined(spans: list[Span]) -> list[Span]:
         else:
             joined.append(span)
     return joined
-
-
-class _Detector:
-    """Silero's probabilities of speech, frame after frame, with its memory kept between two calls."""
-
-    def __init__(self) -> None:
-        from faster_whisper.vad import get_vad_model
-
-        self._session: Any = get_vad_model().session
-        self._h = np.zeros((1, 1, 128), np.float32)
-        self._c = np.zeros((1, 1, 128), np.float32)
-        self._context = np.zeros(_CONTEXT, np.float32)
-
-    def __call__(self, sound: Audio) -> Audio:
-        """sound: whole frames. Returns one probability for each."""
-        if not len(sound):
-            return sound
-        frames = sound.reshape(-1, _FRAME)
-        before = np.concatenate([self._context[np.newaxis], frames[:-1, -_CONTEXT:]])
-        self._context = frames[-1, -_CONTEXT:].copy()
-        inputs = {"input": np.concatenate([before, frames], axis=1), "h": self._h, "c": self._c}
-        output, self._h, self._c = self._session.run(None, inputs)
-        probabilities: Audio = output.reshape(-1)
-        return probabilities

@@ -45,7 +45,7 @@ def write(
         sound: Any = None
         if samples is not None:
             samples = np.atleast_2d(samples)
-            layout = {1: "mono", 2: "stereo"}[len(samples)]
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
             sound = container.add_stream(codec, rate=rate, layout=layout)
         for number in range(int(video * 10)):
             image = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number % 256, np.uint8), format="rgb24")

@@ -43,6 +43,8 @@ _MIN_ECHO_SCORE = -1.5
 """Their mean log probability without the hints: -0.2 to -0.4 where they are said, -2.5 to -3.4 else, measured."""
 _PAUSE = 0.5
 """Seconds of silence between two sentences that part a line."""
+_DOUBTED = 0.5
+"""Whisper's probability that nobody speaks: 0.6 and more of music, noise and knocks, hardly 0.4 of words among them."""
 _FRAMES = 3000
 """Frames that Whisper was trained to hear at once: 30 s."""
 _QUICK_SILENCE, _QUICK_STEP = 800, 500
@@ -84,12 +86,17 @@ class Decoder:
 
         Raises: RuntimeError by CTranslate2, when the device has not enough memory for one.
         """
+        doubtful = [unit.encoded is None and not unit.sure for unit in units]
         encoded = self._encoded(units)
+        silent = self._silent(encoded, doubtful)
         found = self._languages(units, encoded)
         heard: list[Outcome] = []
         ready = []
         writing = not all(unit.encode_only for unit in units)
         for index, (unit, outcome) in enumerate(zip(units, found, strict=True)):
+            if silent[index]:
+                heard.append(Outcome(language=unit.language))
+                continue
             then = dataclasses.replace(unit, encoded=encoded[index], encode_only=False, language=outcome.language)
             heard.append(dataclasses.replace(outcome, then=then))
             if outcome.language is not None and writing:
@@ -122,6 +129,21 @@ class Decoder:
 
         mel = self._model.feature_extractor(audio)[:, : len(audio) // SAMPLES_PER_FRAME]
         return pad_or_trim(mel, self.frames(audio))[np.newaxis]
+
+    def _silent(self, encoded: list[Any], doubtful: list[bool]) -> list[bool]:
+        """Whether Whisper takes what the voice detector doubts for something else; nothing is written for that.
+
+        Whisper says so before the first word, whatever the hints are; what it would write is often likely all the same.
+        """
+        asked = [index for index, doubt in enumerate(doubtful) if doubt]
+        silent = [False] * len(encoded)
+        if asked:
+            prompts = [[self._tokenizer("en", "transcribe").sot]] * len(asked)
+            rows = _storage([encoded[index] for index in asked])
+            said = self._model.model.generate(rows, prompts, beam_size=1, max_length=2, return_no_speech_prob=True)
+            for index, result in zip(asked, said, strict=True):
+                silent[index] = result.no_speech_prob > _DOUBTED
+        return silent
 
     def _languages(self, units: list[Unit], encoded: list[Any]) -> list[Outcome]:
         """Only the language of each outcome is decided, and maybe not even that."""

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from media import live
 from media.audio import SAMPLE_RATE
@@ -27,9 +27,6 @@ from workers.hearing.agreement import Agreement, Tentative
 from workers.hearing.pieces import Heard, Hearing, Share
 from workers.hearing.units import Evidence, Outcome, Unit
 from workers.transcript import Transcript
-
-if TYPE_CHECKING:
-    from media.audio import Audio
 
 GUESS_EVERY = SAMPLE_RATE
 """Samples of new speech between two quick passes."""
@@ -122,21 +119,21 @@ class Listening:
         if not enough and (paused_at is None or paused_at <= self._guessed_to):
             return False
         self._guessed_to = piece.end
-        outcome: Outcome = yield self._quick(piece.audio)
-        if self._agreement is None:
-            spaced = self._translated or outcome.language not in UNSPACED
-            self._agreement = Agreement(spaced=spaced)
+        outcome: Outcome = yield self._quick(piece)
         text = "".join(segment.text for segment in outcome.segments)
         if text.strip():
+            if self._agreement is None:
+                spaced = self._translated or outcome.language not in UNSPACED
+                self._agreement = Agreement(spaced=spaced)
             tentative = self._agreement.add(text)
             if tentative != self._guessed:
                 self._guessed = tentative
                 self._say(tentative, piece)
         return True
 
-    def _quick(self, audio: Audio) -> Unit:
+    def _quick(self, piece: Piece) -> Unit:
         """While the language is open, it is whatever leads by now."""
-        template = dataclasses.replace(self._template, audio=audio, quick=True, words=False)
+        template = dataclasses.replace(self._template, audio=piece.audio, sure=piece.sure, quick=True, words=False)
         return template if template.language else dataclasses.replace(template, each=True, evidence=self._evidence)
 
     def _say(self, tentative: Tentative, piece: Piece) -> None:

@@ -127,6 +127,7 @@ class Hearing:
             self._template,
             audio=piece.audio,
             speech=piece.speech or None,
+            sure=piece.sure,
             language=language,
             evidence=self.evidence,
         )

@@ -59,7 +59,8 @@ def gone_on(outcome: Outcome, parts: Split, said: float | None) -> Outcome:
         for span in unit.speech
         if span.end > start
     )
-    rest = dataclasses.replace(unit, audio=unit.audio[start:], speech=speech, encoded=None, tried=())
+    sure = unit.sure and unit.speech is None
+    rest = dataclasses.replace(unit, audio=unit.audio[start:], speech=speech, sure=sure, encoded=None, tried=())
     return dataclasses.replace(outcome, then=rest, shift=start / SAMPLE_RATE)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from media.audio import Audio
-    from media.speech import Span
+    from media.detector import Span
 
 SURE = 0.8
 """A language with so large a share of the probability is taken for the recording's."""
@@ -118,6 +118,7 @@ class Unit:
     """One pass over a piece, or a turn for others when `audio` is None.
 
     audio: float32, mono, 16 kHz, at most 30 s. speech: where in it somebody speaks, None if that is not known.
+    sure: whether somebody does; if not, Whisper is asked before it writes.
     language: None to detect it. hints: tokens that stand before the prompt.
     evidence: of the pieces before, while the language is open. each: every piece has a language of its own.
     quick: a text for the moment, greedy, of which only the first pass counts. encode_only: stop before the text,
@@ -127,6 +128,7 @@ class Unit:
 
     audio: Audio | None
     speech: tuple[Span, ...] | None = None
+    sure: bool = True
     language: str | None = None
     task: Literal["transcribe", "translate"] = "transcribe"
     hints: tuple[int, ...] = ()

@@ -1,0 +1,106 @@
+"""Where somebody speaks, by Silero's detector, which hears every stretch of sound forwards and backwards.
+
+    sound ─▶ frames of 32 ms ─┬─▶ forwards, from silence anew every 16 s ──┬─▶ the larger of the two ─▶ spans
+                              └─▶ backwards, the same ─────────────────────┘
+
+The detector carries along what it has heard: after music it takes words for more of it, and a soft beginning comes too
+early for it. Backwards it comes to the same words from the other side. What the one or the other takes for speech is
+speech; a span is sure where both agree. What is not sure may be a sound like speech: whoever hears it has to judge.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from media.audio import SAMPLE_RATE, Audio
+
+FRAME = 512
+"""Samples of which the detector gives one probability."""
+_CONTEXT = 64
+"""Samples of the frame before that it hears again."""
+BLOCK = 16 * SAMPLE_RATE // FRAME
+"""Frames after which it forgets: music of any length silences it no longer than this."""
+
+SPEECH, SILENCE = 0.3, 0.2
+"""Probabilities above and below which a frame is decided; between them it is what the last one was."""
+SURE, SURE_FRAMES = 0.5, SAMPLE_RATE // 5 // FRAME + 1
+"""What the mean of both directions reaches in as many frames as are longer than a click: music and noise hardly ever do
+so, the one direction or the other now and then."""
+
+
+class Span(NamedTuple):
+    """From sample to sample, the end excluded."""
+
+    start: int
+    end: int
+
+
+class Speech(NamedTuple):
+    """spans: where somebody speaks, in order. sure: which of them hold what is speech beyond doubt."""
+
+    spans: tuple[Span, ...]
+    sure: tuple[bool, ...]
+
+
+def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech:
+    """Of sound at SAMPLE_RATE. shortest: seconds, less is a click. pause: seconds; a shorter silence ends no span."""
+    forwards, backwards = probabilities(audio), probabilities(audio, backwards=True)
+    spans, sure = [], []
+    for first, last in runs(np.maximum(forwards, backwards), pause):
+        if (last - first) * FRAME > shortest * SAMPLE_RATE:
+            spans.append(Span(first * FRAME, min(last * FRAME, len(audio))))
+            mean = (forwards[first:last] + backwards[first:last]) / 2
+            sure.append(int((mean >= SURE).sum()) >= SURE_FRAMES)
+    return Speech(tuple(spans), tuple(sure))
+
+
+def probabilities(audio: Audio, *, backwards: bool = False) -> Audio:
+    """Of speech in every frame; the last one is filled up with silence."""
+    samples = np.pad(audio, (0, -len(audio) % FRAME))
+    step = BLOCK * FRAME
+    blocks = (samples[start : start + step] for start in range(0, len(samples), step))
+    heard = [heard_backwards(block) if backwards else Listener()(block) for block in blocks]
+    return np.concatenate([np.empty(0, np.float32), *heard])
+
+
+def heard_backwards(sound: Audio) -> Audio:
+    """The probabilities of whole frames, in their order, from what comes after each."""
+    heard: Audio = Listener()(sound[::-1])[::-1]
+    return heard
+
+
+def runs(probability: Audio, pause: float) -> list[tuple[int, int]]:
+    """Frames from which to which somebody speaks. pause: seconds; a shorter silence ends no run."""
+    found: list[tuple[int, int]] = []
+    for frame, likely in enumerate(probability):
+        goes_on = bool(found) and found[-1][1] == frame
+        if likely >= SPEECH or (goes_on and likely >= SILENCE):
+            again = found and (frame - found[-1][1]) * FRAME < pause * SAMPLE_RATE
+            found.append((found.pop()[0] if again else frame, frame + 1))
+    return found
+
+
+class Listener:
+    """Silero's probabilities of speech, frame after frame, with its memory kept between two calls."""
+
+    def __init__(self) -> None:
+        from faster_whisper.vad import get_vad_model
+
+        self._session: Any = get_vad_model().session
+        self._h = np.zeros((1, 1, 128), np.float32)
+        self._c = np.zeros((1, 1, 128), np.float32)
+        self._context = np.zeros(_CONTEXT, np.float32)
+
+    def __call__(self, sound: Audio) -> Audio:
+        """sound: whole frames. Returns one probability for each."""
+        if not len(sound):
+            return sound
+        frames = sound.reshape(-1, FRAME)
+        before = np.concatenate([self._context[np.newaxis], frames[:-1, -_CONTEXT:]])
+        self._context = frames[-1, -_CONTEXT:].copy()
+        inputs = {"input": np.concatenate([before, frames], axis=1), "h": self._h, "c": self._c}
+        output, self._h, self._c = self._session.run(None, inputs)
+        probabilities: Audio = output.reshape(-1)
+        return probabilities
