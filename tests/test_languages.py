@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langcodes import Language
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
@@ -46,7 +46,7 @@ def test_nothing_and_auto_let_it_be_detected(spelling: str) -> None:
     assert code_of(spelling) is None
 
 
-@pytest.mark.parametrize("spelling", ["xx", "Klingon", "tlh", "en/fr", "1", "?", "x-en", "C"])
+@pytest.mark.parametrize("spelling", ["xx", "Klingon", "tlh", "en/fr", "1", "?", "x-en", "C", "\x00", "en\ud800"])
 def test_what_whisper_does_not_know_has_no_code(spelling: str) -> None:
     with pytest.raises(LookupError):
         code_of(spelling)
@@ -64,6 +64,7 @@ def test_a_language_in_its_own_words_and_with_a_country_is_known(code: str) -> N
     assert code_of(code_of(code) or "") == code
 
 
+@settings(max_examples=500)
 @given(st.text(max_size=100))
 def test_any_text_is_a_language_or_none(text: str) -> None:
     try:

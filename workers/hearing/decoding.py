@@ -228,13 +228,11 @@ class Decoder:
         timed = self._timed(unit, parts.spans, tokenizer, frames) if aligned else None
         segments: list[Segment] = []
         for number, (span, text) in enumerate(zip(parts.spans, texts, strict=True)):
-            if not says_something(text):
-                continue
-            if timed is not None:
-                words = timed[number]
+            if timed is None:
+                if says_something(text) and span.start < span.end:
+                    segments.append(Segment(span.start, span.end, text))
+            elif words := timed[number]:
                 segments += parted(Segment(words[0].start, words[-1].end, text, words), pauses)
-            elif span.start < span.end:
-                segments.append(Segment(span.start, span.end, text))
         said = segments[-1].end if segments and aligned else None
         if not unit.words:
             segments = [dataclasses.replace(segment, words=None) for segment in segments]
@@ -258,9 +256,9 @@ class Decoder:
             at += len(line)
         return spoken(aligned, _sounds(unit), times[-1])
 
-    def _aligned(self, unit: Unit, tokens: list[int]) -> Any:
+    def _aligned(self, unit: Any, tokens: list[int]) -> Any:
         """CTranslate2's alignment of a text with a unit's sound, and how likely each of its tokens is without hints."""
-        frames = len(unit.audio) // SAMPLES_PER_FRAME  # type: ignore[arg-type]
+        frames = len(unit.audio) // SAMPLES_PER_FRAME
         start = self._tokenizer(unit.language, unit.task).sot_sequence
         [found] = self._model.model.align(_storage([unit.encoded]), start, [tokens], frames)
         return found

@@ -35,7 +35,7 @@ def code_of(spelling: str) -> str | None:
         return None
     if wanted.casefold() in LANGUAGES:
         return wanted.casefold()
-    code = _by_tag(wanted) or _by_name(wanted)
+    code = (_by_tag(wanted) or _by_name(wanted)) if wanted.isprintable() else None  # langcodes fails on a NUL
     if code is None:
         raise LookupError(spelling)
     return code
