@@ -39,7 +39,8 @@ FLOOD = 20_000
 READERS = 10
 JOBS_EACH = 20
 BULK = {"type": "bulk", "partials": 20, "partial_bytes": 60_000, "result_bytes": 2_500_000}
-Packet = str | bytes
+PATIENCE = 120.0
+"""Seconds for which a victim waits for one answer."""
 
 
 class Served(NamedTuple):
@@ -166,9 +167,10 @@ class Victim:
         def acknowledge(answer: object) -> None:
             acknowledged.set_result(time.perf_counter() - began)
 
-        await self.client.emit("message", {"type": "noop", "value": "x" * 150}, callback=acknowledge)
-        await self._answered
-        return await acknowledged, time.perf_counter() - began
+        async with asyncio.timeout(PATIENCE):
+            await self.client.emit("message", {"type": "noop", "value": "x" * 150}, callback=acknowledge)
+            await self._answered
+            return await acknowledged, time.perf_counter() - began
 
     async def until(self, over: Callable[[], bool]) -> Figures:
         figures = Figures([], [])
