@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from gateway.docs import CONTROLS
 from pipeline.errors import ERRORS
 from tests.documented import check, check_answer, openapi
-from workers.whisper import WhisperParams
+from workers.whisper_params import WhisperParams
 
 
 async def fetched(url: str) -> str:

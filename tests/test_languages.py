@@ -18,7 +18,7 @@ from pipeline.plans import Plan, checked
 from pipeline.video import video
 from workers import discover
 from workers.hearing.languages import LANGUAGES, code_of
-from workers.whisper import WhisperParams
+from workers.whisper_params import WhisperParams
 
 FILE = FileRef("path", "talk.mp3")
 

@@ -35,7 +35,8 @@ from workers.base import MORE
 from workers.hearing.agreement import Agreement, Tentative
 from workers.hearing.listening import Listening
 from workers.hearing.units import Outcome, Segment, Unit
-from workers.whisper import Whisper, WhisperSettings, WhisperTask
+from workers.whisper import Whisper, WhisperSettings
+from workers.whisper_params import WhisperTask
 
 SPEECH = np.concatenate(list(decode(EXAMPLE)))
 real_weights = pytest.mark.skipif(not os.environ.get("OPTIVUS_TEST_MODELS"), reason="OPTIVUS_TEST_MODELS is not set")

@@ -22,7 +22,8 @@ from media.subtitles import FORMATS, GAP, LONGEST, SHORTEST, SPEED, Cue, cues, e
 from pipeline.messages import FileRef
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE, write
-from workers.whisper import Format, Whisper, WhisperParams, WhisperSettings, exported
+from workers.whisper import Whisper, WhisperSettings, exported
+from workers.whisper_params import Format, WhisperParams
 
 LINE = 42
 PAUSE = 1500

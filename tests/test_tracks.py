@@ -20,7 +20,7 @@ from tests.accuracy import word_error_rate
 from tests.drive import Recorder, drive
 from tests.recordings import Samples, write
 from tests.test_whisper import MODELS, loaded, real_weights
-from workers.whisper import WhisperParams
+from workers.whisper_params import WhisperParams
 
 NASA = MODELS.parent / "media" / "video" / "nasa_13013.mp4"
 

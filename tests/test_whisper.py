@@ -25,7 +25,8 @@ from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE, write
 from tests.sounds import UNSPOKEN, unspoken
 from workers.hearing.units import Try, Unit
-from workers.whisper import Whisper, WhisperParams, WhisperSettings
+from workers.whisper import Whisper, WhisperSettings
+from workers.whisper_params import WhisperParams
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"
