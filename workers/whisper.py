@@ -24,7 +24,15 @@ from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from workers import results, whisper_weights
 from workers.base import Context, ModelSettings, Run, Worker
 from workers.hearing.cuda import named_in, without
-from workers.hearing.device import check_cuda, compute_type, cores, free_memory, on_device, ran_out_of_memory
+from workers.hearing.device import (
+    check_cuda,
+    compute_type,
+    cores,
+    free_memory,
+    on_device,
+    ran_out_of_memory,
+    write_once,
+)
 from workers.hearing.units import Evidence, Outcome, Unit
 from workers.transcript import Transcript, silent
 from workers.whisper_params import WhisperParams, WhisperTask
@@ -107,8 +115,6 @@ class Whisper(Worker):
     def _open(self, path: Path, device: str, index: int) -> None:
         """The model on a device, where it has written its first token. Raises: ModelUnavailable; RuntimeError."""
         from faster_whisper import WhisperModel
-
-        from workers.hearing.decoding import write_once
 
         self._cuda = index if device == "cuda" else None
         if device == "cuda":

@@ -11,20 +11,21 @@ faster-whisper; here each try is a pass of its own, which shares its batch with 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from media.audio import SAMPLE_RATE
+from workers.hearing.alignment import aligned, text_tokens, words_of
+from workers.hearing.device import storage
 from workers.hearing.echo import echoes
 from workers.hearing.lines import crosses, parted
 from workers.hearing.rest import SAMPLES_PER_FRAME, gone_on, unsure
-from workers.hearing.segments import TIMESTAMP_SECONDS, Span, Split, loops, split, unlooped
+from workers.hearing.segments import Split, loops, split, unlooped
 from workers.hearing.silences import sounding
-from workers.hearing.units import CHANGED, TEMPERATURES, Outcome, Segment, Try, Unit, Word, best
-from workers.hearing.words import Aligned, says_something, spoken
+from workers.hearing.units import CHANGED, TEMPERATURES, Outcome, Segment, Try, Unit, best
+from workers.hearing.words import says_something
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -115,7 +116,7 @@ class Decoder:
         size = 1 if self.on_cpu else len(open_)
         for first in range(0, len(open_), size):
             indices = open_[first : first + size]
-            output = self._model.model.encode(_storage([self._mel(units[i].audio) for i in indices]), to_cpu=True)
+            output = self._model.model.encode(storage([self._mel(units[i].audio) for i in indices]), to_cpu=True)
             if output.dtype != ctranslate2.DataType.float32:
                 output = output.to(ctranslate2.DataType.float32)
             rows = np.array(output)
@@ -139,7 +140,7 @@ class Decoder:
         silent = [False] * len(encoded)
         if asked:
             prompts = [[self._tokenizer("en", "transcribe").sot]] * len(asked)
-            rows = _storage([encoded[index] for index in asked])
+            rows = storage([encoded[index] for index in asked])
             said = self._model.model.generate(rows, prompts, beam_size=1, max_length=2, return_no_speech_prob=True)
             for index, result in zip(asked, said, strict=True):
                 silent[index] = result.no_speech_prob > _DOUBTED
@@ -152,7 +153,7 @@ class Decoder:
         outcomes = [Outcome(language=unit.language) for unit in units]
         open_ = [index for index, unit in enumerate(units) if unit.language is None]
         if open_:
-            ranked = self._model.model.detect_language(_storage([encoded[index] for index in open_]))
+            ranked = self._model.model.detect_language(storage([encoded[index] for index in open_]))
             for index, pairs in zip(open_, ranked, strict=True):
                 detected = {token[2:-2]: float(probability) for token, probability in pairs}
                 outcomes[index] = Outcome(language=_chosen(units[index], detected), detected=detected)
@@ -169,7 +170,7 @@ class Decoder:
         prompts = [[*unit.hints, *self._tokenizer(unit.language, unit.task).sot_sequence] for unit in units]
         most = _QUICK_TOKENS + round(_QUICK_TOKENS_PER_FRAME * self.frames(units[0].audio))
         written = self._model.model.generate(
-            _storage([unit.encoded for unit in units]),
+            storage([unit.encoded for unit in units]),
             prompts,
             max_length=min(_MAX_TOKENS, len(prompts[0]) + most) if self._quick else _MAX_TOKENS,
             return_scores=True,
@@ -202,30 +203,30 @@ class Decoder:
             return dataclasses.replace(outcome, then=None)
         tokens = unlooped(kept.tokens, tokenizer.timestamp_begin) if kept.repeats else kept.tokens
         parts = split(tokens, tokenizer.timestamp_begin, frames, whole=len(kept.tokens) < _MAX_TEXT)
-        segments, said = self._segments(unit, parts, frames)
+        segments, said = self._segments(unit, parts)
         return gone_on(dataclasses.replace(outcome, segments=segments), parts, said)
 
     def _echoed(self, unit: Unit, latest: Try, parts: Split) -> bool:
         """Whether a text repeats the hints, and loops or is not what anybody says: unlikely when it has no hints."""
         tokenizer = self._tokenizer(unit.language, unit.task)
-        lines = _text_tokens(parts.spans, tokenizer)
+        lines = text_tokens(parts.spans, tokenizer)
         hints = tokenizer.decode(unit.hints[1:])
         echo = next((number for number, line in enumerate(lines) if echoes(tokenizer.decode(line), hints)), None)
         if echo is None or latest.repeats:
             return echo is not None
         before = sum(map(len, lines[:echo]))
-        found = self._aligned(unit, [token for line in lines for token in line])
+        found = aligned(self._model, tokenizer, unit, [token for line in lines for token in line])
         likely = np.array(found.text_token_probs[before : before + len(lines[echo])][:_ECHO_TOKENS])
         return bool(np.log(likely + 1e-9).mean() < _MIN_ECHO_SCORE)
 
-    def _segments(self, unit: Unit, parts: Split, frames: int) -> tuple[tuple[Segment, ...], float | None]:
+    def _segments(self, unit: Unit, parts: Split) -> tuple[tuple[Segment, ...], float | None]:
         """And the second at which the last word ends, if there was reason to look."""
         tokenizer = self._tokenizer(unit.language, unit.task)
         pauses = _pauses(unit)
         texts = [tokenizer.decode(span.tokens) for span in parts.spans]
         uneven = any(crosses(*span[:2], text, pauses) for span, text in zip(parts.spans, texts, strict=True))
-        aligned = unit.words or uneven or unsure(unit, parts)
-        timed = self._timed(unit, parts.spans, tokenizer, frames) if aligned else None
+        looked = unit.words or uneven or unsure(unit, parts)
+        timed = words_of(self._model, tokenizer, unit, parts.spans, _sounds(unit)) if looked else None
         segments: list[Segment] = []
         for number, (span, text) in enumerate(zip(parts.spans, texts, strict=True)):
             if timed is None:
@@ -233,35 +234,10 @@ class Decoder:
                     segments.append(Segment(span.start, span.end, text))
             elif words := timed[number]:
                 segments += parted(Segment(words[0].start, words[-1].end, text, words), pauses)
-        said = segments[-1].end if segments and aligned else None
+        said = segments[-1].end if segments and looked else None
         if not unit.words:
             segments = [dataclasses.replace(segment, words=None) for segment in segments]
         return tuple(segments), said
-
-    def _timed(self, unit: Unit, spans: tuple[Span, ...], tokenizer: Any, frames: int) -> list[tuple[Word, ...]]:
-        """The words of each span, by the decoder's attention and by what can be heard."""
-        lines = _text_tokens(spans, tokenizer)
-        tokens = [token for line in lines for token in line]
-        if not tokens:
-            return [() for _ in lines]
-        found = self._aligned(unit, tokens)
-        starts = dict(reversed(found.alignments))
-        times = [starts[index] * TIMESTAMP_SECONDS for index in range(len(tokens) + 1)]
-        aligned = []
-        at = 0
-        for line in lines:
-            aligned.append(
-                list(_aligned(tokenizer.split_to_word_tokens(line), times[at:], found.text_token_probs[at:]))
-            )
-            at += len(line)
-        return spoken(aligned, _sounds(unit), times[-1])
-
-    def _aligned(self, unit: Any, tokens: list[int]) -> Any:
-        """CTranslate2's alignment of a text with a unit's sound, and how likely each of its tokens is without hints."""
-        frames = len(unit.audio) // SAMPLES_PER_FRAME
-        start = self._tokenizer(unit.language, unit.task).sot_sequence
-        [found] = self._model.model.align(_storage([unit.encoded]), start, [tokens], frames)
-        return found
 
     def _tokenizer(self, language: str | None, task: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
@@ -271,31 +247,6 @@ class Decoder:
         if key not in self._tokenizers:
             self._tokenizers[key] = Tokenizer(self._model.hf_tokenizer, multilingual, task=task, language=key[0])
         return self._tokenizers[key]
-
-
-def write_once(model: WhisperModel) -> None:
-    """Hear a second of silence and write one token: what a device or a library cannot do shows here.
-
-    CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
-    """
-    mel = np.zeros((1, model.model.n_mels, SAMPLE_RATE // SAMPLES_PER_FRAME), np.float32)
-    encoded = model.model.encode(_storage([mel]), to_cpu=False)
-    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
-    model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
-
-
-def _text_tokens(spans: tuple[Span, ...], tokenizer: Any) -> list[list[int]]:
-    """Those of each span that are no timestamps."""
-    return [[token for token in span.tokens if token < tokenizer.eot] for span in spans]
-
-
-def _aligned(words: tuple[list[str], list[list[int]]], times: list[float], probabilities: Any) -> Iterator[Aligned]:
-    """words: texts, and the tokens of each. times: seconds of the tokens and of what follows them."""
-    at = 0
-    for text, tokens in zip(*words, strict=True):
-        end = at + len(tokens)
-        yield Aligned(text, times[at], times[end], float(np.mean(probabilities[at:end])))
-        at = end
 
 
 def _sounds(unit: Any) -> list[tuple[float, float]]:
@@ -317,10 +268,3 @@ def _chosen(unit: Unit, detected: dict[str, float]) -> str | None:
     if unit.each:
         return own if detected[own] >= CHANGED else known.leader
     return known.leader if known.decided else None
-
-
-def _storage(rows: list[Any]) -> Any:
-    """CTranslate2's view of arrays joined at their first axis."""
-    import ctranslate2
-
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))

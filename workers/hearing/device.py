@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pipeline.errors import ModelUnavailable, OutOfMemory
 from workers.hearing.cuda import load_libraries, named_in, without
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
 
 log = structlog.get_logger()
 
@@ -58,6 +62,26 @@ def check_cuda() -> None:
         )
     if library := load_libraries():
         raise without(library)
+
+
+def write_once(model: WhisperModel) -> None:
+    """Hear a second of silence and write one token: what a device or a library cannot do shows here.
+
+    CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
+    """
+    import numpy as np
+
+    encoded = model.model.encode(storage([np.zeros((1, model.model.n_mels, 100), np.float32)]), to_cpu=False)
+    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
+    model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
+
+
+def storage(rows: list[Any]) -> Any:
+    """CTranslate2's view of arrays joined at their first axis."""
+    import ctranslate2
+    import numpy as np
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))
 
 
 def ran_out_of_memory(exc: Exception) -> bool:
