@@ -30,7 +30,7 @@ import aiohttp
 import orjson
 import socketio
 
-from gateway.wire import Json
+from gateway.packets import Json
 from tests.peers import Raw
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,7 +28,7 @@ import av
 import socketio
 
 from bench.roundtrip import ROOT, serving
-from gateway.wire import Json
+from gateway.packets import Json
 from tests.shapes import drawing, noisy, stills, write_film
 
 KINDS = ("circle", "square", "triangle", "star", "cross", "ring")

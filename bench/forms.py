@@ -29,7 +29,7 @@ import socketio
 
 from bench.streams import Served, cpu_seconds, optivus
 from bench.workers.minute import SECONDS, speech
-from gateway.wire import Json
+from gateway.packets import Json
 
 RATE = 44_100
 ASKED = [

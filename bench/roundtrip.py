@@ -26,7 +26,7 @@ from pathlib import Path
 
 import socketio
 
-from gateway.wire import Json
+from gateway.packets import Json
 
 ROOT = Path(__file__).resolve().parent.parent
 PAYLOAD = {"type": "noop", "value": "x" * 150}

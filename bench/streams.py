@@ -40,7 +40,7 @@ from typing import Any
 import socketio
 
 from bench.workers.player import RATE, PlayerParams, pieces
-from gateway.wire import Json
+from gateway.packets import Json
 from tests.peers import Raw
 from tests.servers import ROOT, Server
 

@@ -35,7 +35,7 @@ import numpy as np
 import socketio
 
 from bench.roundtrip import ROOT, serving
-from gateway.wire import Json
+from gateway.packets import Json
 from media.audio import SAMPLE_RATE, Audio, decode
 from tests.accuracy import edit_distance, words
 from tests.recordings import write

@@ -3,7 +3,7 @@
 - it says nothing, has not sent the whole head of a request, or keeps still after an answer: that is aiohttp's
   `keepalive_timeout`, which counts from its beginning and from the end of each answer, and which no byte extends;
 - the body of a request does not go on: `Patience`, here, since aiohttp waits for a body for ever;
-- a websocket does not say who it is: `gateway.wire`.
+- a websocket does not say who it is: `gateway.engine`.
 
 Only standing still counts. An upload of hours on a slow line, an event stream and a long poll go on.
 """

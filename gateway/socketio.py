@@ -15,7 +15,8 @@ from socketio import exceptions
 from gateway.auth import Tokens
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
-from gateway.wire import SocketServer, Unreadable
+from gateway.packets import Unreadable
+from gateway.wire import SocketServer
 from media.files import Folders
 from media.voices import Voices
 from pipeline.errors import InvalidInput, ServiceError, as_failure
