@@ -94,9 +94,11 @@ def serve(launch: Launch, connection: Connection) -> None:
             log.exception("load_failed", worker=launch.name, of="operator")
             exc = ModelUnavailable(f"The model of {launch.name} could not be loaded; the server's log has the reason.")
         link.send({"unavailable": as_failure(exc)})
+        link.finish()
         return
     try:
         _work(worker, link)
+        link.finish()
     except Exception:  # which multiprocessing would print by itself
         log.exception("worker_broken", worker=launch.name)
         os._exit(1)
@@ -212,6 +214,14 @@ class _Link(threading.Thread):
             clear_workdir(task, self._folders)
             self.emit(Event.of(task, "lost", {"counted": False, "reason": reason}))
         self.flush()
+
+    def finish(self) -> None:
+        """Say no more, and stay until the server has read everything and hangs up.
+
+        A task that it sends to a closed connection would be answered by a reset, and what it had not read yet be lost.
+        """
+        self._sock.shutdown(socket.SHUT_WR)
+        self.join()
 
     def flush(self) -> None:
         with self._lock:
