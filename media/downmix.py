@@ -18,6 +18,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from media.encode import Samples, as_int16
+
 _WINDOW_SECONDS = 0.25
 _TURN_SECONDS = 0.02
 """In which a sign changes: no click is heard."""
@@ -27,8 +29,6 @@ _WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0, "NONE":
 """As FFmpeg mixes for one loudspeaker (ITU-R BS.775): the voice's channel in front, without the one for the bass."""
 _BEHIND = 0.5**0.5
 """Of the channels beside and behind the listener."""
-
-Mono = npt.NDArray[np.int16]
 
 
 class Downmix:
@@ -46,16 +46,17 @@ class Downmix:
         self.held = 0
         """Samples that wait for the rest of their window."""
         # Many channels interleaved: PyAV cannot read more than eight planes.
-        form, layout = ("s16", "mono") if len(names) == 1 else ("flt", frame.layout)
+        form = "s16" if len(names) == 1 and not frame.format.name.startswith(("flt", "dbl")) else "flt"
+        layout = "mono" if len(names) == 1 else frame.layout
         self._resampler = av.AudioResampler(form, layout, rate)
 
-    def heard(self, frame: Any) -> Iterator[Mono]:
+    def heard(self, frame: Any) -> Iterator[Samples]:
         """Take in the next frame, or None for the end of what the resampler holds."""
         if frame is not None:
             frame.pts = None  # the clock is kept elsewhere
         parts = [part.to_ndarray().reshape(-1, len(self._weights)) for part in self._resampler.resample(frame)]
         if len(self._weights) == 1:
-            yield from (part[:, 0] for part in parts)
+            yield from (even(part[:, 0]) for part in parts)
             return
         self._waiting += parts
         self.held += sum(map(len, parts))
@@ -66,14 +67,14 @@ class Downmix:
             self._waiting = [waiting[whole:]]
             yield from (self._mixed(waiting[at : at + self._window]) for at in range(0, whole, self._window))
 
-    def rest(self) -> Iterator[Mono]:
+    def rest(self) -> Iterator[Samples]:
         """What is left at the end."""
         yield from self.heard(None)
         if self.held:
             yield self._mixed(np.concatenate(self._waiting))
         self._waiting, self.held = [], 0
 
-    def _mixed(self, window: npt.NDArray[np.float32]) -> Mono:
+    def _mixed(self, window: npt.NDArray[np.float32]) -> Samples:
         """window: (samples, channels)."""
         if not np.isfinite(window).all():
             window = np.nan_to_num(window, posinf=0, neginf=0)
@@ -86,8 +87,7 @@ class Downmix:
                 self._signs[number] = -before
             mix += self._turned(before, self._signs[number], channel)
         self._begun = True
-        samples: Mono = np.rint(mix * 32768).clip(-32768, 32767).astype(np.int16)
-        return samples
+        return as_int16(mix)
 
     def _turned(self, before: float, after: float, channel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if before == after or not self._begun:
@@ -96,6 +96,13 @@ class Downmix:
         ramp = self._ramp[: len(channel)]
         turned[: len(ramp)] = (before + (after - before) * ramp) * channel[: len(ramp)]
         return turned
+
+
+def even(samples: npt.NDArray[Any]) -> Samples:
+    """16-bit samples; floats that are no numbers are silence, and those beyond full scale are full scale."""
+    if samples.dtype.kind != "f":
+        return samples.astype(np.int16, copy=False)
+    return as_int16(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0))
 
 
 def _energy(samples: npt.NDArray[np.float32]) -> float:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from media import live
 from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
 from media.container import opened_stream
+from media.downmix import even
 from pipeline.errors import UnsupportedMedia
 
 Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
@@ -74,7 +75,7 @@ class _Raw:
         if begun := len(raw) % self._kind.itemsize:  # the rest of the sample is still to come
             self._file.seek(-begun, 1)
             raw = raw[:-begun]
-        samples = self._at_16_khz(_as_int16(np.frombuffer(raw, self._kind)))
+        samples = self._at_16_khz(even(np.frombuffer(raw, self._kind)))
         self.position += len(samples)
         return as_float(samples)
 
@@ -87,14 +88,6 @@ class _Raw:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _as_int16(samples: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    """Floats that are no numbers are silence, and those beyond full scale are full scale."""
-    if samples.dtype.kind == "f":
-        even = np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0).clip(-1, 1)
-        samples = np.rint(even * np.iinfo(np.int16).max)
-    return samples.astype(np.int16, copy=False)
 
 
 class _Compressed:

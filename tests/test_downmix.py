@@ -84,6 +84,17 @@ def test_what_comes_out_does_not_depend_on_how_the_frames_were_cut() -> None:
     assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 48_000])
+def test_samples_that_are_no_numbers_are_silent(tmp_path: Path, channels: int, rate: int) -> None:
+    """As a broken filter leaves them in a file of floats; of the sound around them nothing is lost."""
+    broken = np.full((channels, 2 * rate), 0.25, np.float32)
+    broken[:, rate : rate + rate // 2] = np.nan
+    sound = np.concatenate(list(decode(write(tmp_path / "a.wav", broken, "pcm_f32le", rate))))
+    assert np.abs(sound[16_200:23_800]).max() == 0
+    assert np.abs(sound[1_000:15_800] - 0.25).max() < 1e-3
+
+
 def mixed_by(samples: np.ndarray, layout: str, size: int) -> Audio:
     """samples: int16, (n, channels). size: samples in a frame."""
     parts: list[np.ndarray] = []
