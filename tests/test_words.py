@@ -44,6 +44,13 @@ def test_a_full_stop_is_its_words_and_so_is_the_sound_up_to_the_silence() -> Non
     ]
 
 
+def test_the_last_word_has_the_end_of_its_sound_without_a_full_stop_too() -> None:
+    """The alignment ends before the word does; in sound that goes on for longer, something else is heard."""
+    line = aligned(" here| a| pendulum", 0.68, 0.98, 2.1, 2.44)
+    assert heard(line, (0.4, 1.2), (2.04, 2.7))[-1] == (" pendulum", 2.1, 2.7)
+    assert heard(line, (0.4, 1.2), (2.04, 3.0))[-1] == (" pendulum", 2.1, 2.44)
+
+
 def test_a_word_that_begins_in_the_end_of_the_sound_before_follows_the_pause() -> None:
     """Also where it hardly reaches beyond, as long as no sentence ends there."""
     after = [(" apostle", 1.1, 1.73), (" of", 2.23, 2.3), (" the", 2.3, 2.5)]
@@ -125,6 +132,11 @@ def test_what_can_be_heard_is_what_is_louder_than_silence(hiss: float) -> None:
     assert np.allclose(sounding(audio, None), [(0.5, 1.5), (2.0, 2.9), (3.9, 4.4)], atol=0.03)
     assert np.allclose(sounding(audio, [(0.2, 1.2), (2.1, 4.2)]), [(0.5, 1.2), (2.1, 2.9), (3.9, 4.2)], atol=0.03)
     assert sounding(audio, [(3.1, 3.5)]) == [(3.1, 3.5)]
+
+
+@pytest.mark.parametrize("hops", [1, 3, 5, 8])
+def test_a_soft_sound_of_any_length_can_be_heard(hops: int) -> None:
+    assert sounding(tone((hops / 50, 1e-3)), None) == [(0.0, hops / 50)]
 
 
 def test_in_noise_that_is_nearly_as_loud_the_voice_detector_alone_knows() -> None:

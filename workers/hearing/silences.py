@@ -31,7 +31,8 @@ def sounding(audio: Audio, speech: Sequence[tuple[float, float]] | None) -> list
     if not len(hops):
         return []
     level = 10 * np.log10(np.square(hops).mean(axis=1) + 1e-12)
-    floor, peak = np.percentile(level, 5), np.convolve(level, np.full(_BEAT, 1 / _BEAT), "same").max()
+    beat = min(_BEAT, len(level))
+    floor, peak = np.percentile(level, 5), np.convolve(level, np.full(beat, 1 / beat), "valid").max()
     loud = level > np.clip(floor + _ABOVE_FLOOR, peak + _DEEPEST, peak + _HIGHEST)
     found: list[tuple[float, float]] = []
     for index in np.flatnonzero(loud):
