@@ -50,7 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
-    return loaded(MODELS / "whisper-base", tmp_path_factory.mktemp("data"), threads=2)
+    return loaded(MODELS / "whisper-base", tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,13 @@ def surrounded(clip: dict[str, Any], chance: random.Random) -> Audio:
 
 
 @real_weights
-@pytest.mark.timeout(900)
 def test_transcripts_are_no_worse_than_the_models_own(base: Whisper, tmp_path: Path) -> None:
-    """Errors in words, in Japanese characters, of 18 recordings: in the mean at most MARGIN more than the library's.
+    """Errors in words, in Japanese characters, of ten recordings: in the mean at most MARGIN more than the library's.
 
     One recording alone may go either way on another processor: its kernels round differently, and so does another cut.
     """
     more = []
-    for number in range(18):
+    for number in range(10):
         clip = CLIPS[number % len(CLIPS)]
         rate = character_error_rate if clip["language"] == "ja" else word_error_rate
         audio = surrounded(clip, random.Random(number))
@@ -156,7 +155,7 @@ def test_long_recording_keeps_order_and_places(tmp_path: Path) -> None:
     silences = [np.zeros(int(seconds * SAMPLE_RATE), np.float32) for seconds in pauses]
     parts = [part for pair in zip(clips, silences, strict=True) for part in pair]
     recording = write(tmp_path / "long.flac", np.concatenate(parts), "flac", SAMPLE_RATE)
-    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, beam_size=1)
     whole, units = drive(worker, {"file": recording}, Recorder(tmp_path))
     check_times(whole)
     assert word_error_rate(" ".join([clip["text"] for clip in CLIPS[:2]] * 4), whole["text"]) < 0.05
@@ -180,7 +179,7 @@ def test_chunks_of_a_multilingual_recording_say_their_language(tmp_path: Path) -
     pause = np.zeros(int(1.2 * SAMPLE_RATE), np.float32)
     parts = [part for clip in clips for part in (np.concatenate(list(decode(SPEECH / clip["file"]))), pause)]
     recording = write(tmp_path / "many.flac", np.concatenate(parts), "flac", SAMPLE_RATE)
-    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2, beam_size=1)
+    worker = loaded(MODELS / "whisper-tiny", tmp_path, beam_size=1)
     result, _ = drive(worker, {"file": recording, "multilingual": True}, Recorder(tmp_path))
     spoken = [chunk["language"] for chunk in result["chunks"]]
     assert list(dict.fromkeys(spoken)) == ["en", "es", "pt"]
@@ -193,7 +192,7 @@ def test_chunks_of_a_multilingual_recording_say_their_language(tmp_path: Path) -
 @pytest.mark.parametrize("model", ["whisper-tiny", "whisper-base"])
 def test_sounds_without_speech_have_no_text(tmp_path: Path, model: str) -> None:
     """Also where the voice detector doubts, and Whisper alone would write a line."""
-    worker = loaded(MODELS / model, tmp_path, threads=2)
+    worker = loaded(MODELS / model, tmp_path)
     doubted = 0
     for kind in UNSPOKEN:
         recording = write(tmp_path / "sound.wav", unspoken(kind, 20, -16), rate=SAMPLE_RATE)
@@ -206,7 +205,7 @@ def test_sounds_without_speech_have_no_text(tmp_path: Path, model: str) -> None:
 @real_weights
 @pytest.mark.parametrize("model", ["whisper-tiny", "whisper-base"])
 def test_speech_after_music_and_softly_begun_is_heard_from_its_first_word(tmp_path: Path, model: str) -> None:
-    worker = loaded(MODELS / model, tmp_path, threads=2)
+    worker = loaded(MODELS / model, tmp_path)
     speech = np.concatenate(list(decode(EXAMPLE)))
     beginnings = {
         "And so my fellow Americans, ask not": np.concatenate([unspoken("plucked", 30, -18), speech]),
@@ -222,7 +221,7 @@ def test_speech_after_music_and_softly_begun_is_heard_from_its_first_word(tmp_pa
 @real_weights
 def test_music_around_speech_adds_no_words(tmp_path: Path) -> None:
     """Whisper hears some of it, in the same piece; what it missed there is asked about, not written."""
-    worker = loaded(MODELS / "whisper-tiny", tmp_path, threads=2)
+    worker = loaded(MODELS / "whisper-tiny", tmp_path)
     speech = np.concatenate(list(decode(EXAMPLE)))
     sound = np.concatenate([unspoken("plucked", 5, -18), speech, unspoken("plucked", 9, -18, seed=1)])
     recording = write(tmp_path / "sound.wav", sound, rate=SAMPLE_RATE)

@@ -111,11 +111,13 @@ def heard(worker: Whisper, file: Path, folder: Path, **asked: Any) -> tuple[dict
 
 
 def test_words_of_joined_phrases_lie_in_their_phrases(whisper: Whisper, tmp_path: Path) -> None:
-    """With glossaries of none to 100 terms. Of the words that are recognised, those that stand in the wrong phrase
-    are few: a short word beside a pause may.
+    """With glossaries of none to 100 terms; tiny hears two of each.
+
+    Of the words that are recognised, those that stand in the wrong phrase are few: a short word beside a pause may.
     """
     right = wrong = invented = 0
-    for number, terms in enumerate([0, 10, 30, 50, 100] * 2):
+    rounds = 2 if "tiny" in whisper.settings.model else 1
+    for number, terms in enumerate([0, 10, 30, 50, 100] * rounds):
         chance = random.Random(number)
         clip = TIMED[number % len(TIMED)]
         scene = joined(clip, chance)
@@ -132,7 +134,7 @@ def test_words_of_joined_phrases_lie_in_their_phrases(whisper: Whisper, tmp_path
                 wrong += sum(error > 0.5 for error in errors)
             elif kind == "insert":
                 invented += stop - k
-    assert right > 90
+    assert right > 45 * rounds
     assert wrong <= 0.04 * right
     assert invented <= 0.04 * right
 
@@ -140,7 +142,7 @@ def test_words_of_joined_phrases_lie_in_their_phrases(whisper: Whisper, tmp_path
 def test_the_last_word_after_a_pause_is_where_it_is_said(whisper: Whisper, tmp_path: Path) -> None:
     """And no word follows it."""
     result, words = heard(whisper, CASES / "last_word_after_pause.wav", tmp_path)
-    assert spelled(result["text"]) == "i have here a pendulum".split()
+    assert spelled(result["text"]) == ["i", "have", "here", "a", "pendulum"]
     assert (words[-1]["start"], words[-1]["end"]) == (pytest.approx(2.37, abs=0.2), pytest.approx(3.01, abs=0.2))
 
 
