@@ -139,10 +139,10 @@ class Utterances:
         """The beginning of an utterance that has become too long."""
         start = self._start
         (part, *_) = split(self._held[start - self._begin :], Span(0, MAX_PIECE + 1))
-        ended = _Ended(Span(start, start + part.end), self._speech)
-        self._free = ended.span.end
-        self._speech = [Span(max(span.start, self._free), span.end) for span in self._speech if span.end > self._free]
-        return [ended]
+        self._free = free = start + part.end
+        said = [Span(span.start, min(span.end, free)) for span in self._speech if span.start < free]
+        self._speech = [Span(max(span.start, free), span.end) for span in self._speech if span.end > free]
+        return [_Ended(Span(start, free), said)]
 
     @property
     def _frames(self) -> int:
@@ -184,7 +184,7 @@ class Utterances:
 
 
 class _Ended(NamedTuple):
-    """speech: where somebody speaks in it; what lies beyond the span belongs to the next one."""
+    """speech: where somebody speaks in it."""
 
     span: Span
     speech: list[Span]

@@ -110,6 +110,15 @@ def test_an_utterance_without_a_pause_is_cut_at_30_s() -> None:
     assert len(found) in (3, 4)
 
 
+@pytest.mark.parametrize("seconds", [28.9, 29.1, 29.3, 29.5])
+def test_what_is_cut_and_joined_again_says_once_where_somebody_speaks(seconds: float) -> None:
+    words = np.tile(SPEECH[int(5.4 * SAMPLE_RATE) : int(7.4 * SAMPLE_RATE)], 15)
+    sound = np.concatenate([silence(1), words[: int(seconds * SAMPLE_RATE)], silence(2)])
+    for piece in fed(sound, len(sound)):
+        edges = [edge for span in piece.speech for edge in span]
+        assert edges == sorted(edges)
+
+
 def test_a_short_utterance_may_go_on_after_a_longer_pause() -> None:
     short = SPEECH[int(0.3 * SAMPLE_RATE) : int(2.2 * SAMPLE_RATE)]
     long = np.tile(SPEECH[int(5.4 * SAMPLE_RATE) : int(7.4 * SAMPLE_RATE)], 5)
