@@ -18,7 +18,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-war
 
 setup: $(READY)
 
-$(READY): requirements.txt requirements-fish.txt requirements-cuda.txt requirements-dev.txt pyproject.toml
+# `import optivus` in the folder above a checkout of that name would find the checkout, since what `--editable` links is
+# looked for last; what lies on Python's path goes before a folder that is no package.
+$(READY): Makefile requirements.txt requirements-fish.txt requirements-cuda.txt requirements-dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Optivus needs Python 3.11 or newer; none was found. Install it, or: make PYTHON=…" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "This Python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 2; }
@@ -26,6 +28,8 @@ $(READY): requirements.txt requirements-fish.txt requirements-cuda.txt requireme
 	@$(PIP_INSTALL) -r requirements.txt -r requirements-dev.txt $(if $(WITH_CUDA),-r requirements-cuda.txt)
 	@$(PIP_INSTALL) --quiet --no-deps -r requirements-fish.txt
 	@$(PIP_INSTALL) --quiet --no-deps --editable .
+	@mkdir -p $(VENV)/path && ln -sfn "$(CURDIR)/client" $(VENV)/path/optivus
+	@(cd $(VENV)/path && pwd) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/optivus_path.pth"
 	@touch $(READY)
 
 run: setup

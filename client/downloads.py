@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         type=_place,
         default=Path(),
         metavar="FOLDER",
-        help="where to put them; or, for one URL, the file to write: a name that ends as sound and film do",
+        help="where to put them; or, for one URL, the file to write, with the ending of a sound or a video",
     )
     download.add_argument("--info", action="store_true", help="download nothing, only say what is there")
     download.add_argument("--json", action="store_true", help="the whole answers, one JSON line per URL")

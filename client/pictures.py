@@ -16,7 +16,7 @@ from .console import cancelled_with_us, followed, say, shown
 from .errors import OptivusError, ServerUnreachable
 from .sources import at_server, check_element, check_stdin, is_url, say_failed, titles_of
 from .tasks import given
-from .transcribe import add_speech_options
+from .transcribe import add_speech_options, add_track_option
 
 PROMPTS = (
     "caption, detailed caption, more detailed caption, od (objects), dense region caption, region proposal, ocr, "
@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
     video = new_command(commands, "video", "what is said and what is seen in videos, on one timeline")
     video.add_argument("files", nargs="+", metavar="URL|FILE", help="a page or a file with a video; or -")
     add_speech_options(video)
+    add_track_option(video)
     _add_looks(video)
     video.add_argument("--json", action="store_true", help="the whole answers, one JSON line per video")
     video.set_defaults(run=_video)
@@ -81,7 +82,7 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _video(args: argparse.Namespace) -> int:
-    whisper = given(language=args.language, task="translate" if args.translate else None)
+    whisper = given(language=args.language, task="translate" if args.translate else None, track=args.track)
 
     async def lines(client: AsyncClient, name: str, title: str) -> AsyncIterator[str]:
         source: dict[str, Any] = {"urls": [name]}

@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
         help="an audio or video file of this machine, a folder of such files, a URL, or - for standard input",
     )
     add_speech_options(files)
+    add_track_option(files)
     files.add_argument("--words", action="store_true", help="with --json: the time of every word")
     files.add_argument("--json", action="store_true", help="the whole answers with their times, one JSON line per file")
     files.add_argument(
@@ -69,6 +70,13 @@ def add_speech_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--translate", action="store_true", help="into English")
 
 
+def add_track_option(parser: argparse.ArgumentParser) -> None:
+    """Which sound of a file is meant that has several."""
+    parser.add_argument(
+        "--track", metavar="T", help="of several audio tracks: its number from 1 on, or its language; else the main one"
+    )
+
+
 def _language(text: str) -> str:
     return text.strip().lower()
 
@@ -88,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
         say_failed(name, exc)
         failed.append(name)
 
-    options = Options(language=args.language, translate=args.translate, words=args.words)
+    options = Options(language=args.language, translate=args.translate, track=args.track, words=args.words)
     sources = sources_of(args.files, refuse)
     output = _output(args, sources)
     if args.formats:
@@ -150,6 +158,7 @@ class Options:
 
     language: str | None = None
     translate: bool = False
+    track: str | None = None
     words: bool = False
 
     def params(self) -> dict[str, Any]:
@@ -157,6 +166,7 @@ class Options:
         asked = {
             "language": self.language,
             "task": "translate" if self.translate else None,
+            "track": self.track,
             "word_timestamps": self.words or None,
         }
         return {name: value for name, value in asked.items() if value is not None}

@@ -53,6 +53,12 @@ def base_url(url: str) -> str:
     if not proper:
         sentence = f"{url!r} is no address of a server; give one such as http://127.0.0.1:5000 or https://host/media."
         raise OptivusError(sentence, "INVALID_INPUT", {"field": "url"})
+    if parts.username is not None:
+        sentence = (  # without the address, which holds the password
+            f"The address of {parts.hostname} has a user name in it; leave it out. The client's token travels where a "
+            "user and a password would (Authorization), so a proxy that asks for them cannot be passed."
+        )
+        raise OptivusError(sentence, "INVALID_INPUT", {"field": "url"})
     path = parts.path.rstrip("/").removesuffix("/docs").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 

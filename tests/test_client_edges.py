@@ -87,6 +87,15 @@ def test_address_that_is_none_is_told(wrong: str) -> None:
         pass
 
 
+@pytest.mark.parametrize("named", ["ann:pa55word@", "ann@", ":pa55word@"])
+def test_user_in_the_address_is_refused_before_anything_is_sent(named: str) -> None:
+    """The token would travel in the same header; aiohttp raised a ValueError at the first upload."""
+    with pytest.raises(OptivusError, match="leave it out") as refused, Client(f"https://{named}media.example/a"):
+        pass
+    assert refused.value.code == "INVALID_INPUT"
+    assert "pa55word" not in str(refused.value)
+
+
 async def test_everything_goes_below_the_path_of_the_base_url(server: Server, tmp_path: Path) -> None:
     texts = [str(number % 10) * 60_000 for number in range(60)]  # an answer too large for a message
     async with Below(server) as proxy, AsyncClient(f"{proxy.url}/") as client:

@@ -125,6 +125,14 @@ def test_half_that_is_missing_is_told_and_the_other_printed(optivus: Optivus, fo
     assert element["transcribe_video"][0]["text"] == CIRCLE
 
 
+def test_audio_track_may_be_chosen(optivus: Optivus, folder: Path) -> None:
+    for command in ("transcribe", "video"):
+        status, shown, said = optivus(command, folder / "film.mp4", "--track", "1")
+        assert (status, SAID in shown, said) == (0, True, "")
+        status, _, said = optivus(command, folder / "film.mp4", "--track", "9")
+        assert (status, "no audio track 9; it has 1" in said) == (1, True)
+
+
 def test_timeline_is_by_beginning_and_what_is_seen_comes_first() -> None:
     said = {"chunks": [{"start": 0.0, "end": 2.0, "text": " One"}, {"start": 3661.96, "end": 3662.0, "text": "two"}]}
     seen = [{"start": 0.0, "end": 60.0, "text": "a"}, {"start": 60.0, "end": 3700.0, "text": "b"}]

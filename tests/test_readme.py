@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, whisper_model: Path) -> Ite
 
 
 def check(printed: str, model_is_base: bool) -> None:
-    """Where lines end hangs on the weights' precision: the published ones have 16 bits, the test's perhaps 8."""
+    """Where lines end, and commas, hang on the weights' precision: the published ones have 16 bits, the test's 8."""
     if model_is_base:
         assert words(printed) == words(output("python"))
     else:
@@ -53,7 +53,8 @@ def check(printed: str, model_is_base: bool) -> None:
 
 
 def words(printed: str) -> list[str]:
-    return re.sub(r"^\d+\.\ds ", "", printed, flags=re.MULTILINE).split()
+    """What is said, without times and marks."""
+    return re.findall(r"[a-z]+", re.sub(r"^\d+\.\ds ", "", printed, flags=re.MULTILINE).lower())
 
 
 def run(command: list[str], server: Server, source: str, folder: Path) -> str:
@@ -80,7 +81,7 @@ def test_the_shell_example_prints_what_readme_says(server: Server, model_is_base
     spoken, written = printed["transcribe_audio"], shown["transcribe_audio"]
     assert (spoken.keys(), spoken["language"]) == (written.keys(), "en")
     if model_is_base:
-        assert spoken["text"] == written["text"]
+        assert words(spoken["text"]) == words(written["text"])
 
 
 def test_the_client_example_fetches_what_the_server_made(tmp_path: Path) -> None:
