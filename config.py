@@ -90,6 +90,14 @@ class Settings(BaseSettings):
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(origin if origin in ("*", "null") else _origin(origin) for origin in origins)
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and set(host) & set("*/ "):
+                raise ValueError(f"{host!r} should be one name like media.example; a * alone stands for any")
+        return hosts
+
     @field_validator("media_roots")
     @classmethod
     def _folders_exist(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:

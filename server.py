@@ -78,9 +78,12 @@ def version() -> str:
 
 
 def lock(folder: Path) -> TextIO:
-    """Own a DATA_DIR for as long as the returned file is open. Raises: Busy."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("a")
+    """Own a DATA_DIR for as long as the returned file is open. Raises: Busy, SettingsError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a")
+    except OSError as exc:
+        raise SettingsError(f"DATA_DIR={folder} cannot be used: {exc.strerror}.") from exc
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

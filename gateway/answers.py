@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,30 @@ GARBLED = (HttpProcessingError, web.RequestPayloadError)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def as_json(body: Any) -> bytes:
-    """JSON; what is bytes on a socket is base64 in it."""
-    return orjson.dumps(body, default=_base64)
-
-
-def _base64(value: Any) -> str:
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    raise TypeError(type(value).__name__)
-
-
 def reply(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=as_json(body), status=status, content_type="application/json")
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
 
 
+async def reply_in_parts(request: web.Request, parts: Sequence[bytes | Path], status: int = 200) -> web.StreamResponse:
+    """JSON of which no more than a piece is in memory, as of `blobs.parts`."""
+    response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+    response.content_length = sum(await asyncio.to_thread(lambda: [*map(_length, parts)]))
+    await response.prepare(request)
+    if request.method != "HEAD":
+        await Writer(request, response).write(*parts)
+    return response
+
+
+def _length(part: bytes | Path) -> int:
+    """Bytes that a part has when it is written."""
+    if isinstance(part, bytes):
+        return len(part)
+    size = part.stat().st_size
+    return 4 * -(-size // 3) + 2 if part.suffix == ".bin" else size
+
+
+BEGUN = web.RequestKey("begun", bool)
+"""Whether the head of the answer has left, so that no other can follow."""
 MESSAGE = web.RequestKey("message", dict[str, Any])
 """What the body was understood as, so that the log of a failure can leave it out."""
 
@@ -76,7 +85,15 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             with about(None, [*request.headers.values(), request.path_qs, request.get(MESSAGE)]):
                 log.exception("request_failed", route=_route(request))
         failure = as_failure(exc)
+    if BEGUN in request:
+        _cut(request)
     return _refusal(failure)
+
+
+def _cut(request: web.Request) -> None:
+    """End the connection, so that the client sees that its answer is not whole."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _refusal(failure: dict[str, Any]) -> web.Response:
@@ -84,7 +101,7 @@ def _refusal(failure: dict[str, Any]) -> web.Response:
 
 
 class Writer:
-    """Writes bytes and files to a response, a piece at a time as the client takes them.
+    """Writes bytes and files to a response whose head has left, a piece at a time as the client takes them.
 
     Raises: ConnectionResetError when the client is gone, or has taken nothing for STALL_SECONDS and is cut off.
     """
@@ -92,6 +109,7 @@ class Writer:
     def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
         self._request = request
         self._response = response
+        request[BEGUN] = True
 
     async def write(self, *parts: bytes | Path) -> None:
         """Bytes of a `.bin` file become base64 in JSON."""
@@ -112,8 +130,7 @@ class Writer:
                 async with asyncio.timeout(STALL_SECONDS):
                     await self._response.write(content[start : start + PIECE_BYTES])
             except TimeoutError:
-                if self._request.transport is not None:
-                    self._request.transport.abort()
+                _cut(self._request)
                 raise ConnectionResetError("the client takes nothing") from None
 
 

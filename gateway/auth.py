@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
@@ -26,16 +27,17 @@ class Tokens:
 
     @classmethod
     def stored(cls, path: Path) -> Tokens:
-        """With the secret at `path`, which is made at the first start."""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls(path.read_bytes())
+        """With the secret at `path`, which is made at the first start; it is there whole or not at all."""
+        with contextlib.suppress(FileNotFoundError):
+            if secret := path.read_bytes():
+                return cls(secret)
+        secret, new = secrets.token_bytes(32), path.with_name(f"{path.name}.new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            secret = secrets.token_bytes(32)
             file.write(secret)
             file.flush()
             os.fsync(file.fileno())
+        new.replace(path)
         return cls(secret)
 
     def issue(self, client: str | None = None) -> tuple[Identity, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from gateway.files import MAX_FILES
 from gateway.origins import ADDRESS
 from gateway.page import DOCS
 from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
@@ -44,6 +45,13 @@ _STATUSES = ("success", "error", "cancelled")
 _SEQ = {"type": "integer", "minimum": 1, "description": "1, 2, 3 … over partial, audio and the final answer."}
 _ITEM = {"description": "Which element of a batch: null, a number, or a list of numbers when nested."}
 _FILE = {"type": "string", "format": "binary"}
+_FILES = {
+    "type": "array",
+    "items": _FILE,
+    "minItems": 1,
+    "maxItems": MAX_FILES,
+    "description": "One or several; several are also answered as `files`, in order.",
+}
 _QUERIES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/files"): {"path": {"type": "string"}},
     ("POST", "/jobs"): {"wait": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}},
@@ -164,8 +172,8 @@ class Docs:
             schemas = {"application/json": {"anyOf": refs}, "multipart/form-data": form}
             operation["requestBody"] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
         if (route.method, path) == ("POST", "/files"):
-            form = {"type": "object", "properties": {"file": _FILE}}
-            operation["requestBody"] = {"content": {"multipart/form-data": {"schema": form}}}
+            form = _object({"file": _FILES}, ["file"])
+            operation["requestBody"] = {"content": {"multipart/form-data": {"schema": form}}, "required": True}
         return operation
 
     def asyncapi(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.answers import Writer, as_json, reply
+from gateway.answers import Writer, reply, reply_in_parts
 from gateway.auth import Tickets, Tokens
 from gateway.health import Health
 from gateway.origins import ADDRESS
@@ -61,7 +61,7 @@ class HttpDoor:
                 web.delete("/voices/{reference_id}", self._delete_voice),
                 web.get("/jobs", self._jobs),
                 web.get("/jobs/{job_id}", self._job),
-                web.get("/jobs/{job_id}/events", self._events),
+                web.get("/jobs/{job_id}/events", self._events, allow_head=False),
                 web.post("/jobs/{job_id}/ticket", self._ticket),
                 web.post("/jobs/{job_id}/audio", self._append),
                 web.delete("/jobs/{job_id}", self._cancel),
@@ -107,12 +107,13 @@ class HttpDoor:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
         return await self._road.job(request.match_info["job_id"], self._who(request).client)
 
-    async def _job(self, request: web.Request) -> web.Response:
+    async def _job(self, request: web.Request) -> web.StreamResponse:
         """A job's state, progress and, once it has ended, its whole answer."""
         row = await self._own_job(request)
         final = await self._ledger.read(lambda db: rows.final_event(db, row.id))
-        answer = await asyncio.to_thread(blobs.inlined, orjson.loads(final), self._folders) if final else None
-        return reply({**self._road.describe(row), "answer": answer})
+        answer = await self._parts(final) if final else [b"null"]
+        head = orjson.dumps(self._road.describe(row)).removesuffix(b"}") + b',"answer":'
+        return await reply_in_parts(request, [head, *answer, b"}"])
 
     async def _cancel(self, request: web.Request) -> web.Response:
         """Cancel a job."""
@@ -189,7 +190,7 @@ class HttpDoor:
                 if not was_open:
                     return  # its retention is over
                 while hints:
-                    yield "progress", None, [as_json(hints.pop())]
+                    yield "progress", None, [orjson.dumps(hints.pop())]
                 try:
                     async with asyncio.timeout(PING_SECONDS):
                         await news.wait()

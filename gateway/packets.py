@@ -50,13 +50,13 @@ class Packet(packets.Packet):
     held = 0
 
     def decode(self, encoded_packet: str) -> int:
-        """How many attachments follow. What cannot be read is MALFORMED, and answered when they have come."""
+        """How many attachments follow. What cannot be read is `malformed`, and answered when they have come."""
         try:
             announced = super().decode(encoded_packet) or 0
         except (orjson.JSONDecodeError, TooMany) as exc:
             if self.packet_type not in (packets.CONNECT, packets.EVENT, packets.BINARY_EVENT):
                 raise
-            self.data = Unreadable(exc.error, id_in(encoded_packet)) if isinstance(exc, TooMany) else MALFORMED
+            self.data = Unreadable(exc.error, id_in(encoded_packet)) if isinstance(exc, TooMany) else malformed()
             found = _ANNOUNCED.match(encoded_packet)
             announced = int(found[1]) if found else 0
         if self.packet_type == packets.BINARY_EVENT and not announced:
@@ -71,7 +71,7 @@ class Packet(packets.Packet):
         try:
             return bool(super().add_attachment(attachment))
         except (LookupError, TypeError, RecursionError):  # a placeholder that refers to nothing
-            self.data = MALFORMED
+            self.data = malformed()
             return True
 
 
@@ -82,9 +82,11 @@ class Unreadable(NamedTuple):
     id: Any = None
 
 
-MALFORMED = Unreadable(
-    InvalidInput("This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode.")
-)
+def malformed() -> Unreadable:
+    """One of its own for each packet: an exception that is raised again keeps every frame that it ever went through."""
+    return Unreadable(
+        InvalidInput("This packet is not an event with JSON in it: numbers must be finite, and text whole Unicode.")
+    )
 
 
 def refusal(error: ServiceError) -> Outgoing:

@@ -3,6 +3,7 @@
 - it says nothing, has not sent the whole head of a request, or keeps still after an answer: that is aiohttp's
   `keepalive_timeout`, which counts from its beginning and from the end of each answer, and which no byte extends;
 - the body of a request does not go on: `Patience`, here, since aiohttp waits for a body for ever;
+- nothing of an answer is taken: the system sees to that, for files as for all else, since `Patience` asks it to;
 - a websocket does not say who it is: `gateway.engine`.
 
 Only standing still counts. An upload of hours on a slow line, an event stream and a long poll go on.
@@ -11,11 +12,13 @@ Only standing still counts. An upload of hours on a slow line, an event stream a
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.answers import STALL_SECONDS
 from pipeline.errors import InvalidInput
 
 log = structlog.get_logger()
@@ -26,6 +29,8 @@ LOOKS = 5
 """How often a body is looked at within the time that it may stand still."""
 CLOSE_SECONDS = 2.0
 """For the answer, before the connection is cut."""
+_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""RFC 5482: how long sent data may stay unacknowledged; Linux counts data that find no room with the client too."""
 
 
 class Stalled(InvalidInput, TimeoutError):
@@ -33,14 +38,21 @@ class Stalled(InvalidInput, TimeoutError):
 
 
 class Patience:
-    """seconds: how long a body may stand still; it is noticed a fifth later at most."""
+    """seconds: how long a body may stand still; it is noticed a fifth later at most.
 
-    def __init__(self, seconds: float) -> None:
+    reading: seconds in which a client must take something of its answer, where the system can see to it.
+    """
+
+    def __init__(self, seconds: float, reading: float = STALL_SECONDS) -> None:
         self._seconds = seconds
+        self._reading = reading
 
     @web.middleware
     async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Whoever reads a body that stands still gets `Stalled` for it."""
+        connection = request.get_extra_info("socket")
+        if connection is not None and _USER_TIMEOUT is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(self._reading * 1000))
         if not request.body_exists or request.content.is_eof():
             return await handler(request)
         watch = _Watch(request, self._seconds)

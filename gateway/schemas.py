@@ -73,6 +73,8 @@ class UploadedFile(TypedDict):
 
 
 class Uploaded(UploadedFile):
+    """The first file of the form; `files` has all of them, in order, where there were several."""
+
     files: NotRequired[list[UploadedFile]]
 
 

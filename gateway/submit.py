@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from aiohttp import BodyPartReader, web
 
-from gateway.answers import MESSAGE, reply
+from gateway.answers import MESSAGE, reply, reply_in_parts
 from gateway.auth import Tokens
 from gateway.files import Uploads, malformed_is_refused, next_chunk
 from gateway.form import message_of
@@ -55,7 +55,7 @@ class SubmitDoor:
         app.add_routes([web.post("/jobs", self._submit)])
         app.on_shutdown.append(self._close)
 
-    async def _submit(self, request: web.Request) -> web.Response:
+    async def _submit(self, request: web.Request) -> web.StreamResponse:
         """Accept a message, as JSON or as a form with its files; answers 202 with its `job_id`.
 
         With `?wait=SECONDS` (at most 600) the final answer, if it comes in time. A token comes with the answer if none
@@ -73,7 +73,8 @@ class SubmitDoor:
         if seconds and (answer := await self._answer(job_id, who.client, seconds)):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
-            return reply({**answer, **token}, status)
+            parts = await asyncio.to_thread(blobs.parts, {**answer, **token}, self._uploads.folders)
+            return await reply_in_parts(request, parts, status)
         return reply({"job_id": job_id, "id": message.get("id"), **token}, 202)
 
     async def _accept(self, request: web.Request, message: Any, who: Identity) -> str:
@@ -116,7 +117,10 @@ class SubmitDoor:
     # Waiting.
 
     async def _answer(self, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
-        """The job's final answer if there is one within so many seconds. The job does not depend on who waits."""
+        """The job's final answer if there is one within so many seconds, its blobs as references.
+
+        The job does not depend on who waits.
+        """
         if len(self._waiting) >= MAX_WAITING or self._closing:
             return None
         ended = asyncio.Event()
@@ -131,10 +135,7 @@ class SubmitDoor:
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
         final = await self._ledger.read(lambda db: rows.final_event(db, job_id))
-        if final is None:
-            return None
-        answer: dict[str, Any] = await asyncio.to_thread(blobs.inlined, orjson.loads(final), self._uploads.folders)
-        return answer
+        return orjson.loads(final) if final is not None else None
 
     def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
         if any(out.kind == "final" for out in outs):

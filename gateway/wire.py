@@ -21,7 +21,7 @@ from engineio.exceptions import ContentTooLongError
 
 from gateway.engine import CONNECT_SECONDS, EngineServer
 from gateway.outbound import HASTE, OutboundQueue, Outgoing
-from gateway.packets import MALFORMED, MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, refusal, too_large
+from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal, too_large
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class SocketServer(socketio.AsyncServer):
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
             log.info("packet_refused", error=type(exc).__name__)
-            await self._handle_event(eio_sid, "/", None, MALFORMED)
+            await self._handle_event(eio_sid, "/", None, malformed())
 
     async def _match_attachments(self, eio_sid: str, data: Any) -> None:
         """Refuse an event whose attachments do not come. Raises: ValueError for what is no packet, nor awaited."""
@@ -124,7 +124,7 @@ class SocketServer(socketio.AsyncServer):
             raise ValueError("an attachment that no event announced")
         if isinstance(data, str) and awaiting is not None:
             del self._binary_packet[eio_sid]
-            await self._handle_event(eio_sid, awaiting.namespace, awaiting.id, MALFORMED)
+            await self._handle_event(eio_sid, awaiting.namespace, awaiting.id, malformed())
 
     def _close_unconnected(self, eio_sid: str) -> None:
         if eio_sid in self.eio.sockets and self.manager.sid_from_eio_sid(eio_sid, "/") is None:
@@ -161,7 +161,7 @@ class SocketServer(socketio.AsyncServer):
         if outbound is not None:
             await outbound.drained.wait()
         named = isinstance(data, list) and data and isinstance(data[0], str)
-        event = data if named else [None, data if isinstance(data, Unreadable) else MALFORMED]
+        event = data if named else [None, data if isinstance(data, Unreadable) else malformed()]
         self._background(self._answer(eio_sid, sid, id, event, gate))
 
     async def _answer(self, eio_sid: str, sid: str, ack: int | None, data: list[Any], gate: asyncio.Semaphore) -> None:

@@ -43,20 +43,6 @@ def weight(body: dict[str, Any]) -> int:
     return sum(size for key, value in body.items() if key != "id" for _, size in references(value))
 
 
-def inlined(body: dict[str, Any], folders: Folders) -> dict[str, Any]:
-    """The body with every blob's content in the place of its reference. Reads the disk: call it in a thread.
-
-    What is JSON stays the text that it is, as an `orjson.Fragment`, for it is only passed on: a minute of speech as a
-    list is millions of numbers.
-    """
-
-    def content(path: Path) -> Any:
-        read = path.read_bytes()
-        return read if path.suffix == ".bin" else orjson.Fragment(read)
-
-    return _replaced(body, folders, content)
-
-
 def parts(body: dict[str, Any], folders: Folders, attached: list[Path] | None = None) -> list[bytes | Path]:
     """The body as JSON in parts: its text, and the files whose content belongs between. Looks at the disk.
 

@@ -62,7 +62,11 @@ class Intake:
             raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
         binder = _Binder(self.folders, self._ledger, who)
         if any(isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in FILE_KEYS):
-            params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
+            try:
+                params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
+            except Exception:
+                await asyncio.to_thread(binder.discard)
+                raise
             for row in binder.uploads:
                 await self._ledger.commit(file_added(row))
         else:
@@ -120,6 +124,11 @@ class _Binder:
         path.touch(exist_ok=False)
         self.uploads.append(FileRow(file_id, self._who.owner, str(path), "recording", 0, time.time()))
         return {"$file": {"kind": "upload", "value": file_id, "name": "recording"}}
+
+    def discard(self) -> None:
+        """The message is refused: its content does not stay."""
+        for row in self.uploads:
+            Path(row.path).unlink(missing_ok=True)
 
     def _owns(self, path: Path) -> bool:
         return self._ledger.read_here(lambda db: owner_of_path(db, str(path))) == self._who.owner

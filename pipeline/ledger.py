@@ -292,7 +292,7 @@ def last_seqs(db: sqlite3.Connection, client: str, job_ids: Iterable[str]) -> di
 
 
 def final_event(db: sqlite3.Connection, job_id: str) -> bytes | None:
-    row = db.execute("SELECT body FROM events WHERE job=? AND kind='final'", (job_id,)).fetchone()
+    row = db.execute("SELECT CAST(body AS BLOB) FROM events WHERE job=? AND kind='final'", (job_id,)).fetchone()
     return row[0] if row else None
 
 

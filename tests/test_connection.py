@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,11 +15,11 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import answers
-from gateway.answers import as_json
 from gateway.auth import Tokens
 from gateway.connection import Connection
 from gateway.health import Health
@@ -195,11 +196,7 @@ async def followed(http: aiohttp.ClientSession, path: str, after: int) -> list[d
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300), st.integers(0, 400)), max_size=8
-    )
-)
+@given(st.lists(JOBS, max_size=8))
 def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int, int, int, int]]) -> None:
     """Some streams are opened while their job runs, some when it is over, and some at its last event."""
 
@@ -224,7 +221,8 @@ def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int
     in_a_road(live)
 
 
-def test_who_takes_nothing_of_a_stream_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("door", ["/events", ""])
+def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, door: str) -> None:
     monkeypatch.setattr(answers, "STALL_SECONDS", 0.2)
     over = asyncio.Event()
 
@@ -239,11 +237,10 @@ def test_who_takes_nothing_of_a_stream_is_cut_off(monkeypatch: pytest.MonkeyPatc
         async with http_door(road, watch) as (url, tokens):
             who, token = tokens.issue()
             job = await road.queue.submit({"type": "contract_echo", "result_bytes": 40_000_000}, who)
+            await road.final(job)
             host, port = url.removeprefix("http://").split(":")
             _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-            writer.write(
-                f"GET /jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-            )
+            writer.write(f"GET /jobs/{job}{door} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
             async with asyncio.timeout(PATIENCE):
                 await over.wait()
             writer.transport.abort()
@@ -266,4 +263,30 @@ async def test_answers_of_files_come_whole_through_every_door(url: str) -> None:
                 whole = (await response.json())["answer"]
             [*_, last] = await followed(http, f"{url}/jobs/{job}/events", 0)
             assert last == whole
-            assert orjson.loads(as_json(answer)) == whole or answer["truncated"]
+            assert orjson.loads(orjson.dumps(answer, default=base64)) == whole or answer["truncated"]
+            async with http.head(f"{url}/jobs/{job}") as head:
+                assert (head.status, head.content_length) == (200, response.content_length)
+            async with http.head(f"{url}/jobs/{job}/events") as none:
+                assert none.status == 405
+
+
+def base64(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+async def test_an_answer_that_breaks_off_ends_its_connection() -> None:
+    """Nothing can be said after the head but that; the words of an error would be taken for a part of the answer."""
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1000
+        await response.prepare(request)
+        await answers.Writer(request, response).write(b"begun", Path("nowhere.json"))
+        return response
+
+    app = web.Application(middlewares=[answers.answer_errors])
+    app.router.add_get("/", breaks)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http, http.get(server.make_url("/")) as response:
+        assert await response.content.read(5) == b"begun"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()

@@ -101,6 +101,10 @@ async def test_answers_over_http_are_what_the_document_says(url: str) -> None:
         form = aiohttp.FormData({"file": io.BytesIO(b"x")})
         kept = await ask("POST", "/files", "/files", data=form)
         await ask("DELETE", f"/files/{kept['file_id']}", "/files/{file_id}")
+        body = document["paths"]["/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert body["properties"]["file"]["type"] == "array"
+        form = aiohttp.FormData([("file", io.BytesIO(b"x")), ("file", io.BytesIO(b"y"))])
+        assert len((await ask("POST", "/files", "/files", data=form))["files"]) == 2
         sent = await ask("POST", "/jobs", "/jobs", json={"type": "contract_echo"})
         job, headers = sent["job_id"], {"Authorization": f"Bearer {sent['token']}"}
         await ask("POST", "/jobs?wait=60", "/jobs", json={"type": "contract_echo"}, headers=headers)

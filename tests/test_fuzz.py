@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import workers
+from gateway.packets import malformed
 from pipeline import ledger as rows
 from pipeline.catalog import choose, load_plans
 from pipeline.errors import ServiceError
@@ -202,6 +203,11 @@ async def test_what_is_no_packet_is_answered(url: str, packet: str | bytes) -> N
         await raw.say(packet)
         assert '"INVALID_INPUT"' in await raw.hear('42["message"')
         assert await raw.is_alive()
+
+
+def test_no_packet_keeps_what_another_went_through() -> None:
+    """An exception that is raised twice holds the frames of both times, and what stood in them."""
+    assert malformed().error is not malformed().error
 
 
 async def test_auth_that_is_no_json_is_refused(url: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from gateway.answers import answer_errors
 from gateway.patience import LEAST_BYTES, Patience
@@ -72,6 +73,28 @@ async def test_what_stands_still_is_closed_and_leaves_nothing(server: Server, sa
     assert heard[9:12] == status
     uploads = server.folder / "data_dir" / "uploads"
     assert not (uploads.is_dir() and list(uploads.iterdir()))
+
+
+async def test_who_takes_nothing_of_any_answer_is_cut_off() -> None:
+    over = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(bytes(65536))
+        finally:
+            over.set()
+
+    app = web.Application(middlewares=[answer_errors, Patience(9999, reading=0.2).watch])
+    app.router.add_get("/", endless)
+    async with TestServer(app) as server:
+        _, writer = await asyncio.open_connection(server.host, server.port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await over.wait()
+        writer.transport.abort()
 
 
 async def test_a_stalled_body_is_told_so(server: Server) -> None:

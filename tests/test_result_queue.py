@@ -32,6 +32,7 @@ TWICE = Plan(
 
 class ReaderParams(Params):
     file: FileRef
+    beside: FileRef | None = None
 
 
 class Reader(AsyncWorker):
@@ -99,6 +100,12 @@ async def test_a_key_makes_one_job_however_often_it_is_sent(road: Road) -> None:
     jobs.append(await road.queue.submit(message, ME))
     assert len(set(jobs)) == 1
     assert await road.queue.submit(message, YOU) != jobs[0]
+
+
+async def test_content_of_a_refused_message_does_not_stay(road: Road) -> None:
+    with pytest.raises(FileNotFound):
+        await road.queue.submit({"type": "reader", "file": b"sound", "beside": "nothing.txt"}, ME)
+    assert list(road.folders.uploads.iterdir()) == []
 
 
 async def test_a_refused_key_may_be_tried_again(road: Road) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 
 import workers
 from config import Settings, variables
+from gateway.auth import Tokens
 from pipeline.spelling import meant
 from tests.servers import ROOT, Server
 
@@ -22,10 +25,10 @@ SHIPPED = variables({name: cls for name, cls in workers.discover().items() if (R
 KNOWN = [variable.name for variable in SHIPPED]
 
 
-def started_with(*arguments: str) -> subprocess.CompletedProcess[str]:
+def started_with(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """A server that should not come up; its port would be taken if it did."""
     command = [sys.executable, str(ROOT / "server.py"), *arguments]
-    env = {**os.environ, "PORT": "1"}
+    env = {**os.environ, "PORT": "1", **settings}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -134,3 +137,41 @@ def test_what_is_no_origin_is_refused_with_one(written: str, likely: str) -> Non
 def test_an_origin_with_a_star_in_it_would_match_nothing_and_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"\* alone stands for all"):
         Settings(cors_origins="https://*.example")
+
+
+@pytest.mark.parametrize("written", ["https://a.example", "*.a.example", "a.example/", "a.example b.example"])
+def test_what_is_no_host_would_match_nothing_and_is_refused(written: str) -> None:
+    with pytest.raises(ValidationError, match=r"one name like media\.example"):
+        Settings(allowed_hosts=written)
+
+
+def test_hosts_are_names_addresses_or_a_star() -> None:
+    assert Settings(allowed_hosts="a.example:8080, [::1], *").allowed_hosts == ("a.example:8080", "[::1]", "*")
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = started_with(DATA_DIR=str(tmp_path / "file" / "data"))
+    assert refused.returncode == 2
+    assert refused.stderr == f"optivus: DATA_DIR={tmp_path / 'file' / 'data'} cannot be used: Not a directory.\n"
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_key_whose_writing_was_cut_short_is_made_anew(
+    tmp_path: Path, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a full disk, say; `left`: as an empty file."""
+    path = tmp_path / "secret.key"
+    if left:
+        path.touch()
+    else:
+        with monkeypatch.context() as broken, pytest.raises(OSError, match="full"):
+            broken.setattr(os, "fsync", _full)
+            Tokens.stored(path)
+    who, token = Tokens.stored(path).issue()
+    assert Tokens.stored(path).read(token) == who
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def _full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "the disk is full")
