@@ -198,10 +198,15 @@ def check_message(message: Any) -> None:
     Raises: TooLarge when its own text and bytes are too many; InvalidInput for what nests too deep, or no `id`.
     """
     if _size(message, MAX_CONTENT_BYTES) > MAX_CONTENT_BYTES:
-        limit = MAX_CONTENT_BYTES // 2**20
-        raise TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
+        raise too_large()
     if isinstance(message, dict) and message.get("id") is not None and client_id(message) is None:
         raise InvalidInput(f"'id' may be any JSON of up to {MAX_ID_BYTES} bytes.", field="id")
+
+
+def too_large() -> TooLarge:
+    """What is said of a message above MAX_CONTENT_BYTES."""
+    limit = MAX_CONTENT_BYTES // 2**20
+    return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
 
 
 def client_id(message: Any) -> Any:
