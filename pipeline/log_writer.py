@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import threading
 from collections import deque
 
@@ -53,6 +54,8 @@ class LogWriter:
             while lines:
                 try:
                     lines = lines[os.write(self._descriptor, lines) :]
+                except BlockingIOError:  # a program that shares the terminal or the pipe has made it so
+                    select.select([], [self._descriptor], [])
                 except OSError:  # who read them has gone
                     break
 
