@@ -133,7 +133,10 @@ class Writer:
 
 
 def guard(server: web.Server) -> None:
-    """Answer what fails before any middleware is asked: aiohttp repeats headers that are no text, and cannot."""
+    """Answer requests that fail before any middleware is asked.
+
+    aiohttp repeats a header that is no text in its own answer, and fails at it.
+    """
     handle = server.request_handler
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:

@@ -31,7 +31,7 @@ from pipeline.result_queue import ResultQueue
 
 MAX_WAIT_SECONDS = 600.0
 MAX_WAITING = 1000
-"""Requests that wait at once; one more is answered as if it did not want to."""
+"""So many requests may wait at once. One more is answered with 202."""
 LOOK_SECONDS = 5.0
 """How often a request that waits is looked at, since nothing tells that its client has left."""
 MAX_FIELDS = 2000

@@ -153,7 +153,7 @@ def new_upload(folders: Folders) -> tuple[str, Path]:
 
 
 def check_text(text: str | bytes) -> None:
-    """Whether JSON holds so few values that it may be read, judged by its commas and brackets. Raises: TooLarge."""
+    """Refuse JSON of more than MAX_VALUES values, judged by its commas and brackets. Raises: TooLarge."""
     if len(text) <= MAX_VALUES:
         return
     raw = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
@@ -193,9 +193,9 @@ def _count(raw: bytes, characters: bytes) -> int:
 
 
 def check_message(message: Any) -> None:
-    """Whether a message is one that can be carried, stored and answered.
+    """Refuse a message that cannot be carried, stored and answered.
 
-    Raises: TooLarge when its own text and bytes are too many; InvalidInput for what nests too deep, or no `id`.
+    Raises: TooLarge when its own text and bytes are too many; InvalidInput when it nests too deep, or its `id` is none.
     """
     if _size(message, MAX_CONTENT_BYTES) > MAX_CONTENT_BYTES:
         raise too_large()

@@ -17,8 +17,10 @@ LEAVE_SECONDS = 1.0
 
 
 class LogWriter:
-    """A file of bytes for structlog. descriptor: where it writes; without Python's buffer, whose lock a thread that is
-    stuck in a write would still hold when the interpreter ends.
+    """A file of bytes for structlog. descriptor: where it writes.
+
+    It goes around Python's buffer. A thread that is stuck in a write would still hold the buffer's lock when the
+    interpreter ends.
     """
 
     def __init__(self, descriptor: int) -> None:
