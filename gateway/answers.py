@@ -14,16 +14,15 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, TooLarge, as_failure
-from pipeline.intake import MAX_CONTENT_BYTES
+from gateway.outbound import STALL_SECONDS
+from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, as_failure
+from pipeline.intake import too_large
 from pipeline.logs import about
 
 log = structlog.get_logger()
 
 PIECE_BYTES = 96 * 1024
 """Written at once; of threes, so that the base64 of pieces can be joined."""
-STALL_SECONDS = 60.0
-"""Who takes nothing for so long is closed; a stream of events may be taken up again."""
 GARBLED = (HttpProcessingError, web.RequestPayloadError)
 """What aiohttp raises for what is no HTTP."""
 
@@ -70,8 +69,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
-        limit = MAX_CONTENT_BYTES // 2**20
-        failure = as_failure(TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files."))
+        failure = as_failure(too_large())
     except web.HTTPException:
         raise
     except GARBLED:
@@ -135,7 +133,10 @@ class Writer:
 
 
 def guard(server: web.Server) -> None:
-    """Answer what fails before any middleware is asked: aiohttp repeats headers that are no text, and cannot."""
+    """Answer requests that fail before any middleware is asked.
+
+    aiohttp repeats a header that is no text in its own answer, and fails at it.
+    """
     handle = server.request_handler
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:

@@ -84,7 +84,7 @@ class Tickets:
         self._of_job: TTLCache[str, Ticket] = TTLCache(MAX_TICKETS, seconds, clock)
 
     def issue(self, job_id: str, client: str) -> str:
-        """The job's ticket, good for a whole while from now on."""
+        """The job's ticket. From now on it is good for the whole time again."""
         known = self._of_job.get(job_id)
         ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), client)
         return ticket.secret

@@ -164,7 +164,7 @@ class Connection:
                         await self._serve(*next(iter(self._lines.items())))
                 except (OSError, sqlite3.Error):
                     log.exception("event_not_read", client=self.who.client)
-                    await asyncio.sleep(RETRY_SECONDS)  # the line stays where it was
+                    await asyncio.sleep(RETRY_SECONDS)  # the line is at the place where it was, behind the others
 
     async def _send_hints(self) -> None:
         """The newest of each job, and only where there is room: a hint is worth nothing later."""
@@ -178,16 +178,18 @@ class Connection:
         await self.room()
         if self._lines.get(job_id) is not line:
             return  # the client asked for another place meanwhile
-        if line.live:
-            await self._tell(job_id, line, [line.live[0]])
-            if line.live and line.live[0].seq == line.sent:
-                self._live_bytes -= len(line.live.popleft().body)
-        elif line.behind:
-            await self._catch_up(job_id, line)
-        if self._lines.get(job_id) is line:
-            del self._lines[job_id]
-            if line.live or line.behind:
-                self._lines[job_id] = line
+        try:
+            if line.live:
+                await self._tell(job_id, line, [line.live[0]])
+                if line.live and line.live[0].seq == line.sent:
+                    self._live_bytes -= len(line.live.popleft().body)
+            elif line.behind:
+                await self._catch_up(job_id, line)
+        finally:
+            if self._lines.get(job_id) is line:
+                del self._lines[job_id]
+                if line.live or line.behind:
+                    self._lines[job_id] = line
 
     async def _catch_up(self, job_id: str, line: Line) -> None:
         """A page from the ledger; the line is live again when it has no more."""

@@ -23,8 +23,9 @@ from engineio import payload
 from engineio.exceptions import EngineIOError
 
 from gateway.outbound import BATCH_BYTES, Budget, OutboundQueue, Outgoing, frame
-from gateway.packets import MAX_TRANSPORT_BYTES, refusal, too_large
+from gateway.packets import MAX_TRANSPORT_BYTES, refusal
 from gateway.payloads import Payload
+from pipeline.intake import too_large
 
 CONNECT_SECONDS = 10.0
 LEAVE_SECONDS = 2.0

@@ -64,13 +64,13 @@ class Origins:
         listed: Iterable[str] = (),
         hosts: Iterable[str] = (),
         proxies: Iterable[Network] = (),
-        own_names: Callable[[], Iterable[str]] = lambda: (socket.gethostname(), socket.getfqdn()),
+        own_names: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._listed = frozenset(listed)
         self._hosts = {*map(name_of, hosts), *(name_of(_host_of(origin)) for origin in self._listed)}
         self._any_host = "*" in self._listed or "*" in self._hosts
         self._proxies = tuple(proxies)
-        self._own_names = own_names
+        self._own_names = own_names or machine_names
         self._own: asyncio.Future[frozenset[str]] | None = None
 
     @web.middleware
@@ -127,6 +127,14 @@ class Origins:
                 asyncio.to_thread(lambda: frozenset(name_of(name) for name in self._own_names()))
             )
         return await asyncio.shield(self._own)
+
+
+def machine_names() -> tuple[str, ...]:
+    """This machine's name and full name; of one that cannot be looked up, as a container's of 64 characters, none."""
+    try:
+        return socket.gethostname(), socket.getfqdn()
+    except (OSError, UnicodeError):
+        return ()
 
 
 def name_of(host: str) -> str:

@@ -11,7 +11,7 @@ from socketio import packet as packets
 
 from gateway.outbound import Outgoing
 from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
-from pipeline.intake import MAX_CONTENT_BYTES, check_text, id_in
+from pipeline.intake import check_text, id_in
 
 MAX_TRANSPORT_BYTES = 16 * 1024 * 1024
 _ANNOUNCED = re.compile("5([0-9]{1,9})-")
@@ -93,8 +93,3 @@ def refusal(error: ServiceError) -> Outgoing:
     """What is said of a message that nobody can answer by name."""
     body = {"type": None, "id": None, "job_id": None, "status": "error", **as_failure(error)}
     return Outgoing([b'2["message",', orjson.dumps(body), b"]"])
-
-
-def too_large() -> TooLarge:
-    limit = MAX_CONTENT_BYTES // 2**20
-    return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")

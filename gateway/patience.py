@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.answers import STALL_SECONDS
+from gateway.outbound import STALL_SECONDS
 from pipeline.errors import InvalidInput
 
 log = structlog.get_logger()

@@ -31,7 +31,9 @@ from pipeline.result_queue import ResultQueue
 
 MAX_WAIT_SECONDS = 600.0
 MAX_WAITING = 1000
-"""Requests that wait at once; one more is answered as if it did not want to."""
+"""So many requests may wait at once. One more is answered with 202."""
+LOOK_SECONDS = 5.0
+"""How often a request that waits is looked at, since nothing tells that its client has left."""
 MAX_FIELDS = 2000
 FILE_FIELDS = frozenset({"file", "files", "references", "reference_audio"})
 
@@ -70,7 +72,7 @@ class SubmitDoor:
             message = _json(await request.read())
             job_id = await self._accept(request, message, who)
         token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
-        if seconds and (answer := await self._answer(job_id, who.client, seconds)):
+        if seconds and (answer := await self._answer(request, job_id, who.client, seconds)):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
             parts = await asyncio.to_thread(blobs.parts, {**answer, **token}, self._uploads.folders)
@@ -116,12 +118,12 @@ class SubmitDoor:
 
     # Waiting.
 
-    async def _answer(self, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
+    async def _answer(self, request: web.Request, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
         """The job's final answer if there is one within so many seconds, its blobs as references.
 
-        The job does not depend on who waits.
+        The job does not depend on who waits. Raises: ConnectionResetError when the client has left.
         """
-        if len(self._waiting) >= MAX_WAITING or self._closing:
+        if sum(map(len, self._waiting.values())) >= MAX_WAITING or self._closing:
             return None
         ended = asyncio.Event()
         self._waiting[job_id].add(ended)
@@ -129,7 +131,7 @@ class SubmitDoor:
             if (await self._road.job(job_id, client)).finished_at is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
-                        await ended.wait()
+                        await _ended(ended, request)
         finally:
             self._waiting[job_id].discard(ended)
             if not self._waiting[job_id]:
@@ -148,6 +150,15 @@ class SubmitDoor:
         for waiting in self._waiting.values():
             for ended in waiting:
                 ended.set()
+
+
+async def _ended(ended: asyncio.Event, request: web.Request) -> None:
+    while not ended.is_set():
+        if request.transport is None:
+            raise ConnectionResetError("the client has left")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await ended.wait()
 
 
 def _json(body: bytes) -> Any:

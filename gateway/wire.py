@@ -20,15 +20,14 @@ import structlog
 from engineio.exceptions import ContentTooLongError
 
 from gateway.engine import CONNECT_SECONDS, EngineServer
-from gateway.outbound import HASTE, OutboundQueue, Outgoing
-from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal, too_large
+from gateway.outbound import HASTE, STALL_SECONDS, OutboundQueue, Outgoing
+from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal
+from pipeline.intake import too_large
 
 log = structlog.get_logger()
 
 MAX_IN_HAND = 16
 """Messages of one connection that are being answered at once."""
-STALL_SECONDS = 60.0
-"""A connection that takes nothing of what there is for it is closed after this; it may resume."""
 CLOSE_SECONDS = 2.0
 """What a connection that is being closed may still take to send; then it is cut."""
 

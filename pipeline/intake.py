@@ -153,7 +153,7 @@ def new_upload(folders: Folders) -> tuple[str, Path]:
 
 
 def check_text(text: str | bytes) -> None:
-    """Whether JSON holds so few values that it may be read, judged by its commas and brackets. Raises: TooLarge."""
+    """Refuse JSON of more than MAX_VALUES values, judged by its commas and brackets. Raises: TooLarge."""
     if len(text) <= MAX_VALUES:
         return
     raw = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
@@ -193,15 +193,20 @@ def _count(raw: bytes, characters: bytes) -> int:
 
 
 def check_message(message: Any) -> None:
-    """Whether a message is one that can be carried, stored and answered.
+    """Refuse a message that cannot be carried, stored and answered.
 
-    Raises: TooLarge when its own text and bytes are too many; InvalidInput for what nests too deep, or no `id`.
+    Raises: TooLarge when its own text and bytes are too many; InvalidInput when it nests too deep, or its `id` is none.
     """
     if _size(message, MAX_CONTENT_BYTES) > MAX_CONTENT_BYTES:
-        limit = MAX_CONTENT_BYTES // 2**20
-        raise TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
+        raise too_large()
     if isinstance(message, dict) and message.get("id") is not None and client_id(message) is None:
         raise InvalidInput(f"'id' may be any JSON of up to {MAX_ID_BYTES} bytes.", field="id")
+
+
+def too_large() -> TooLarge:
+    """What is said of a message above MAX_CONTENT_BYTES."""
+    limit = MAX_CONTENT_BYTES // 2**20
+    return TooLarge(f"A message may carry {limit} MiB; upload larger files with POST /files and send their file_id.")
 
 
 def client_id(message: Any) -> Any:

@@ -59,7 +59,7 @@ MIGRATIONS = (
 )
 
 PAGE_BYTES = 256 * 1024
-"""Of events that are read at once: what a slow reader costs while it takes them."""
+"""A page of events has about so many bytes. A slow reader costs as much while it takes them."""
 _ROW_BYTES = 200
 """What an event takes in memory beside its text."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import threading
 from collections import deque
 
@@ -16,8 +17,10 @@ LEAVE_SECONDS = 1.0
 
 
 class LogWriter:
-    """A file of bytes for structlog. descriptor: where it writes; without Python's buffer, whose lock a thread that is
-    stuck in a write would still hold when the interpreter ends.
+    """A file of bytes for structlog. descriptor: where it writes.
+
+    It goes around Python's buffer. A thread that is stuck in a write would still hold the buffer's lock when the
+    interpreter ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -53,6 +56,8 @@ class LogWriter:
             while lines:
                 try:
                     lines = lines[os.write(self._descriptor, lines) :]
+                except BlockingIOError:  # a program that shares the terminal or the pipe has made it so
+                    select.select([], [self._descriptor], [])
                 except OSError:  # who read them has gone
                     break
 

@@ -84,7 +84,7 @@ class Plan:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The workers without any one of which the answer is nothing but an error."""
+        """The workers that the answer needs. Without one of them it is nothing but an error."""
         certain = {stage.worker for stage in self.stages if stage.on_error == "fail" and not (stage.when or stage.over)}
         every = {stage.worker for stage in self.stages}
         return frozenset(certain or (every if len(every) == 1 else ()))

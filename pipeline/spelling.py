@@ -11,10 +11,10 @@ CLOSE = 0.86
 
 
 def meant(name: str, known: Collection[str]) -> list[str]:
-    """Those of the known names that this one is most like, best first; none for a name of something else.
+    """The known names that this one is most like, best first; none for a name of something else.
 
-    That is: another case of letters, two or more of a known name's words in any order, such a name with words too many
-    behind the first, or a slip of the pen.
+    A name is like a known one when it differs in the case of letters only, when it is two or more of its words in any
+    order, when it has all of its words and more of them behind the first, or when few letters differ.
     """
     upper = name.upper().replace("-", "_")
     first, *others = upper.split("_")

@@ -29,10 +29,6 @@ class DrillServer(Server):
         super().__init__(folder, **{**defaults, **settings})
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def env(self) -> dict[str, str]:
         return {**os.environ, **self.settings}
 

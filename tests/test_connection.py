@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import answers
+from gateway import answers, connection
 from gateway.auth import Tokens
 from gateway.connection import Connection
 from gateway.health import Health
@@ -160,6 +160,26 @@ def test_every_event_is_heard_once_in_order_whatever_happens(actions: list[tuple
         await story.reads(1000)
         for job in story.jobs:
             assert await road.queue.told(job, story.reader.expected[job] - 1) == []
+        story.reader.close()
+
+    in_a_road(live)
+
+
+def test_an_answer_that_cannot_be_read_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RETRY_SECONDS", 0.01)
+
+    async def live(road: Road) -> None:
+        story = Story(road, 1 << 20)
+        await story.asks(0, 0, 200_000)
+        await road.final(story.jobs[0])
+        [blob] = road.folders.blobs.iterdir()
+        kept = blob.rename(road.folders.data / "kept")
+        blob.symlink_to(blob)  # which cannot be opened
+        await story.asks(1, 1, 1)
+        await story.connects_anew(0)
+        await story.reader.read_to_the_end(story.jobs[1:])
+        kept.replace(blob)
+        await story.reader.read_to_the_end(story.jobs)
         story.reader.close()
 
     in_a_road(live)

@@ -303,8 +303,10 @@ def test_a_log_that_nobody_reads_holds_up_no_job(tmp_path: Path) -> None:
     assert log.count('"accepted"') == log.count('"done"') == 500
 
 
-def test_lines_beyond_what_may_wait_are_counted_and_not_kept() -> None:
+@pytest.mark.parametrize("blocking", [True, False])
+def test_lines_beyond_what_may_wait_are_counted_and_not_kept(blocking: bool) -> None:
     ours, theirs = os.pipe()
+    os.set_blocking(theirs, blocking)
     writer = LogWriter(theirs)
     line = b"x" * 99 + b"\n"
     for _ in range(3 * MAX_LINES):

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,3 +251,8 @@ async def test_the_pages_name_no_path_from_the_root(http: aiohttp.ClientSession,
     async with http.get(url + path) as response:
         page = await response.text()
     assert not re.findall(r"""(?:fetch\(|call\(|open\("\w+", |href=|src=)["'`]/""", page)
+
+
+async def test_a_machine_whose_name_cannot_be_looked_up_refuses_strange_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "x" * 64)
+    assert (await told(Origins(), Host="other.example"))[0] == 403

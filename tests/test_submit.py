@@ -11,15 +11,23 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 import workers
-from gateway.auth import Tickets
+from gateway import submit
+from gateway.answers import answer_errors
+from gateway.auth import Tickets, Tokens
+from gateway.files import Uploads
 from gateway.form import message_of
 from pipeline.catalog import load_plans
 from pipeline.errors import InvalidInput, JobNotFound
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
-from tests.peers import Gate
+from tests.peers import PATIENCE, Gate
+from tests.roads import Road
 from tests.servers import ROOT, Server
+from tests.toys.contract_toy import Echo
+from tests.toys.toy import Toy
 
 JFK = (ROOT / "examples" / "jfk.flac").read_bytes()
 
@@ -97,6 +105,34 @@ async def test_who_waits_too_shortly_gets_the_jobs_id(call: Call, tmp_path: Path
             assert (reply.status, reply.body.keys()) == (202, {"job_id", "id", "token"})
         token = reply.body["token"]
         assert (await call("DELETE", f"/jobs/{reply.body['job_id']}", token)).body == {"cancelled": True}
+
+
+async def test_who_leaves_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "MAX_WAITING", 1)
+    monkeypatch.setattr(submit, "LOOK_SECONDS", 0.01)
+    road = await Road(tmp_path, [Toy, Echo]).start()
+    road.transport.hold(["toy"])
+    app = web.Application(middlewares=[answer_errors])
+    door = submit.SubmitDoor(
+        road.queue, road.ledger, Tokens(b"k" * 32), Uploads(road.ledger, road.folders, 1000), road.plans
+    )
+    door.attach(app)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = server.make_url("/jobs?wait=600")
+        leaving = asyncio.create_task(http.post(url, json={"type": "toy", "words": ["w"]}))
+
+        async def status() -> int:
+            async with http.post(url, json={"type": "contract_echo"}) as response:
+                return response.status
+
+        async with asyncio.timeout(PATIENCE):
+            while not road.queue.open_jobs:
+                await asyncio.sleep(0)
+            assert await status() == 202  # the first one waits
+            leaving.cancel()
+            while await status() == 202:
+                pass
+    await road.close()
 
 
 async def test_a_job_that_is_cancelled_meanwhile_says_so(call: Call, tmp_path: Path) -> None:
