@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from socket import create_server
 
 import pytest
 from pydantic import ValidationError
@@ -81,7 +81,7 @@ def test_a_wrong_setting_is_said_at_the_start_in_plain_words(setting: str, reaso
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = started_with(HOST="127.0.0.1", PORT=port, DATA_DIR=str(tmp_path))
     assert (refused.returncode, refused.stdout) == (2, "")
