@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple, cast
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
 
 import structlog
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description="a connection that says nothing, or stops in the middle of a request, is closed after that",
     )
     drain_seconds: float = Field(10, ge=0, description="how long running work may go on after SIGTERM or Ctrl-C")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @field_validator("media_roots", "workers_path", mode="before")
     @classmethod
@@ -172,7 +172,7 @@ def _explain(exc: ValidationError, names: dict[str, str] | None = None) -> Setti
     field = str(error["loc"][0]) if error["loc"] else "settings"
     variable = (names or {}).get(field, field).upper()
     value = logs.without_secrets(repr(error["input"]))
-    reason = error["msg"].removeprefix("Value error, ")
+    reason = error["msg"].removeprefix("Value error, ").replace("Input should", "it should").partition(", unable to")[0]
     return SettingsError(f"{variable}={value} cannot be used: {reason}.")
 
 

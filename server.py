@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import os
 import resource
 import signal
 import sys
@@ -127,7 +128,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     runner, site = await _listen(app, settings)
     log.info(
         "listening",
-        url=f"http://{settings.host}:{runner.addresses[0][1]}",
+        url=f"http://{_host(settings.host)}:{runner.addresses[0][1]}",
         types=sorted(name for name, plan in plans.items() if "." not in name and not plan.needs & off.keys()),
         **({"off": off} if off else {}),
         version=version(),
@@ -171,8 +172,20 @@ async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunn
     try:
         await site.start()
     except OSError as exc:
-        raise SettingsError(f"PORT={settings.port} cannot be used: {exc.strerror}.") from exc
+        raise SettingsError(f"HOST={settings.host} PORT={settings.port} cannot be used: {_plainly(exc)}.") from exc
     return runner, site
+
+
+def _host(host: str) -> str:
+    """The name by which a browser on this machine reaches the server."""
+    if host in ("", "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _plainly(exc: OSError) -> str:
+    """asyncio says of itself, too, what it tried."""
+    return os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
 
 
 def _stop_signal() -> asyncio.Future[None]:

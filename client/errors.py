@@ -47,9 +47,7 @@ class ServerUnreachable(OptivusError):
 
 def no_server_at(url: str) -> ServerUnreachable:
     """Nothing is there, or something else is."""
-    return ServerUnreachable(
-        f"No Optivus server answers at {url}; start it with `python server.py`, or give its address."
-    )
+    return ServerUnreachable(f"No Optivus server answers at {url}; start it with `make run`, or give its address.")
 
 
 def error_of(answer: Mapping[str, Any]) -> OptivusError:

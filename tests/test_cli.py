@@ -279,7 +279,7 @@ def test_ctrl_c_cancels_the_job_on_the_server(server: Server, tmp_path: Path) ->
 def test_absent_server_is_named() -> None:
     run = optivus("transcribe", "--server", "http://127.0.0.1:1", "talk.mp3")
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("No Optivus server answers at http://127.0.0.1:1;")
+    assert run.stderr.startswith("No Optivus server answers at http://127.0.0.1:1; start it with `make run`")
 
 
 @pytest.fixture

@@ -405,9 +405,8 @@ def test_settings_have_their_documented_names_and_reach_the_model(tiny: Florence
 
 
 def test_settings_that_no_device_can_serve_are_answered(tiny: Florence, tmp_path: Path) -> None:
-    for wrong in ("abacus", "cuda:x", "cuda:77"):
-        with pytest.raises(ModelUnavailable, match="FLORENCE_DEVICE"):
-            loaded(Path(tiny.settings.model), tmp_path, device=wrong)
+    with pytest.raises(ModelUnavailable, match="FLORENCE_DEVICE"):
+        loaded(Path(tiny.settings.model), tmp_path, device="cuda:77")
 
 
 # What the model writes, read

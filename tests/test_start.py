@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from socket import create_server
 
 import pytest
 from pydantic import ValidationError
@@ -64,6 +65,36 @@ def test_what_the_command_does_not_know_is_refused_with_what_to_write(arguments:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert sentence in refused.stderr
     assert "hullaballoo" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("PORT=many", "it should be a valid integer."),
+        ("LOG_LEVEL=loud", "it should be 'debug', 'info', 'warning' or 'error'."),
+        ("WHISPER_DEVICE=gpu", "it should be auto, cpu, cuda or cuda:N."),
+        ("FLORENCE_DEVICE=cuda:x", "it should be auto, cpu, cuda or cuda:N."),
+    ],
+)
+def test_a_wrong_setting_is_said_at_the_start_in_plain_words(setting: str, reason: str) -> None:
+    name, _, value = setting.partition("=")
+    refused = started_with(**{name: value})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"optivus: {name}={value!r} cannot be used: {reason}\n"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = started_with(HOST="127.0.0.1", PORT=port, DATA_DIR=str(tmp_path))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith(f"optivus: HOST=127.0.0.1 PORT={port} cannot be used: Address already in use.\n")
+
+
+def test_the_address_in_the_log_can_be_opened(tmp_path: Path) -> None:
+    with Server(tmp_path, HOST="0.0.0.0") as server:
+        (started,) = [json.loads(line) for line in server.log if '"listening"' in line]
+    assert started["url"] == f"http://localhost:{server.port}"
 
 
 def test_a_setting_that_nobody_reads_is_named_at_the_start_with_what_it_may_be(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ new attempt finds the last checkpoint and the finished partials in `ctx` and goe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from media.files import Folders
 from pipeline.messages import FileRef
@@ -80,6 +81,13 @@ class ModelSettings(WorkerSettings):
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+            raise ValueError("it should be auto, cpu, cuda or cuda:N")
+        return device
 
 
 class Context:

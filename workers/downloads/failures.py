@@ -74,8 +74,8 @@ _BY_WORDS = tuple(
 
 def forbidden() -> UrlForbidden:
     return UrlForbidden(
-        "This URL leads to an address or a kind of address that the server does not fetch from: only http and https to "
-        "public addresses. Its operator can open private networks with DLP_ALLOW_PRIVATE."
+        "This URL is, or leads to, one that the server does not fetch from: it takes http and https only, and public "
+        "addresses only. Its operator can open private networks with DLP_ALLOW_PRIVATE."
     )
 
 
