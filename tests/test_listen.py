@@ -306,7 +306,7 @@ def listen(
 
 @pytest.fixture(scope="module")
 def worker(whisper_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Whisper:
-    worker = Whisper(WhisperSettings(model=str(whisper_model), threads=2), folders(tmp_path_factory.mktemp("data")))
+    worker = Whisper(WhisperSettings(model=str(whisper_model), threads=1), folders(tmp_path_factory.mktemp("data")))
     worker.load()
     return worker
 

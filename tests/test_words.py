@@ -51,6 +51,12 @@ def test_the_last_word_has_the_end_of_its_sound_without_a_full_stop_too() -> Non
     assert heard(line, (0.4, 1.2), (2.04, 3.0))[-1] == (" pendulum", 2.1, 2.44)
 
 
+def test_what_sounds_on_after_a_word_is_not_its_own() -> None:
+    """Such as music that sets in while Whisper's full stop lasts."""
+    line = aligned(" his| gospel|.", 12.24, 12.58, 13.26, 14.06)
+    assert heard(line, (7.86, 13.68)) == [(" his", 12.24, 12.58), (" gospel.", 12.58, 13.56)]
+
+
 def test_a_word_that_begins_in_the_end_of_the_sound_before_follows_the_pause() -> None:
     """Also where it hardly reaches beyond, as long as no sentence ends there."""
     after = [(" apostle", 1.1, 1.73), (" of", 2.23, 2.3), (" the", 2.3, 2.5)]

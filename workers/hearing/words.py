@@ -30,10 +30,8 @@ _AWAITS = 0.15
 """Seconds of sound that a word has at most before the pause that it really follows; measured on joined clips."""
 _EDGE = 0.2
 """Seconds between a sound's edge and its first or last word's that are the word's own."""
-_TAIL = 0.5
-"""Seconds of sound after a word that are its own, when silence or a full stop follows."""
-_UNALIGNED = 0.3
-"""Seconds of sound after the end of the alignment that are still the last word's; without a full stop it ends early."""
+_TAIL = 0.3
+"""Seconds of sound after the alignment of a word that are its own, when nothing else is said in that sound."""
 _LEADING = "\"'“¿¡([{-«「『（"  # noqa: RUF001 - Chinese and Japanese
 """Punctuation that belongs to the word after it, when a space or nothing stands before it."""
 
@@ -151,6 +149,6 @@ def _within(run: Sequence[_Spoken], low: float, high: float) -> Iterable[Word]:
     for index, (one, start) in enumerate(zip(run, starts, strict=True)):
         following = starts[index + 1] if index + 1 < len(run) else high
         end = max(one.word.end, start + least)
-        if index + 1 == len(run) and high - one.until <= _UNALIGNED:
+        if index + 1 == len(run) and high - one.until <= _TAIL:
             end = max(end, min(high, one.word.end + _TAIL))
         yield dataclasses.replace(one.word, start=start, end=min(end, following))
