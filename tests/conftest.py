@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
+import orjson
 import pytest
 
+from client.cli import main
+from tests.asking import Call, Optivus, Reply
 from tests.checkpoints import make_ctranslate2
 from tests.checkpoints_fish import make_speaker
 from tests.checkpoints_florence import make_native
@@ -85,3 +90,28 @@ def url(contract_server: Server) -> str:
 def media(contract_server: Server) -> Path:
     """The folder that the server's clients may read by path."""
     return contract_server.folder / "media"
+
+
+@pytest.fixture
+async def call(url: str) -> AsyncIterator[Call]:
+    """One HTTP request to the contract's server."""
+    async with aiohttp.ClientSession() as http:
+
+        async def request(method: str, path: str, token: str | None = None, **options: Any) -> Reply:
+            headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **options.pop("headers", {})}
+            async with http.request(method, url + path, headers=headers, **options) as response:
+                raw = await response.read()
+                is_json = response.content_type == "application/json"
+                return Reply(response.status, orjson.loads(raw) if is_json else raw, response.headers)
+
+        yield request
+
+
+@pytest.fixture
+def optivus(server: Server, capsys: pytest.CaptureFixture[str]) -> Optivus:
+    """The command in this process, asking the server of the test's module."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        return main([*map(str, args), "--server", server.url]), *capsys.readouterr()
+
+    return run

@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from client.cli import main
 from client.pictures import clock, timeline
-from media.audio import decode
+from tests.asking import Optivus
 from tests.checkpoints import SENTENCE as SPOKEN
 from tests.checkpoints_florence import SENTENCE as SHOWN
-from tests.recordings import EXAMPLE, beep, with_sound, write
+from tests.films import film_server, furnish
 from tests.servers import Server
-from tests.shapes import drawing, stills, write_film
 from tests.sites import Site
 from tests.test_cli import Terminal
 
-Optivus = Callable[..., tuple[int, str, str]]
-"""Arguments → exit status, standard output, standard error."""
 REAL = bool(os.environ.get("OPTIVUS_TEST_MODELS"))
 CIRCLE = "a red circle" if REAL else SHOWN
 SQUARE = "a blue square" if REAL else SHOWN
@@ -32,13 +27,7 @@ SAID = "fellow Americans" if REAL else SPOKEN
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tmp_path_factory.mktemp("commands")
-    pictures = [(drawing("red circle"), 5.0), (drawing("blue square"), 6.0)]
-    silent = write_film(made / "silent.mp4", stills(pictures, rate=10), rate=10)
-    with_sound(silent, np.concatenate(list(decode(EXAMPLE))), made / "film.mp4")
-    drawing("red circle").image().save(made / "photo.png")
-    write(made / "sound.wav", beep(2.0, at=1.0))
-    return made
+    return furnish(tmp_path_factory.mktemp("commands"))
 
 
 @pytest.fixture(scope="module")
@@ -50,29 +39,17 @@ def site(folder: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, whisper_model: Path, florence_model: Path) -> Iterator[Server]:
-    models = {"AI_WHISPER_MODEL": str(whisper_model), "AI_FLORENCE_MODEL": str(florence_model)}
-    allowed = {"DLP_ALLOW_PRIVATE": "1", "DLP_RETRY_SECONDS": "0.02"}
-    with Server(folder, **models, **allowed, FLORENCE_THREADS="1", WHISPER_THREADS="1") as server:
+    with film_server(folder, whisper_model, florence_model) as server:
         yield server
-
-
-@pytest.fixture
-def optivus(server: Server, capsys: pytest.CaptureFixture[str]) -> Optivus:
-    """The command in this process, asking the server."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        return main([*map(str, args), "--server", server.url]), *capsys.readouterr()
-
-    return run
 
 
 # What is seen.
 
 
 def test_picture_is_described_by_its_caption_alone(optivus: Optivus, folder: Path) -> None:
-    assert optivus("describe", folder / "photo.png") == (0, f"{CIRCLE}\n", "")
-    several = optivus("describe", folder / "photo.png", folder / "absent.png", folder / "photo.png")
-    line = f"{folder}/photo.png: {CIRCLE}\n"
+    assert optivus("describe", folder / "picture.png") == (0, f"{CIRCLE}\n", "")
+    several = optivus("describe", folder / "picture.png", folder / "absent.png", folder / "picture.png")
+    line = f"{folder}/picture.png: {CIRCLE}\n"
     assert several == (1, line * 2, f"{folder}/absent.png: No such file or directory\n")
 
 
@@ -87,12 +64,12 @@ def test_film_is_described_in_lines_with_times(optivus: Optivus, folder: Path, s
 
 def test_prompt_needs_no_brackets_and_places_are_lines(optivus: Optivus, folder: Path) -> None:
     for prompt in ("od", "<OD>"):
-        status, shown, said = optivus("describe", folder / "photo.png", "--prompt", prompt)
+        status, shown, said = optivus("describe", folder / "picture.png", "--prompt", prompt)
         assert (status, said) == (0, "")
         assert re.fullmatch(r".+ \(\d+, \d+, \d+, \d+\)", shown.splitlines()[0])
-    answer = json.loads(optivus("describe", folder / "photo.png", "--prompt", "detailed-caption", "--json")[1])
-    assert (answer["file"], answer["type"]) == (f"{folder}/photo.png", "flrnc")
-    status, _, said = optivus("describe", folder / "photo.png", "--prompt", "dance")
+    answer = json.loads(optivus("describe", folder / "picture.png", "--prompt", "detailed-caption", "--json")[1])
+    assert (answer["file"], answer["type"]) == (f"{folder}/picture.png", "flrnc")
+    status, _, said = optivus("describe", folder / "picture.png", "--prompt", "dance")
     assert (status, "<DETAILED_CAPTION>" in said) == (1, True)
 
 

@@ -5,48 +5,23 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import numpy as np
 import orjson
 import pytest
-from multidict import CIMultiDictProxy
 
 from media.voices import Voices
+from tests.asking import Call
 from tests.conftest import LISTED_ORIGIN, MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import Gate, Peer
 from tests.servers import Server
 
 MIB = 1 << 20
 NEVER = "job_" + "0" * 24
-
-
-class Reply(NamedTuple):
-    status: int
-    body: Any
-    """Parsed, when it is JSON."""
-    headers: CIMultiDictProxy[str]
-
-
-Call = Callable[..., Coroutine[Any, Any, Reply]]
-
-
-@pytest.fixture
-async def call(url: str) -> AsyncIterator[Call]:
-    """``await call("GET", "/health")``; token: for the Authorization header."""
-    async with aiohttp.ClientSession() as http:
-
-        async def request(method: str, path: str, token: str | None = None, **options: Any) -> Reply:
-            headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **options.pop("headers", {})}
-            async with http.request(method, url + path, headers=headers, **options) as response:
-                raw = await response.read()
-                is_json = response.content_type == "application/json"
-                return Reply(response.status, orjson.loads(raw) if is_json else raw, response.headers)
-
-        yield request
 
 
 @pytest.fixture

@@ -10,22 +10,20 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from client import Client
-from client.cli import main
 from client.tokens import Tokens
+from tests.asking import Optivus
 from tests.scripts import Script, scripted_server
 from tests.servers import ROOT, Server
 from tests.sites import Site
 from tests.test_cli import TEXT, WORDS, Terminal
 from tests.test_cli import optivus as spawned
 
-Optivus = Callable[..., tuple[int, str, str]]
-"""Arguments → exit status, standard output, standard error."""
 LOST = r"The server at http://\S+ no longer knows this client, and made it a new one; earlier jobs are gone\.\n"
 
 
@@ -33,14 +31,6 @@ LOST = r"The server at http://\S+ no longer knows this client, and made it a new
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with scripted_server(tmp_path_factory.mktemp("server")) as server:
         yield server
-
-
-@pytest.fixture
-def optivus(server: Server, capsys: pytest.CaptureFixture[str]) -> Optivus:
-    def run(*args: object) -> tuple[int, str, str]:
-        return main([*map(str, args), "--server", server.url]), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -8,35 +8,23 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from client.cli import main
+from tests.asking import Optivus
 from tests.scripts import scripted_server
 from tests.servers import ROOT, Server
 from tests.test_cli import Terminal
 from tests.test_client_speech import RATE, WORDS, Gate, frames, sound_of
-
-Optivus = Callable[..., tuple[int, str, str]]
-"""Arguments → exit status, standard output, standard error."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with scripted_server(tmp_path_factory.mktemp("server")) as server:
         yield server
-
-
-@pytest.fixture
-def optivus(server: Server, capsys: pytest.CaptureFixture[str]) -> Optivus:
-    """The command in this process, asking the server."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        return main([*map(str, args), "--server", server.url]), *capsys.readouterr()
-
-    return run
 
 
 def player(folder: Path, script: str) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -22,6 +20,7 @@ from gateway.files import Uploads
 from gateway.form import message_of
 from pipeline.catalog import load_plans
 from pipeline.errors import InvalidInput, JobNotFound
+from tests.asking import Call
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import PATIENCE, Gate
 from tests.roads import Road
@@ -30,28 +29,6 @@ from tests.toys.contract_toy import Echo
 from tests.toys.toy import Toy
 
 JFK = (ROOT / "examples" / "jfk.flac").read_bytes()
-
-
-class Reply(NamedTuple):
-    status: int
-    body: Any
-
-
-Call = Callable[..., Coroutine[Any, Any, Reply]]
-
-
-@pytest.fixture
-async def call(url: str) -> AsyncIterator[Call]:
-    """``await call("POST", "/jobs", token, json=…)``"""
-    async with aiohttp.ClientSession() as http:
-
-        async def request(method: str, path: str, token: str | None = None, **options: Any) -> Reply:
-            headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **options.pop("headers", {})}
-            async with http.request(method, url + path, headers=headers, **options) as response:
-                raw = await response.read()
-                return Reply(response.status, orjson.loads(raw) if response.content_type == "application/json" else raw)
-
-        yield request
 
 
 def form(*fields: tuple[str, str | bytes]) -> aiohttp.FormData:

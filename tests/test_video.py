@@ -9,30 +9,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from client import Client, OptivusError, Partial
-from media.audio import decode
 from tests.accuracy import word_error_rate
-from tests.recordings import EXAMPLE, beep, with_sound, write
+from tests.films import SHOWN, film_server, furnish
 from tests.servers import Server
-from tests.shapes import drawing, stills, write_film
 from tests.sites import Site
 
 SPOKEN = "And so my fellow Americans ask not what your country can do for you ask what you can do for your country"
-SHOWN = (("a red circle", drawing("red circle"), 5.0), ("a blue square", drawing("blue square"), 6.0))
 real_models = pytest.mark.skipif(not os.environ.get("OPTIVUS_TEST_MODELS"), reason="without real models")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tmp_path_factory.mktemp("video")
-    picture = write_film(made / "silent.mp4", stills([(what, seconds) for _, what, seconds in SHOWN], rate=10), rate=10)
-    with_sound(picture, np.concatenate(list(decode(EXAMPLE))), made / "film.mp4")
-    drawing("red circle").image().save(made / "picture.png")
-    write(made / "sound.wav", beep(2.0, at=1.0))
-    return made
+    return furnish(tmp_path_factory.mktemp("video"))
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +35,7 @@ def site(folder: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, whisper_model: Path, florence_model: Path) -> Iterator[Server]:
-    models = {"AI_WHISPER_MODEL": str(whisper_model), "AI_FLORENCE_MODEL": str(florence_model)}
-    allowed = {"MEDIA_ROOTS": str(folder), "DLP_ALLOW_PRIVATE": "1", "DLP_RETRY_SECONDS": "0.02"}
-    with Server(folder, **models, **allowed, FLORENCE_THREADS="1", WHISPER_THREADS="1") as server:
+    with film_server(folder, whisper_model, florence_model) as server:
         yield server
 
 
