@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from aiohttp import BodyPartReader, web
 from aiohttp.helpers import content_disposition_header
@@ -162,13 +163,7 @@ async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
     if not (request.content_type or "").startswith("multipart/"):
         raise InvalidInput("Send the file as multipart/form-data, in a field 'file'.", field="file")
     found = 0
-    with malformed_is_refused():
-        parts = await request.multipart()
-    while True:
-        with malformed_is_refused():
-            part = await parts.next()
-        if part is None:
-            break
+    async for part in parts_of(request):
         if isinstance(part, BodyPartReader) and part.name in FILE_FIELDS:
             found += 1
             if found > MAX_FILES:
@@ -178,6 +173,18 @@ async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
             raise InvalidInput("Name the field of each file 'file'; no other holds one.", field="file")
     if not found:
         raise InvalidInput("The multipart body has no field 'file'.", field="file")
+
+
+async def parts_of(request: web.Request) -> AsyncIterator[Any]:
+    """The parts of a multipart body; each is to be read before the next. Raises: InvalidInput."""
+    with malformed_is_refused():
+        reader = await request.multipart()
+    while True:
+        with malformed_is_refused():
+            part = await reader.next()
+        if part is None:
+            return
+        yield part
 
 
 async def next_chunk(part: BodyPartReader) -> bytes:

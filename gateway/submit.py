@@ -18,7 +18,7 @@ from aiohttp import BodyPartReader, web
 
 from gateway.answers import MESSAGE, reply, reply_in_parts
 from gateway.auth import Tokens
-from gateway.files import Uploads, malformed_is_refused, next_chunk
+from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
 from pipeline import blobs
 from pipeline import ledger as rows
@@ -94,13 +94,7 @@ class SubmitDoor:
         """The form's fields in order, files as their ids. kept: filled with the files."""
         fields: list[tuple[str, str]] = []
         room = MAX_CONTENT_BYTES
-        with malformed_is_refused():
-            reader = await request.multipart()
-        while True:
-            with malformed_is_refused():
-                part = await reader.next()
-            if part is None:
-                return fields
+        async for part in parts_of(request):
             name = part.name if isinstance(part, BodyPartReader) else None
             if name is None or not isinstance(part, BodyPartReader):
                 raise InvalidInput("Each part of the form must be a field with a name.")
@@ -115,6 +109,7 @@ class SubmitDoor:
                 fields.append((name, kept[-1].id))
             else:
                 raise InvalidInput(f"The form's field {name!r} takes no file.", field=name)
+        return fields
 
     # Waiting.
 
