@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from gateway.outbound import STALL_SECONDS
+from gateway.outbound import UNREAD_SECONDS
 from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, as_failure
 from pipeline.intake import too_large
 from pipeline.logs import about
@@ -101,7 +101,7 @@ def _refusal(failure: dict[str, Any]) -> web.Response:
 class Writer:
     """Writes bytes and files to a response whose head has left, a piece at a time as the client takes them.
 
-    Raises: ConnectionResetError when the client is gone, or has taken nothing for STALL_SECONDS and is cut off.
+    Raises: ConnectionResetError when the client is gone, or has taken nothing for UNREAD_SECONDS and is cut off.
     """
 
     def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -125,7 +125,7 @@ class Writer:
     async def _write(self, content: bytes) -> None:
         for start in range(0, len(content), PIECE_BYTES):
             try:
-                async with asyncio.timeout(STALL_SECONDS):
+                async with asyncio.timeout(UNREAD_SECONDS):
                     await self._response.write(content[start : start + PIECE_BYTES])
             except TimeoutError:
                 _cut(self._request)

@@ -28,7 +28,7 @@ SHARE = 8
 """No connection may have more than this part of the memory that is left."""
 PIECE_BYTES = 128 * 1024
 """A longer message goes out in frames of this size, each when the client has taken the one before."""
-STALL_SECONDS = 60.0
+UNREAD_SECONDS = 60.0
 """A client that takes nothing of what there is for it is cut off after this; it may resume."""
 HASTE = 12
 """How much sooner a client that takes nothing is closed when the memory of all is used up."""

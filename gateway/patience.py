@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.outbound import STALL_SECONDS
+from gateway.outbound import UNREAD_SECONDS
 from pipeline.errors import InvalidInput
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class Patience:
     reading: seconds in which a client must take something of its answer, where the system can see to it.
     """
 
-    def __init__(self, seconds: float, reading: float = STALL_SECONDS) -> None:
+    def __init__(self, seconds: float, reading: float = UNREAD_SECONDS) -> None:
         self._seconds = seconds
         self._reading = reading
 

@@ -20,7 +20,7 @@ import structlog
 from engineio.exceptions import ContentTooLongError
 
 from gateway.engine import CONNECT_SECONDS, EngineServer
-from gateway.outbound import HASTE, STALL_SECONDS, OutboundQueue, Outgoing
+from gateway.outbound import HASTE, UNREAD_SECONDS, OutboundQueue, Outgoing
 from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal
 from pipeline.intake import too_large
 
@@ -47,7 +47,7 @@ class SocketServer(socketio.AsyncServer):
         on_connected: Callable[[str], Awaitable[None]],
         connect_seconds: float = CONNECT_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
-        stall_seconds: float = STALL_SECONDS,
+        stall_seconds: float = UNREAD_SECONDS,
     ) -> None:
         super().__init__(
             async_mode="aiohttp",

@@ -243,7 +243,7 @@ def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int
 
 @pytest.mark.parametrize("door", ["/events", ""])
 def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, door: str) -> None:
-    monkeypatch.setattr(answers, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(answers, "UNREAD_SECONDS", 0.2)
     over = asyncio.Event()
 
     @web.middleware
