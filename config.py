@@ -18,9 +18,9 @@ from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
+from contract import logs, spelling
+from contract.log_writer import LogWriter
 from media.files import Folders
-from pipeline import logs, spelling
-from pipeline.log_writer import LogWriter
 from workers.base import Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parent

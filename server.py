@@ -39,6 +39,8 @@ from config import (
     shield_imports,
     variables,
 )
+from contract.logs import take_strays, without_secrets
+from contract.spelling import meant
 from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
 from gateway.docs import Docs
@@ -55,10 +57,8 @@ from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
-from pipeline.logs import take_strays, without_secrets
 from pipeline.result_queue import ResultQueue
 from pipeline.retention import Retention
-from pipeline.spelling import meant
 
 log = structlog.get_logger()
 

@@ -64,7 +64,7 @@ def _with_models(crews: dict[str, Any]) -> list[str]:
 
 
 def _pulled(name: str, worker: Any, settings: Any, folders: Any) -> bool:
-    from pipeline.errors import ServiceError
+    from contract.errors import ServiceError
 
     if off := settings.switched_off(name):
         say(f"{name} is switched off by {off}; nothing is fetched for it.")

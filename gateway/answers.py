@@ -14,10 +14,10 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from contract.errors import ERRORS, Internal, InvalidInput, ServiceError, as_failure
+from contract.logs import about
 from gateway.outbound import UNREAD_SECONDS
-from pipeline.errors import ERRORS, Internal, InvalidInput, ServiceError, as_failure
 from pipeline.intake import too_large
-from pipeline.logs import about
 
 log = structlog.get_logger()
 

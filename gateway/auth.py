@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jwt
 from cachetools import TTLCache
 
-from pipeline.errors import JobNotFound, Unauthorized
+from contract.errors import JobNotFound, Unauthorized
+from contract.messages import LOCAL_OWNER
 from pipeline.intake import Identity
-from pipeline.messages import LOCAL_OWNER
 
 
 class Tokens:

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from contract.errors import ERRORS
 from gateway.files import MAX_FILES
 from gateway.origins import ADDRESS
 from gateway.page import DOCS
 from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
 from pipeline.catalog import BatchPlan
-from pipeline.errors import ERRORS
 from pipeline.plans import Plan
 
 CONTROLS: dict[str, dict[str, Any]] = {

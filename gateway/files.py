@@ -14,12 +14,12 @@ from aiohttp import BodyPartReader, web
 from aiohttp.helpers import content_disposition_header
 from aiohttp.http import HttpProcessingError
 
+from contract.errors import FileNotFound, InvalidInput, TooLarge
 from gateway.answers import reply
 from gateway.auth import Tokens
 from media.files import Folders, is_unicode
 from pipeline import ledger as rows
 from pipeline.database import Conflict
-from pipeline.errors import FileNotFound, InvalidInput, TooLarge
 from pipeline.intake import new_upload
 from pipeline.ledger import FileRow, Ledger
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
+from contract.errors import InvalidInput
 from pipeline.catalog import choose
-from pipeline.errors import InvalidInput
 from pipeline.plans import Plan
 
 _KINDS: dict[type, set[str]] = {

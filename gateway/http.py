@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from contract.errors import InvalidInput, JobNotFound, Unauthorized
 from gateway.answers import Writer, reply, reply_in_parts
 from gateway.auth import Tickets, Tokens
 from gateway.health import Health
@@ -24,7 +25,6 @@ from media.files import Folders
 from media.voices import Voices
 from pipeline import blobs
 from pipeline import ledger as rows
-from pipeline.errors import InvalidInput, JobNotFound, Unauthorized
 from pipeline.intake import Identity
 from pipeline.ledger import JobRow, Ledger
 from pipeline.result_queue import ResultQueue

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from pipeline.errors import HostForbidden, OriginForbidden, ServiceError
+from contract.errors import HostForbidden, OriginForbidden, ServiceError
 
 LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa", "lan")
 

@@ -9,8 +9,8 @@ import orjson
 from engineio.exceptions import ContentTooLongError
 from socketio import packet as packets
 
+from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from gateway.outbound import Outgoing
-from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.intake import check_text, id_in
 
 MAX_TRANSPORT_BYTES = 16 * 1024 * 1024

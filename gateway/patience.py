@@ -18,8 +18,8 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from contract.errors import InvalidInput
 from gateway.outbound import UNREAD_SECONDS
-from pipeline.errors import InvalidInput
 
 log = structlog.get_logger()
 

@@ -12,6 +12,8 @@ import structlog
 from aiohttp import web
 from socketio import exceptions
 
+from contract.errors import InvalidInput, ServiceError, as_failure
+from contract.logs import about
 from gateway.auth import Tokens
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
@@ -19,10 +21,8 @@ from gateway.packets import Unreadable
 from gateway.wire import SocketServer
 from media.files import Folders
 from media.voices import Voices
-from pipeline.errors import InvalidInput, ServiceError, as_failure
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
-from pipeline.logs import about
 from pipeline.result_queue import ResultQueue
 
 log = structlog.get_logger()

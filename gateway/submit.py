@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 from aiohttp import BodyPartReader, web
 
+from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
 from gateway.answers import MESSAGE, reply, reply_in_parts
 from gateway.auth import Tokens
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
 from pipeline import blobs
 from pipeline import ledger as rows
-from pipeline.errors import ERRORS, Internal, InvalidInput, TooLarge
 from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
 from pipeline.job import Out
 from pipeline.ledger import FileRow, Ledger

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
+from contract.errors import NoAudio, UnsupportedMedia
 from media import tracks
 from media.container import duration_of, opened, packets, raise_if_memory_ran_out
 from media.downmix import Downmix
-from pipeline.errors import NoAudio, UnsupportedMedia
 
 Audio = npt.NDArray[np.float32]
 """float32, shape (n_samples,), mono, in [-1, 1], at SAMPLE_RATE where nothing else is said."""

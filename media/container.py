@@ -17,8 +17,8 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from contract.errors import FileNotFound, UnsupportedMedia
 from media import kinds, memory
-from pipeline.errors import FileNotFound, UnsupportedMedia
 
 _CONTAINERS = (
     "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "

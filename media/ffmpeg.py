@@ -18,8 +18,8 @@ from typing import Any
 
 import ffmpeg
 
+from contract.errors import UnsupportedMedia
 from media.container import FORMATS
-from pipeline.errors import UnsupportedMedia
 
 PROTOCOLS = "file,pipe"
 CONFINED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(FORMATS)}

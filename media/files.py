@@ -15,8 +15,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import FileForbidden, FileNotFound, InvalidInput
-from pipeline.messages import FILE_ID, FileRef
+from contract.errors import FileForbidden, FileNotFound, InvalidInput
+from contract.messages import FILE_ID, FileRef
 
 MAX_PATH_BYTES = 4096
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -23,12 +23,12 @@ from av.stream import Discard
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from contract.errors import NoVideo, TooLarge, UnsupportedMedia
 from media import pictures
 from media.container import MAX_FRAME_PIXELS, duration_of, is_cover, opened, packets, raise_if_memory_ran_out
 from media.pictures import Picture
 from media.scenes import CELLS, Look, Scene, Seen, scenes
 from media.strides import Stride, from_a_keyframe, strides, time_of
-from pipeline.errors import NoVideo, TooLarge, UnsupportedMedia
 
 MAX_SIDE = 1024
 """Of the pictures of a film, in pixels; the models look at less."""

@@ -17,11 +17,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from contract.errors import UnsupportedMedia
 from media import live
 from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
 from media.container import opened_stream
 from media.downmix import even
-from pipeline.errors import UnsupportedMedia
 
 Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.errors import TooLarge, UnsupportedMedia
+from contract.errors import TooLarge, UnsupportedMedia
 
 _HEIF = re.compile(
     rb".{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|mif2|(?P<sequence>hevc|hevx|hevm|hevs|msf1))", re.DOTALL

@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import InvalidInput, TooLarge
+from contract.errors import InvalidInput, TooLarge
 
 
 def append(path: Path, offset: int | None, sound: bytes, limit: int) -> int:

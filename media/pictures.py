@@ -22,8 +22,8 @@ import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from contract.errors import FileNotFound, TooLarge, UnsupportedMedia
 from media import kinds, memory
-from pipeline.errors import FileNotFound, TooLarge, UnsupportedMedia
 
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 

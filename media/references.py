@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from contract.errors import FileNotFound, InvalidInput, NoAudio, UnsupportedMedia
 from media.audio import SAMPLE_RATE, Audio, decode, resampled
 from media.container import probe
-from pipeline.errors import FileNotFound, InvalidInput, NoAudio, UnsupportedMedia
 
 SHORTEST_SECONDS = 1.0
 LONGEST_SECONDS = 60.0

@@ -12,7 +12,7 @@ from typing import Any
 import langcodes
 from av.stream import Disposition
 
-from pipeline.errors import InvalidInput
+from contract.errors import InvalidInput
 
 _LISTED = 20
 

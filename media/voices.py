@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 import structlog
 
-from pipeline.errors import VoiceNotFound
+from contract.errors import VoiceNotFound
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from pipeline.errors import QueueFull
+from contract.errors import QueueFull
 
 RETRY_AFTER_SECONDS = 5
 

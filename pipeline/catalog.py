@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import orjson
 from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
-from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from pipeline.fish import fish
 from pipeline.listen import listen
 from pipeline.plans import REFUSED, RESERVED, Bind, Plan, Stage, checked

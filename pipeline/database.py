@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from pipeline.errors import DiskFull, Internal, ServiceError
+from contract.errors import DiskFull, Internal, ServiceError
 
 log = structlog.get_logger()
 T = TypeVar("T")

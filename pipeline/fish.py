@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.errors import ServiceError
-from pipeline.messages import FileRef
+from contract.errors import ServiceError
+from contract.messages import FileRef
 from pipeline.plans import RESERVED, Bind, Plan, Stage, checked
 from workers.base import Params, Worker
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
+from contract.messages import FILE_ID, FileRef, Request
 from media.files import Folders, bind_path
 from pipeline.catalog import choose
 from pipeline.database import Database
-from pipeline.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from pipeline.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
-from pipeline.messages import FILE_ID, FileRef, Request
 from pipeline.plans import Plan
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024

@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.errors import ERRORS, Internal, ServiceError, WorkerDied
-from pipeline.messages import Event, Item, Request, Task
+from contract.errors import ERRORS, Internal, ServiceError, WorkerDied
+from contract.messages import Event, Item, Request, Task
 from pipeline.plans import Plan, Stage
 from pipeline.references import Broken, Key, Results, Run, Waiting
 

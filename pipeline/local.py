@@ -19,9 +19,9 @@ from typing import Any
 
 import structlog
 
+from contract.errors import ModelUnavailable, OutOfMemory, as_failure, switched_off
+from contract.messages import Event, Task
 from media.files import Folders
-from pipeline.errors import ModelUnavailable, OutOfMemory, as_failure, switched_off
-from pipeline.messages import Event, Task
 from pipeline.process import Incarnation
 from pipeline.room import Room
 from pipeline.transport import Transport

@@ -19,8 +19,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import InvalidInput
-from pipeline.messages import FileRef
+from contract.errors import InvalidInput
+from contract.messages import FileRef
 
 M = TypeVar("M", bound=BaseModel)
 Bind = Callable[[str | bytes], FileRef]

@@ -22,9 +22,9 @@ from typing import Any, Literal, Protocol, cast
 
 import structlog
 
-from pipeline.errors import ModelUnavailable, as_failure
-from pipeline.frames import Unpacker, pack
-from pipeline.messages import Event, Item, Task
+from contract.errors import ModelUnavailable, as_failure
+from contract.framing import Unpacker, pack
+from contract.messages import Event, Item, Task
 
 log = structlog.get_logger()
 

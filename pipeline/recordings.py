@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from contract.errors import JobNotFound
 from media import live
 from media.files import Folders
-from pipeline.errors import JobNotFound
 from pipeline.job import Job
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pipeline.errors import Internal, as_failure
-from pipeline.messages import BLOB, Item, Request
+from contract.errors import Internal, as_failure
+from contract.messages import BLOB, Item, Request
 from pipeline.plans import REFUSED, SPREAD, First, Plan, Stage, references, root
 
 Key = tuple[str, Item]

@@ -22,23 +22,16 @@ from typing import Any
 
 import structlog
 
+from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
+from contract.logs import about
+from contract.messages import Event, Task
 from pipeline import ledger as rows
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
 from pipeline.database import Conflict, Statement
-from pipeline.errors import (
-    DeadlineExceeded,
-    Draining,
-    Internal,
-    JobNotFound,
-    ServiceError,
-    as_failure,
-)
 from pipeline.intake import Identity, Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.ledger import EventRow, JobRow, Ledger
-from pipeline.logs import about
-from pipeline.messages import Event, Task
 from pipeline.plans import Plan
 from pipeline.recordings import Recordings
 from pipeline.transport import Transport

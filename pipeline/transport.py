@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.messages import Event, Task
+from contract.messages import Event, Task
 from workers.base import Worker
 from workers.context import BaseEngine
 from workers.engine import engine_of

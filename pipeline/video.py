@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from pipeline.errors import InvalidInput, ServiceError, TooLarge, as_failure
-from pipeline.messages import FileRef
+from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from contract.messages import FileRef
 from pipeline.plans import REFUSED, RESERVED, Bind, First, Plan, Stage, checked
 from workers.base import Params, Worker
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from pipeline.messages import Task
+from contract.messages import Task
 
 
 class WorkQueue:

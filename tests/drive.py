@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
+from contract.messages import MAX_EVENT_BYTES, FileRef
 from media.files import Folders
-from pipeline.messages import MAX_EVENT_BYTES, FileRef
 from workers.base import Context, Worker
 
 

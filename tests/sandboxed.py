@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import config
+from contract.errors import ServiceError
 from media import ffmpeg
-from pipeline.errors import ServiceError
 from workers.downloads.failures import as_service_error
 from workers.downloads.fetch import Access, Fetcher, Limits
 from workers.downloads.sandbox import Errand, Rules, Sandbox

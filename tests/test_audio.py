@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.errors import NoAudio, ServiceError, UnsupportedMedia
 from media.audio import BLOCK_SAMPLES, SAMPLE_RATE, decode
 from media.container import FORMATS, probe
-from pipeline.errors import NoAudio, ServiceError, UnsupportedMedia
 from tests.recordings import EXAMPLE, Samples, beep, heard_at, write
 from tests.shapes import drawing
 

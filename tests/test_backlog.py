@@ -8,9 +8,9 @@ from collections.abc import Collection
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.messages import Request
 from pipeline.backlog import Backlog
 from pipeline.job import Job, Out, Step
-from pipeline.messages import Request
 from pipeline.plans import Plan, Stage
 from tests.toys.toy import ToyParams
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import InvalidInput, ModelUnavailable
+from contract.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import FIREFLY_FILE, fixture, make_firefly, noise, random_weights, vectors
 from workers.speech.causal import CausalConv, CausalTransposedConv, Memory
 from workers.speech.codec import Codec, find_codec, load_codec

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import InvalidInput, ModelUnavailable
+from contract.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import make_dac, noise
 from workers.speech import dac
 from workers.speech.codec import Codec, load_codec

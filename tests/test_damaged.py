@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contract.errors import ServiceError, UnsupportedMedia
 from media import frames, pictures
 from media.audio import SAMPLE_RATE, decode
 from media.container import probe
-from pipeline.errors import ServiceError, UnsupportedMedia
 from tests.recordings import beep, write
 from tests.shapes import drawing
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 import torch
 
-from pipeline.errors import ModelUnavailable, OutOfMemory
+from contract.errors import ModelUnavailable, OutOfMemory
 from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE

@@ -15,8 +15,8 @@ from yt_dlp.networking.exceptions import TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from client import Client, Partial
+from contract.errors import DiskFull, InvalidInput, TooLarge, UrlForbidden
 from media.container import Probe
-from pipeline.errors import DiskFull, InvalidInput, TooLarge, UrlForbidden
 from tests.peers import Peer
 from tests.servers import Server
 from tests.sites import MIB, PATIENCE, Site

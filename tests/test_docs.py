@@ -13,8 +13,8 @@ import yaml
 from jsonschema import ValidationError
 from openapi_spec_validator import validate
 
+from contract.errors import ERRORS
 from gateway.docs import CONTROLS
-from pipeline.errors import ERRORS
 from tests.documented import check, check_answer, openapi
 from workers.whisper_params import WhisperParams
 

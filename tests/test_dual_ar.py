@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import InvalidInput, ModelUnavailable, QueueFull, TextTooLong
+from contract.errors import InvalidInput, ModelUnavailable, QueueFull, TextTooLong
 from tests import drive
 from tests.checkpoints_fish import CODECS, make_fish
 from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes

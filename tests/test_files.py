@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import FileForbidden, FileNotFound, InvalidInput, ServiceError
+from contract.messages import FileRef
 from media.files import Folders, bind_path, local
-from pipeline.errors import FileForbidden, FileNotFound, InvalidInput, ServiceError
-from pipeline.messages import FileRef
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from contract.errors import FileNotFound, InvalidInput
+from contract.messages import Event, FileRef, Request, Task
 from pipeline.catalog import batch, load_plans, single
-from pipeline.errors import FileNotFound, InvalidInput
 from pipeline.fish import FishPlan
 from pipeline.job import Job, Step, advance, begin
-from pipeline.messages import Event, FileRef, Request, Task
 from workers.fish import Fish
 from workers.whisper import Whisper
 

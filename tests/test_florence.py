@@ -19,8 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from client import Client, Partial
-from media.pictures import Picture
-from pipeline.errors import (
+from contract.errors import (
     InvalidInput,
     ModelUnavailable,
     NoVideo,
@@ -29,7 +28,8 @@ from pipeline.errors import (
     TooLarge,
     UnsupportedMedia,
 )
-from pipeline.messages import Event, FileRef, Task
+from contract.messages import Event, FileRef, Task
+from media.pictures import Picture
 from tests.checkpoints_florence import PLACES, SENTENCE, make_native
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ModelUnavailable
+from contract.errors import ModelUnavailable
 from tests.checkpoints_florence import SENTENCE, make_native, make_original
 from tests.drive import Recorder, drive, folders
 from tests.shapes import drawing

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contract.errors import NoVideo, ServiceError, TooLarge, UnsupportedMedia
 from media import pictures
 from media.frames import film, watch
 from media.scenes import Look, Scene, Seen, alike, scenes
 from media.strides import strides
-from pipeline.errors import NoVideo, ServiceError, TooLarge, UnsupportedMedia
 from tests.recordings import beep, write
 from tests.shapes import COLOURS, Drawing, drawing, fade, noisy, stills, write_film
 

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import workers
+from contract.errors import ServiceError
+from contract.messages import FileRef, Request
 from gateway.packets import malformed
 from pipeline import ledger as rows
 from pipeline.catalog import choose, load_plans
-from pipeline.errors import ServiceError
 from pipeline.intake import check_message
 from pipeline.job import Job, begin
-from pipeline.messages import FileRef, Request
 from tests.peers import PATIENCE, Raw
 from tests.servers import ROOT, Server
 from tests.test_contract import WEBSOCKET, Polling

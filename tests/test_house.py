@@ -13,7 +13,7 @@ import workers
 from config import Settings, load_workers, settings_table
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("pipeline", "gateway", "workers", "media", "client")
+ROOMS = ("contract", "pipeline", "gateway", "workers", "media", "client")
 MODELS = {"torch", "transformers", "faster_whisper", "ctranslate2", "onnxruntime", "av", "tokenizers"}
 WEB = {"aiohttp", "socketio", "engineio"}
 

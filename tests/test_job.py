@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, create_model
 
-from pipeline.errors import WorkerDied, as_failure
+from contract.errors import WorkerDied, as_failure
+from contract.messages import Event, Kind, Request, Task
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
-from pipeline.messages import Event, Kind, Request, Task
 from pipeline.plans import REFUSED, First, Plan, Stage
 from pipeline.references import Key
 

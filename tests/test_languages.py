@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from langcodes import Language
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from pipeline.errors import InvalidInput
+from contract.errors import InvalidInput
+from contract.messages import FileRef
 from pipeline.listen import listen
-from pipeline.messages import FileRef
 from pipeline.plans import Plan, checked
 from pipeline.video import video
 from workers import discover

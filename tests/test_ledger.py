@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from contract.errors import DiskFull
 from pipeline.database import Conflict, Database, Statement, Unusable
-from pipeline.errors import DiskFull
 
 MIGRATIONS = ("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",)
 SMALL_DISK = (*MIGRATIONS, "PRAGMA max_page_count=60")

@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import Client, OptivusError
-from pipeline import logs
-from pipeline.log_writer import MAX_LINES, LogWriter
+from contract import logs
+from contract.log_writer import MAX_LINES, LogWriter
 from tests.leaky_workers.leaky import WAYS
 from tests.peers import Peer, Raw
 from tests.servers import ROOT, STARTED, Server

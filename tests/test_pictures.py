@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contract.errors import ServiceError, TooLarge, UnsupportedMedia
 from media import pictures
 from media.pictures import Picture
-from pipeline.errors import ServiceError, TooLarge, UnsupportedMedia
 from tests.shapes import drawing
 
 LEFT_RED = drawing("red circle", "blue square")

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import AfterValidator
 
+from contract.errors import InvalidInput, TooLarge, UrlForbidden
+from contract.messages import Event, FileRef, Request
 from pipeline.catalog import ManyPlan, single
-from pipeline.errors import InvalidInput, TooLarge, UrlForbidden
 from pipeline.job import Job, advance, begin
-from pipeline.messages import Event, FileRef, Request
 from workers.base import Params, Worker
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from contract.errors import InvalidInput, TooLarge
 from media import live
 from pipeline import recordings
-from pipeline.errors import InvalidInput, TooLarge
 from tests.conftest import contract_like_server
 from tests.peers import Peer
 from tests.roads import ME, Road

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.errors import InvalidInput, ServiceError
 from media.audio import SAMPLE_RATE, Audio, decode, resampled
 from media.encode import as_int16
 from media.references import reference_sound
-from pipeline.errors import InvalidInput, ServiceError
 from tests.recordings import EXAMPLE, beep, write
 from tests.test_audio import wav_header
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pipeline.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
+from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
+from contract.messages import FileRef
 from pipeline.intake import Identity
-from pipeline.messages import FileRef
 from pipeline.plans import Plan, Stage
 from pipeline.retention import Retention
 from tests.roads import ME, YOU, Road

@@ -13,9 +13,9 @@ from typing import Any
 import pytest_asyncio
 
 import workers
+from contract.messages import Event, Task
 from media.files import Folders
 from pipeline.local import LocalTransport
-from pipeline.messages import Event, Task
 from pipeline.room import Room
 from tests import drive
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from contract.errors import UnsupportedMedia
 from media import ffmpeg
-from pipeline.errors import UnsupportedMedia
 from tests.recordings import beep, write
 from tests.sandboxed import ask, confined_input
 from tests.sites import Site

@@ -14,10 +14,10 @@ import orjson
 import pytest
 import torch
 
+from contract.errors import ModelUnavailable, OutOfMemory
+from contract.messages import Event, Task
 from media.files import Folders
 from media.voices import Voices
-from pipeline.errors import ModelUnavailable, OutOfMemory
-from pipeline.messages import Event, Task
 from tests import drive
 from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker

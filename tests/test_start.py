@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 import workers
 from config import Settings, variables
+from contract.spelling import meant
 from gateway.auth import Tokens
-from pipeline.spelling import meant
 from tests.servers import ROOT, Server
 
 SHIPPED = variables({name: cls for name, cls in workers.discover().items() if (ROOT / f"workers/{name}.py").exists()})

@@ -13,13 +13,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 import workers
+from contract.errors import InvalidInput, JobNotFound
 from gateway import submit
 from gateway.answers import answer_errors
 from gateway.auth import Tickets, Tokens
 from gateway.files import Uploads
 from gateway.form import message_of
 from pipeline.catalog import load_plans
-from pipeline.errors import InvalidInput, JobNotFound
 from tests.asking import Call
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import PATIENCE, Gate

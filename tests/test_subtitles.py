@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from wcwidth import iter_graphemes, wcswidth
 
 from client.beside import FORMATS as OFFERED
+from contract.messages import FileRef
 from media.subtitles import FORMATS, GAP, LONGEST, SHORTEST, SPEED, Cue, cues, exports
-from pipeline.messages import FileRef
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE, write
 from workers.whisper import Whisper, WhisperSettings, exported

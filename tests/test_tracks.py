@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 import workers
+from contract.errors import InvalidInput, NoAudio
+from contract.messages import FileRef
 from media.audio import SAMPLE_RATE, decode
-from pipeline.errors import InvalidInput, NoAudio
-from pipeline.messages import FileRef
 from pipeline.video import video
 from tests.accuracy import word_error_rate
 from tests.drive import Recorder, drive

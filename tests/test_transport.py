@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 
 import workers
+from contract.messages import BLOB, Event, Task
 from media.files import Folders
 from pipeline.blobs import parts
 from pipeline.local import LocalTransport
-from pipeline.messages import BLOB, Event, Task
 from pipeline.transport import InlineTransport, Transport
 from pipeline.work_queue import WorkQueue
 from tests import drive

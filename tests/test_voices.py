@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import structlog
 
+from contract.errors import VoiceNotFound
 from media.audio import Audio, decode
 from media.voices import REFERENCE_ID, Voice, Voices, read_codes, write_codes
-from pipeline.errors import VoiceNotFound
 from tests.recordings import EXAMPLE
 
 RATE = 44_100

@@ -11,8 +11,8 @@ import structlog
 
 import workers
 from client import Client, OptivusError
+from contract.errors import ModelUnavailable, OutOfMemory
 from media.files import Folders
-from pipeline.errors import ModelUnavailable, OutOfMemory
 from tests.checkpoints import make_ctranslate2
 from tests.drive import folders
 from tests.servers import Server

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from contract.errors import InvalidInput, ModelUnavailable, NoAudio, OutOfMemory, ServiceError
+from contract.messages import FileRef
 from media.audio import SAMPLE_RATE, Audio, decode
-from pipeline.errors import InvalidInput, ModelUnavailable, NoAudio, OutOfMemory, ServiceError
-from pipeline.messages import FileRef
 from tests.accuracy import character_error_rate, start_errors, word_error_rate, words
 from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, Stopped, drive, folders

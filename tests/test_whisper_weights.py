@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ModelUnavailable
+from contract.errors import ModelUnavailable
 from tests.checkpoints import SENTENCE, make_transformers
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from contract.errors import VoiceNotFound
 from media.voices import Voice, Voices, read_codes, write_codes
-from pipeline.errors import VoiceNotFound
 
 RATE = 8_000
 SOUND = np.linspace(-0.5, 0.5, 2 * RATE, dtype=np.float32)

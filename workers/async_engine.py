@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from pipeline.logs import about
-from pipeline.messages import Task
+from contract.logs import about
+from contract.messages import Task
 from workers.base import AsyncWorker
 from workers.context import CANCELLED, BaseEngine, Emit
 

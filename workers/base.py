@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from contract.messages import FileRef
 from media.files import Folders
-from pipeline.messages import FileRef
 
 if TYPE_CHECKING:
     import numpy as np

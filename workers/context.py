@@ -19,9 +19,9 @@ import orjson
 import structlog
 from pydantic import BaseModel
 
+from contract.errors import OutOfMemory, ServiceError, as_failure
+from contract.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
 from media.files import Folders, local
-from pipeline.errors import OutOfMemory, ServiceError, as_failure
-from pipeline.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
 from pipeline.plans import checked
 from workers.base import Context, Worker
 

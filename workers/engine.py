@@ -22,9 +22,9 @@ from typing import Any
 
 import structlog
 
-from pipeline.errors import ServiceError
-from pipeline.logs import about
-from pipeline.messages import Task
+from contract.errors import ServiceError
+from contract.logs import about
+from contract.messages import Task
 from workers.async_engine import AsyncEngine
 from workers.base import MORE, AsyncWorker, Run, Worker
 from workers.context import CANCELLED, BaseEngine, Emit, TaskContext

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from contract import results
+from contract.errors import InvalidInput, ModelUnavailable, TextTooLong
+from contract.messages import FileRef
 from media.files import Folders
 from media.voices import Voices
-from pipeline.errors import InvalidInput, ModelUnavailable, TextTooLong
-from pipeline.messages import FileRef
-from workers import results
 from workers.base import Context, Run, Worker
 from workers.fish_params import LICENCE, SETTING, FishParams, FishSettings, FishTask
 from workers.torch_device import torch_device

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.errors import InvalidInput
-from pipeline.messages import FileRef
+from contract.errors import InvalidInput
+from contract.messages import FileRef
 from workers.base import ModelSettings, Params
 
 SETTING = "AI_FISH_MODEL"

@@ -19,10 +19,11 @@ import structlog
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from contract import results
+from contract.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
+from contract.messages import FileRef
 from media.files import Folders
-from pipeline.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
-from pipeline.messages import FileRef
-from workers import florence_answers, florence_weights, results
+from workers import florence_answers, florence_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions
 from workers.torch_device import torch_device

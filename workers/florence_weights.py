@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from contract.errors import ModelUnavailable
 from media.files import Folders
-from pipeline.errors import ModelUnavailable
 from workers.hub import Found, Layout, Say, Wanted, convert, find
 
 DEFAULT = "microsoft/Florence-2-base"

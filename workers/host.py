@@ -31,11 +31,11 @@ import structlog
 
 import config
 import workers
+from contract.errors import ModelUnavailable, ServiceError, as_failure
+from contract.framing import Unpacker, pack
+from contract.logs import take_strays
+from contract.messages import Event, Task
 from media.files import Folders
-from pipeline.errors import ModelUnavailable, ServiceError, as_failure
-from pipeline.frames import Unpacker, pack
-from pipeline.logs import take_strays
-from pipeline.messages import Event, Task
 from workers.base import Worker
 from workers.context import BaseEngine, clear_workdir
 from workers.engine import engine_of

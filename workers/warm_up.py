@@ -18,9 +18,9 @@ from typing import Any
 
 import structlog
 
+from contract.errors import ModelUnavailable, OutOfMemory, ServiceError
+from contract.messages import FileRef
 from media.files import Folders, bind_path, local
-from pipeline.errors import ModelUnavailable, OutOfMemory, ServiceError
-from pipeline.messages import FileRef
 from pipeline.plans import checked
 from workers.base import MORE, Context, Run, Worker
 

@@ -20,7 +20,7 @@ from typing import IO
 
 import structlog
 
-from pipeline.errors import ModelUnavailable
+from contract.errors import ModelUnavailable
 from workers.hub import Say
 
 log = structlog.get_logger()

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import structlog
 from pydantic import Field
 
+from contract import results
+from contract.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from media.files import Folders
-from pipeline.errors import InvalidInput, ModelUnavailable, OutOfMemory
-from workers import results, whisper_weights
+from workers import whisper_weights
 from workers.base import Context, ModelSettings, Run, Worker
 from workers.hearing.cuda import named_in, without
 from workers.hearing.device import (

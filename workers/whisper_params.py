@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from pipeline.messages import FileRef
+from contract.messages import FileRef
 from workers.base import Params
 from workers.hearing.languages import LONGEST, code_of
 

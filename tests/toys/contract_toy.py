@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from pipeline.messages import FileRef
+from contract.messages import FileRef
 from workers.base import Context, Params, Run, Worker
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pipeline.errors import OutOfMemory
+from contract.errors import OutOfMemory
 from workers.base import Context, Params, Run, Worker
 
 MEMORY = 10

@@ -6,7 +6,7 @@ import fcntl
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.errors import OutOfMemory
+from contract.errors import OutOfMemory
 from workers.base import Context, Params, Run, Worker
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from contract.messages import FileRef
 from media import live
-from pipeline.messages import FileRef
 from workers.base import MORE, Context, Params, Run, Worker
 
 

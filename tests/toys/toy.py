@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pipeline.errors import UnsupportedMedia
+from contract.errors import UnsupportedMedia
 from workers.base import Context, Params, Run, Worker
 
 

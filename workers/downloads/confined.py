@@ -23,7 +23,7 @@ from yt_dlp.networking import Request
 from yt_dlp.networking._urllib import HTTPHandler, ProxyHandler, RedirectHandler, UrllibRH
 from yt_dlp.networking.exceptions import RequestError
 
-from pipeline.errors import TooLarge
+from contract.errors import TooLarge
 from workers.downloads.sandbox import Refused, Sandbox
 
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ from yt_dlp.utils import (
     UserNotLive,
 )
 
-from pipeline.errors import DiskFull, DownloadFailed, ServiceError, UrlForbidden
+from contract.errors import DiskFull, DownloadFailed, ServiceError, UrlForbidden
 from workers.downloads.sandbox import Errand
 
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})

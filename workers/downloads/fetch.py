@@ -19,9 +19,9 @@ from typing import Any
 from yt_dlp.utils import disposition_filename
 from yt_dlp.utils._utils import _UnsafeExtensionError
 
+from contract.errors import DownloadFailed, NoVideo, TooLarge, UnsupportedMedia
 from media import ffmpeg
 from media.container import Probe, probe
-from pipeline.errors import DownloadFailed, NoVideo, TooLarge, UnsupportedMedia
 from workers.downloads import remote
 from workers.downloads.confined import Confined, Log
 from workers.downloads.failures import disk_full

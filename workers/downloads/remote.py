@@ -13,8 +13,8 @@ from typing import Any
 from yt_dlp import YoutubeDL
 from yt_dlp.networking import Request
 
+from contract.errors import UnsupportedMedia
 from media.container import Probe, opened_stream, probed
-from pipeline.errors import UnsupportedMedia
 
 MAX_BYTES = 16 * 1024 * 1024
 """So much is read at most, and held in memory."""

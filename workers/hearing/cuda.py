@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import ModelUnavailable
+from contract.errors import ModelUnavailable
 
 LIBRARIES = ("libcublas.so.12",)
 """What CTranslate2 4.8 opens to compute on one GPU, with what stands beside it; cuDNN is not asked for."""

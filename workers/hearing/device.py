@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pipeline.errors import ModelUnavailable, OutOfMemory
+from contract.errors import ModelUnavailable, OutOfMemory
 from workers.hearing.cuda import load_libraries, named_in, without
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import structlog
 import torch
 from torch import Tensor
 
+from contract.errors import ModelUnavailable
 from media.files import Folders
-from pipeline.errors import ModelUnavailable
 from workers.hub import Found, Say, Wanted, find
 from workers.speech.dual_ar import DualAR, DualARConfig
 from workers.speech.family import FAMILIES, Family

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import InvalidInput, ModelUnavailable
+from contract.errors import InvalidInput, ModelUnavailable
 from workers.speech.causal import Memory
 
 Audio = NDArray[np.float32]

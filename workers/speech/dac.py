@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import remove_weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from pipeline.errors import ModelUnavailable
+from contract.errors import ModelUnavailable
 from workers.speech.causal import CausalConv, CausalTransposedConv, recalled, remember
 from workers.speech.codec import Codec, foreign, read_weights
 from workers.speech.firefly import count, folded

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.errors import InvalidInput, QueueFull, TextTooLong
+from contract.errors import InvalidInput, QueueFull, TextTooLong
 from workers.speech.checkpoint import Checkpoint
 from workers.speech.frame import Frames, FrameStep
 from workers.speech.graphs import Acceleration, Shapes, accelerated

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.errors import InvalidInput
+from contract.errors import InvalidInput
 
 SYSTEM = "Speak out the provided text."
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import InvalidInput
+from contract.errors import InvalidInput
 
 WINDOW = 16
 """Frames that the repetition penalty looks back."""

@@ -20,7 +20,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from pipeline.errors import OutOfMemory
+from contract.errors import OutOfMemory
 from workers.speech.checkpoint import SETTING, Checkpoint
 from workers.speech.codec import Audio, Codec, Stream
 from workers.speech.generate import Frame, Handle, Loop, Stop, Utterance
