@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 import workers
 from contract import logs, spelling
 from contract.log_writer import LogWriter
-from media.files import Folders
+from storage.files import Folders
 from workers.base import Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parent

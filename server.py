@@ -53,12 +53,12 @@ from gateway.socketio import SocketDoor
 from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
-from pipeline.database import Unusable
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
-from pipeline.ledger import Ledger
 from pipeline.local import LocalTransport
 from pipeline.result_queue import ResultQueue
-from pipeline.retention import Retention
+from storage.database import Unusable
+from storage.ledger import Ledger
+from storage.retention import Retention
 
 log = structlog.get_logger()
 

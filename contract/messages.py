@@ -37,7 +37,7 @@ FILE_ID = re.compile(r"file_[0-9a-f]{32}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file that a task may read; `media.files` alone turns it into a path.
+    """A file that a task may read; `storage.files` alone turns it into a path.
 
     kind: ``path`` (resolved, under the media roots), ``upload`` (a file_id) or ``made`` (written by a worker into one
     of the server's own folders).

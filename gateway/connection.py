@@ -22,12 +22,12 @@ import orjson
 import structlog
 
 from gateway.outbound import HIGH_WATER_BYTES, OutboundQueue, Outgoing
-from media.files import Folders
-from pipeline import blobs
 from pipeline.intake import Identity
 from pipeline.job import Out
-from pipeline.ledger import EventRow
 from pipeline.result_queue import ResultQueue
+from storage import blobs
+from storage.files import Folders
+from storage.ledger import EventRow
 
 log = structlog.get_logger()
 

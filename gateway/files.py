@@ -17,11 +17,11 @@ from aiohttp.http import HttpProcessingError
 from contract.errors import FileNotFound, InvalidInput, TooLarge
 from gateway.answers import reply
 from gateway.auth import Tokens
-from media.files import Folders, is_unicode
-from pipeline import ledger as rows
-from pipeline.database import Conflict
 from pipeline.intake import new_upload
-from pipeline.ledger import FileRow, Ledger
+from storage import ledger as rows
+from storage.database import Conflict
+from storage.files import Folders, is_unicode
+from storage.ledger import FileRow, Ledger
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME = 255

@@ -12,9 +12,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from pipeline.database import Database
 from pipeline.result_queue import ResultQueue
 from pipeline.transport import Transport
+from storage.database import Database
 
 
 class Health:

@@ -21,13 +21,13 @@ from gateway.auth import Tickets, Tokens
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
-from media.files import Folders
-from media.voices import Voices
-from pipeline import blobs
-from pipeline import ledger as rows
 from pipeline.intake import Identity
-from pipeline.ledger import JobRow, Ledger
 from pipeline.result_queue import ResultQueue
+from storage import blobs
+from storage import ledger as rows
+from storage.files import Folders
+from storage.ledger import JobRow, Ledger
+from storage.voices import Voices
 
 MAX_SEQ_DIGITS = 19
 STREAM_HEADERS = {

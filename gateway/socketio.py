@@ -19,11 +19,11 @@ from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
 from gateway.wire import SocketServer
-from media.files import Folders
-from media.voices import Voices
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
+from storage.files import Folders
+from storage.voices import Voices
 
 log = structlog.get_logger()
 

@@ -21,13 +21,13 @@ from gateway.answers import MESSAGE, reply, reply_in_parts
 from gateway.auth import Tokens
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
-from pipeline import blobs
-from pipeline import ledger as rows
 from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
 from pipeline.job import Out
-from pipeline.ledger import FileRow, Ledger
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
+from storage import blobs
+from storage import ledger as rows
+from storage.ledger import FileRow, Ledger
 
 MAX_WAIT_SECONDS = 600.0
 MAX_WAITING = 1000

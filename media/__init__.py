@@ -1,4 +1,1 @@
-"""What the workers share: files, probing, decoding. Opens strangers' media, so only worker processes call into it.
-
-`files` is the exception: it decides about paths, never opens one, and the doors use it too.
-"""
+"""What the workers share: probing, decoding, encoding. Opens strangers' media, so only worker processes call into it."""

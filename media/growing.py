@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UnsupportedMedia
-from media import live
 from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
 from media.container import opened_stream
 from media.downmix import even
+from storage import live
 
 Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
@@ -49,7 +49,7 @@ class Sound(Protocol):
 
 
 def follow(path: Path, kind: Format, sample_rate: int, start: int = 0) -> Sound:
-    """Read a recording that grows (`media.live`).
+    """Read a recording that grows (`storage.live`).
 
     sample_rate: Hz, of raw samples. start: the sample at 16 kHz that is wanted first; raw samples before it are left
     out, what is compressed is decoded from its beginning.

@@ -14,11 +14,11 @@ import orjson
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from contract.messages import FILE_ID, FileRef, Request
-from media.files import Folders, bind_path
 from pipeline.catalog import choose
-from pipeline.database import Database
-from pipeline.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
 from pipeline.plans import Plan
+from storage.database import Database
+from storage.files import Folders, bind_path
+from storage.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """What one message may carry itself, text and binary together."""

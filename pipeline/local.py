@@ -21,11 +21,11 @@ import structlog
 
 from contract.errors import ModelUnavailable, OutOfMemory, as_failure, switched_off
 from contract.messages import Event, Task
-from media.files import Folders
 from pipeline.process import Incarnation
 from pipeline.room import Room
 from pipeline.transport import Transport
 from pipeline.work_queue import WorkQueue
+from storage.files import Folders
 from workers.base import ModelSettings, Worker, WorkerSettings
 from workers.context import clear_workdir
 from workers.host import Launch, serve

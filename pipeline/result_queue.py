@@ -25,16 +25,16 @@ import structlog
 from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
 from contract.logs import about
 from contract.messages import Event, Task
-from pipeline import ledger as rows
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
-from pipeline.database import Conflict, Statement
 from pipeline.intake import Identity, Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
-from pipeline.ledger import EventRow, JobRow, Ledger
 from pipeline.plans import Plan
-from pipeline.recordings import Recordings
 from pipeline.transport import Transport
+from storage import ledger as rows
+from storage.database import Conflict, Statement
+from storage.ledger import EventRow, JobRow, Ledger
+from storage.recordings import Recordings
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from contract.messages import MAX_EVENT_BYTES, FileRef
-from media.files import Folders
+from storage.files import Folders
 from workers.base import Context, Worker
 
 

@@ -11,10 +11,10 @@ from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.intake import Identity, Intake
 from pipeline.job import Out
-from pipeline.ledger import Ledger
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from pipeline.transport import InlineTransport
+from storage.ledger import Ledger
 from tests.drive import folders
 from workers.base import Worker
 

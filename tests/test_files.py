@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contract.errors import FileForbidden, FileNotFound, InvalidInput, ServiceError
 from contract.messages import FileRef
-from media.files import Folders, bind_path, local
+from storage.files import Folders, bind_path, local
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ import workers
 from contract.errors import ServiceError
 from contract.messages import FileRef, Request
 from gateway.packets import malformed
-from pipeline import ledger as rows
 from pipeline.catalog import choose, load_plans
 from pipeline.intake import check_message
 from pipeline.job import Job, begin
+from storage import ledger as rows
 from tests.peers import PATIENCE, Raw
 from tests.servers import ROOT, Server
 from tests.test_contract import WEBSOCKET, Polling

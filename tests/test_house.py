@@ -13,7 +13,7 @@ import workers
 from config import Settings, load_workers, settings_table
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("contract", "pipeline", "gateway", "workers", "media", "client")
+ROOMS = ("contract", "storage", "pipeline", "gateway", "workers", "media", "client")
 MODELS = {"torch", "transformers", "faster_whisper", "ctranslate2", "onnxruntime", "av", "tokenizers"}
 WEB = {"aiohttp", "socketio", "engineio"}
 
@@ -62,7 +62,7 @@ def test_the_brain_imports_no_web_framework(path: Path) -> None:
 def test_the_hands_know_neither_the_queue_nor_the_doors(path: Path) -> None:
     names = imported(path)
     assert "gateway" not in roots(names)
-    assert not {"pipeline.result_queue", "pipeline.ledger", "pipeline.local"} & names
+    assert not {"pipeline.result_queue", "storage.ledger", "pipeline.local"} & names
 
 
 @pytest.mark.parametrize("path", list(modules("client")), ids=named)

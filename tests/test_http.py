@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
-from media.voices import Voices
+from storage.voices import Voices
 from tests.asking import Call
 from tests.conftest import LISTED_ORIGIN, MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import Gate, Peer

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from contract.errors import DiskFull
-from pipeline.database import Conflict, Database, Statement, Unusable
+from storage.database import Conflict, Database, Statement, Unusable
 
 MIGRATIONS = ("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",)
 SMALL_DISK = (*MIGRATIONS, "PRAGMA max_page_count=60")

@@ -19,11 +19,11 @@ import pytest
 
 from contract.errors import UnsupportedMedia
 from contract.messages import FileRef
-from media import live
 from media.audio import SAMPLE_RATE, Audio, decode
 from media.growing import BLOCK, Format, follow
 from media.speech import MAX_PIECE, Piece
 from media.utterances import Utterances
+from storage import live
 from tests.accuracy import word_error_rate, words
 from tests.checkpoints import SENTENCE
 from tests.conftest import contract_like_server

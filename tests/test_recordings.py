@@ -12,8 +12,7 @@ import aiohttp
 import pytest
 
 from contract.errors import InvalidInput, TooLarge
-from media import live
-from pipeline import recordings
+from storage import live, recordings
 from tests.conftest import contract_like_server
 from tests.peers import Peer
 from tests.roads import ME, Road

@@ -19,8 +19,8 @@ import pytest
 import socketio
 
 from client import Client, Final, OptivusError, Partial
-from pipeline.database import Database
-from pipeline.retention import SWEEP_ROWS
+from storage.database import Database
+from storage.retention import SWEEP_ROWS
 from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
 from tests.servers import ROOT
 

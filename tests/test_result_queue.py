@@ -15,7 +15,7 @@ from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, 
 from contract.messages import FileRef
 from pipeline.intake import Identity
 from pipeline.plans import Plan, Stage
-from pipeline.retention import Retention
+from storage.retention import Retention
 from tests.roads import ME, YOU, Road
 from tests.toys.listener import Listener
 from tests.toys.toy import Toy, ToyParams

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 import workers
 from contract.messages import Event, Task
-from media.files import Folders
 from pipeline.local import LocalTransport
 from pipeline.room import Room
+from storage.files import Folders
 from tests import drive
 
 TOYS = Path(__file__).parent / "toys"

@@ -16,8 +16,8 @@ import torch
 
 from contract.errors import ModelUnavailable, OutOfMemory
 from contract.messages import Event, Task
-from media.files import Folders
-from media.voices import Voices
+from storage.files import Folders
+from storage.voices import Voices
 from tests import drive
 from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker

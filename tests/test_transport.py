@@ -15,11 +15,11 @@ import pytest_asyncio
 
 import workers
 from contract.messages import BLOB, Event, Task
-from media.files import Folders
-from pipeline.blobs import parts
 from pipeline.local import LocalTransport
 from pipeline.transport import InlineTransport, Transport
 from pipeline.work_queue import WorkQueue
+from storage.blobs import parts
+from storage.files import Folders
 from tests import drive
 from tests.toys.toy import Toy
 from workers.engine import PATIENCE, Engine

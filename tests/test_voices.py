@@ -16,7 +16,7 @@ import structlog
 
 from contract.errors import VoiceNotFound
 from media.audio import Audio, decode
-from media.voices import REFERENCE_ID, Voice, Voices, read_codes, write_codes
+from storage.voices import REFERENCE_ID, Voice, Voices, read_codes, write_codes
 from tests.recordings import EXAMPLE
 
 RATE = 44_100

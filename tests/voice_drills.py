@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from contract.errors import VoiceNotFound
-from media.voices import Voice, Voices, read_codes, write_codes
+from storage.voices import Voice, Voices, read_codes, write_codes
 
 RATE = 8_000
 SOUND = np.linspace(-0.5, 0.5, 2 * RATE, dtype=np.float32)

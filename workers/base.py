@@ -8,8 +8,8 @@ implements three methods; the host (`workers.host`) does the rest:
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
-A task that follows its client's recording while that is still being sent (`media.live`) yields `MORE` where there is no
-more of it yet, and is resumed when there is.
+A task that follows its client's recording while that is still being sent (`storage.live`) yields `MORE` where there is
+no more of it yet, and is resumed when there is.
 
 A worker that waits more than it computes, as downloads do, is an `AsyncWorker`: `run_async` instead of the last two.
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contract.messages import FileRef
-from media.files import Folders
+from storage.files import Folders
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from contract.errors import OutOfMemory, ServiceError, as_failure
 from contract.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
-from media.files import Folders, local
 from pipeline.plans import checked
+from storage.files import Folders, local
 from workers.base import Context, Worker
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ import structlog
 from contract import results
 from contract.errors import InvalidInput, ModelUnavailable, TextTooLong
 from contract.messages import FileRef
-from media.files import Folders
-from media.voices import Voices
+from storage.files import Folders
+from storage.voices import Voices
 from workers.base import Context, Run, Worker
 from workers.fish_params import LICENCE, SETTING, FishParams, FishSettings, FishTask
 from workers.torch_device import torch_device

@@ -35,7 +35,7 @@ from contract.errors import ModelUnavailable, ServiceError, as_failure
 from contract.framing import Unpacker, pack
 from contract.logs import take_strays
 from contract.messages import Event, Task
-from media.files import Folders
+from storage.files import Folders
 from workers.base import Worker
 from workers.context import BaseEngine, clear_workdir
 from workers.engine import engine_of

@@ -20,8 +20,8 @@ import structlog
 
 from contract.errors import ModelUnavailable, OutOfMemory, ServiceError
 from contract.messages import FileRef
-from media.files import Folders, bind_path, local
 from pipeline.plans import checked
+from storage.files import Folders, bind_path, local
 from workers.base import MORE, Context, Run, Worker
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import ModelUnavailable
-from media.files import Folders
+from storage.files import Folders
 from workers.hub import Layout, Say, Spare, Wanted, convert, find
 from workers.wheels import Bundle, Package, fetch
 

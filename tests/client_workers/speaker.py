@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from media.encode import WavFile, encoded
-from media.voices import Voices
+from storage.voices import Voices
 from tests.scripts import pass_gates
 from workers import fish
 

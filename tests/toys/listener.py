@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from contract.messages import FileRef
-from media import live
+from storage import live
 from workers.base import MORE, Context, Params, Run, Worker
 
 

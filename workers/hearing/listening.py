@@ -16,12 +16,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from media import live
 from media.audio import SAMPLE_RATE
 from media.growing import BLOCK, Format, follow
 from media.line_breaks import UNSPACED
 from media.speech import Cut, Piece
 from media.utterances import Utterances
+from storage import live
 from workers.base import MORE, Context, Run
 from workers.hearing.agreement import Agreement, Tentative
 from workers.hearing.pieces import Heard, Hearing, Share

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from media.encode import Encoder, Kind, Samples, WavFile, as_int16
-from media.files import Folders
+from storage.files import Folders
 from workers.base import Context
 from workers.speech.joints import Joiner
 

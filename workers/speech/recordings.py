@@ -22,7 +22,7 @@ from torch import Tensor
 from media.audio import decode
 from media.encode import as_int16
 from media.references import reference_sound
-from media.voices import Voice, read_codes, write_codes
+from storage.voices import Voice, read_codes, write_codes
 from workers.speech.codec import Audio, Codec
 
 _HASHED_BYTES = 64 * 1024 * 1024

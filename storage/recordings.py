@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import structlog
 
 from contract.errors import JobNotFound
-from media import live
-from media.files import Folders
 from pipeline.job import Job
+from storage import live
+from storage.files import Folders
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class Recordings:
             recording.alarm.cancel()
 
     def append(self, job_id: Any, client: str, offset: int | None, sound: bytes, *, end: bool = False) -> int:
-        """Bytes of the recording so far; see `media.live.append`. end: it is whole, if nothing before these is missing.
+        """Bytes of the recording so far; see `live.append`. end: it is whole, if nothing before these is missing.
 
         Raises: JobNotFound, the same for another's job as for one that never listened; InvalidInput, TooLarge, OSError.
         """

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from contract.messages import Item, Request
-from pipeline import blobs
-from pipeline.database import Database, Statement
 from pipeline.job import Job, State, Step
 from pipeline.plans import Plan
 from pipeline.references import Key, Run
+from storage import blobs
+from storage.database import Database, Statement
 
 MIGRATIONS = (
     """

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from contract.messages import BLOB
-from media.files import Folders
+from storage.files import Folders
 
 _DEPTH = 3
 """A reference stands for a stage's result or for a field of it: never deeper than data[i].result.field."""

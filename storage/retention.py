@@ -14,9 +14,9 @@ from pathlib import Path
 
 import structlog
 
-from media.files import Folders
-from pipeline import ledger as rows
-from pipeline.ledger import Ledger
+from storage import ledger as rows
+from storage.files import Folders
+from storage.ledger import Ledger
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""What lasts: the ledger, files, blobs, recordings, voices, and how long each is kept."""
