@@ -6,21 +6,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
-import structlog
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import workers
 from contract import logs, spelling
-from contract.log_writer import LogWriter
-from storage.files import Folders
+from contract.folders import Folders
 from workers.base import Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parent
@@ -230,18 +227,3 @@ def shield_imports() -> None:
     found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(folder for folder in found if folder)])
     os.environ["PYTHONSAFEPATH"] = "1"
-
-
-def configure_logging(level: str, aside: bool = False) -> None:
-    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere.
-
-    aside: written by a thread, so that the server does not wait for whoever reads them.
-    """
-    structlog.configure(
-        processors=logs.processors(sys.stderr.isatty()),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.BytesLoggerFactory(
-            cast(BinaryIO, LogWriter(sys.stderr.fileno())) if aside else sys.stderr.buffer
-        ),
-        cache_logger_on_first_use=True,
-    )

@@ -32,14 +32,14 @@ from config import (
     Settings,
     SettingsError,
     Variable,
-    configure_logging,
     load_workers,
     misspelt,
     share_cores,
     shield_imports,
     variables,
 )
-from contract.logs import take_strays, without_secrets
+from contract.launch import Launch
+from contract.logs import configure, take_strays, without_secrets
 from contract.spelling import meant
 from gateway.answers import answer_errors, guard, server_log
 from gateway.auth import Tokens
@@ -54,11 +54,12 @@ from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
-from pipeline.local import LocalTransport
 from pipeline.result_queue import ResultQueue
+from pipeline.transport.local import LocalTransport
 from storage.database import Unusable
 from storage.ledger import Ledger
 from storage.retention import Retention
+from workers.host import serve as serve_worker
 
 log = structlog.get_logger()
 
@@ -95,7 +96,7 @@ def lock(folder: Path) -> TextIO:
 async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
-    transport = LocalTransport(crew, folders, settings.workers_path, settings.log_level)
+    transport = LocalTransport(crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level))
     ledger = Ledger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
@@ -261,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read_arguments(arguments, version())
     try:
         settings = Settings.load()
-        configure_logging(settings.log_level, aside=True)
+        configure(settings.log_level, aside=True)
         take_strays()
         share_cores()
         _hold_many_connections()

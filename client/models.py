@@ -33,7 +33,8 @@ def pull(names: Sequence[str]) -> int:
         say(checkout.ALONE)
         return MISUSED
     try:
-        from config import Settings, SettingsError, configure_logging, load_workers
+        from config import Settings, SettingsError, load_workers
+        from contract.logs import configure
     except ImportError as exc:
         say(f"`models pull` runs on the server's machine, where requirements.txt is installed ({exc}).")
         return MISUSED
@@ -43,7 +44,7 @@ def pull(names: Sequence[str]) -> int:
     except SettingsError as exc:
         say(str(exc))
         return MISUSED
-    configure_logging("error")  # what a person should know is said
+    configure("error")  # what a person should know is said
     known = {name: name for name in crews} | {crew.worker.message_type: name for name, crew in crews.items()}
     unknown = [name for name in names if name not in known and name != ALL]
     if unknown:

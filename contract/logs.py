@@ -18,12 +18,14 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor
+
+from contract.log_writer import LogWriter
 
 HIDDEN = "…"
 MAX_TEXT = 400
@@ -213,3 +215,18 @@ def take_strays() -> None:
 def _uncaught(kind: type[BaseException], exc: BaseException | None, traceback: TracebackType | None) -> None:
     if exc is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)):
         _log.critical("uncaught", exc_info=(kind, exc, traceback), of="anybody")
+
+
+def configure(level: str, aside: bool = False) -> None:
+    """Once in each process: structured lines on stderr, for people on a terminal and as JSON elsewhere.
+
+    aside: written by a thread, so that the server does not wait for whoever reads them.
+    """
+    structlog.configure(
+        processors=processors(sys.stderr.isatty()),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.BytesLoggerFactory(
+            cast(BinaryIO, LogWriter(sys.stderr.fileno())) if aside else sys.stderr.buffer
+        ),
+        cache_logger_on_first_use=True,
+    )

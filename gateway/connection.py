@@ -21,12 +21,12 @@ from typing import Any
 import orjson
 import structlog
 
+from contract.folders import Folders
 from gateway.outbound import HIGH_WATER_BYTES, OutboundQueue, Outgoing
 from pipeline.intake import Identity
 from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage.files import Folders
 from storage.ledger import EventRow
 
 log = structlog.get_logger()

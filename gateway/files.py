@@ -15,12 +15,13 @@ from aiohttp.helpers import content_disposition_header
 from aiohttp.http import HttpProcessingError
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge
+from contract.folders import Folders
 from gateway.answers import reply
 from gateway.auth import Tokens
 from pipeline.intake import new_upload
 from storage import ledger as rows
 from storage.database import Conflict
-from storage.files import Folders, is_unicode
+from storage.files import is_unicode
 from storage.ledger import FileRow, Ledger
 
 CHUNK_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pipeline.result_queue import ResultQueue
-from pipeline.transport import Transport
+from pipeline.transport.base import Transport
 from storage.database import Database
 
 

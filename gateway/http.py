@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from contract.errors import InvalidInput, JobNotFound, Unauthorized
+from contract.folders import Folders
 from gateway.answers import Writer, reply, reply_in_parts
 from gateway.auth import Tickets, Tokens
 from gateway.health import Health
@@ -25,7 +26,6 @@ from pipeline.intake import Identity
 from pipeline.result_queue import ResultQueue
 from storage import blobs
 from storage import ledger as rows
-from storage.files import Folders
 from storage.ledger import JobRow, Ledger
 from storage.voices import Voices
 

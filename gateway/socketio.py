@@ -13,6 +13,7 @@ from aiohttp import web
 from socketio import exceptions
 
 from contract.errors import InvalidInput, ServiceError, as_failure
+from contract.folders import Folders
 from contract.logs import about
 from gateway.auth import Tokens
 from gateway.connection import Connection, event_packet
@@ -22,7 +23,6 @@ from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
 from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
-from storage.files import Folders
 from storage.voices import Voices
 
 log = structlog.get_logger()

@@ -1,1 +1,1 @@
-"""What the workers share: probing, decoding, encoding. Opens strangers' media, so only worker processes call into it."""
+"""What the workers share: probing, decoding, encoding. It opens strangers' media, so only worker processes call it."""

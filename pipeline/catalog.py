@@ -12,15 +12,16 @@ from typing import Annotated, Any, NamedTuple
 import orjson
 from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
+from contract.declaration import Declaration
 from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
+from contract.params import Bind, checked
 from pipeline.fish import fish
 from pipeline.listen import listen
-from pipeline.plans import REFUSED, RESERVED, Bind, Plan, Stage, checked
+from pipeline.plans import REFUSED, RESERVED, Plan, Stage
 from pipeline.video import video
-from workers.base import Worker
 
 
-def single(worker: type[Worker], limit: int) -> Plan:
+def single(worker: type[Declaration], limit: int) -> Plan:
     """The one-stage plan of a worker: every new worker has one by being there."""
     if worker.many is not None:
         return _many(worker, *worker.many, limit)
@@ -63,7 +64,7 @@ def _repeatable(element: Any) -> Any:
     return element
 
 
-def _many(worker: type[Worker], many: str, one: str, limit: int) -> ManyPlan:
+def _many(worker: type[Declaration], many: str, one: str, limit: int) -> ManyPlan:
     shape = worker.Params.model_json_schema()["properties"][one]
     listed = {"type": "array", "items": shape, "minItems": 1, "maxItems": limit}
     fields: dict[str, Any] = {
@@ -111,7 +112,7 @@ class BatchPlan(Plan):
             return {REFUSED: as_failure(exc)}
 
 
-def batch(worker: type[Worker], limit: int) -> BatchPlan:
+def batch(worker: type[Declaration], limit: int) -> BatchPlan:
     """The batch form of a worker's plan."""
     return BatchPlan(
         name=f"{worker.message_type}.data",
@@ -126,7 +127,7 @@ def batch(worker: type[Worker], limit: int) -> BatchPlan:
 class Pipeline(NamedTuple):
     """A plan over several workers; without one of `needs` it is not there. plan: given the workers and `max_items`."""
 
-    plan: Callable[[Mapping[str, type[Worker]], int], Plan]
+    plan: Callable[[Mapping[str, type[Declaration]], int], Plan]
     needs: tuple[str, ...]
 
 
@@ -138,7 +139,7 @@ PIPELINES: tuple[Pipeline, ...] = (
 """Plans of several stages, one row each."""
 
 
-def load_plans(found: Mapping[str, type[Worker]], max_items: int) -> dict[str, Plan]:
+def load_plans(found: Mapping[str, type[Declaration]], max_items: int) -> dict[str, Plan]:
     """Every plan by name: for each worker one and its batch form, and the pipelines whose workers are there."""
     plans: list[Plan] = []
     for worker in found.values():

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contract.declaration import Declaration
 from contract.errors import ServiceError
 from contract.messages import FileRef
-from pipeline.plans import RESERVED, Bind, Plan, Stage, checked
-from workers.base import Params, Worker
+from contract.params import Bind, Params, checked
+from pipeline.plans import RESERVED, Plan, Stage
 
 
 class _Request(BaseModel):
@@ -44,7 +45,7 @@ class FishPlan(Plan):
         return {"speech": speech, "untold": _untold(speech)}, warnings
 
 
-def fish(found: Mapping[str, type[Worker]], limit: int) -> FishPlan:
+def fish(found: Mapping[str, type[Declaration]], limit: int) -> FishPlan:
     """The plan over the workers that this server has. limit: of batches, which have a plan of their own."""
     return FishPlan(
         name="fish",

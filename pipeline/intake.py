@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
+from contract.folders import Folders
 from contract.messages import FILE_ID, FileRef, Request
 from pipeline.catalog import choose
 from pipeline.plans import Plan
 from storage.database import Database
-from storage.files import Folders, bind_path
+from storage.files import bind_path
 from storage.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, create_model
 
+from contract.declaration import Declaration
+from contract.params import Params
 from pipeline.plans import Plan, Stage
-from workers.base import Params, Worker
 
 _AS_WHISP = ("language", "task", "initial_prompt", "hotwords", "word_timestamps")
 """Parameters that mean what they mean for a file."""
@@ -22,7 +23,7 @@ class ListenParams(Params):
     sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="of `pcm_s16le` and `pcm_f32le`, in Hz")
 
 
-def listen(found: Mapping[str, type[Worker]], limit: int) -> Plan:
+def listen(found: Mapping[str, type[Declaration]], limit: int) -> Plan:
     """The plan over the workers that this server has."""
     theirs = found["whisper"].Params.model_fields
     fields = {name: (theirs[name].annotation, theirs[name]) for name in _AS_WHISP}

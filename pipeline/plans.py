@@ -14,16 +14,12 @@ star a stage stands outside that fan-out and waits for all of it. A reference th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from contract.errors import InvalidInput
-from contract.messages import FileRef
-
-M = TypeVar("M", bound=BaseModel)
-Bind = Callable[[str | bytes], FileRef]
+from contract.params import Bind, checked
 
 REFUSED = "$error"
 """Key of a batch element that was refused at the door: ``{"$error": failure}``; it fails in its place."""
@@ -159,14 +155,3 @@ def root(ref: str) -> str:
 def gathers(ref: str) -> bool:
     """Whether a reference stands outside the fan-out of the stage that it leads to."""
     return ref.split(".", 1)[0].endswith("*")
-
-
-def checked(model: type[M], raw: Mapping[str, Any], bind: Bind | None = None) -> M:
-    """Parameters that `model` accepts. Raises: InvalidInput, naming the field, or what `bind` raises."""
-    try:
-        return model.model_validate(dict(raw), context={"bind": bind} if bind else None)
-    except ValidationError as exc:
-        error = exc.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in error["loc"]) or "message"
-        reason = error["msg"][:1].lower() + error["msg"][1:]
-        raise InvalidInput(f"Parameter {field!r}: {reason}.", field=field, error=error["type"]) from exc

@@ -30,7 +30,7 @@ from pipeline.backlog import Backlog
 from pipeline.intake import Identity, Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
 from pipeline.plans import Plan
-from pipeline.transport import Transport
+from pipeline.transport.base import Transport
 from storage import ledger as rows
 from storage.database import Conflict, Statement
 from storage.ledger import EventRow, JobRow, Ledger

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
+from contract.declaration import Declaration
 from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from contract.messages import FileRef
-from pipeline.plans import REFUSED, RESERVED, Bind, First, Plan, Stage, checked
-from workers.base import Params, Worker
+from contract.params import Bind, Params, checked
+from pipeline.plans import REFUSED, RESERVED, First, Plan, Stage
 
 _OURS = frozenset({"file", "missing_audio", "only"})
 """Parameters of the two models that this pipeline sets itself."""
@@ -70,7 +71,7 @@ class VideoPlan(Plan):
         return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
 
 
-def video(found: Mapping[str, type[Worker]], limit: int) -> VideoPlan:
+def video(found: Mapping[str, type[Declaration]], limit: int) -> VideoPlan:
     """The plan over the workers that this server has."""
     file = First("$fetch.file", "$item.file")
     whisper, florence = _options_of(found["whisper"]), _options_of(found["florence"])
@@ -105,7 +106,7 @@ def video(found: Mapping[str, type[Worker]], limit: int) -> VideoPlan:
     )
 
 
-def _options_of(worker: type[Worker]) -> type[Params]:
+def _options_of(worker: type[Declaration]) -> type[Params]:
     fields = {
         name: (field.annotation, field) for name, field in worker.Params.model_fields.items() if name not in _OURS
     }

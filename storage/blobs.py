@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
+from contract.folders import Folders
 from contract.messages import BLOB
-from storage.files import Folders
 
 _DEPTH = 3
 """A reference stands for a stage's result or for a field of it: never deeper than data[i].result.field."""

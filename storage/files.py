@@ -8,7 +8,6 @@ and in the worker right before it opens the file, since the file may have change
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import stat
@@ -16,51 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract.errors import FileForbidden, FileNotFound, InvalidInput
+from contract.folders import Folders
 from contract.messages import FILE_ID, FileRef
 
 MAX_PATH_BYTES = 4096
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Folders:
-    """Where files lie; every path absolute with its links resolved.
-
-    roots: what a client may read by path. data: the ledger, uploads, blobs, models. voices: saved voices. speech,
-    downloads: what the server makes for its owners, readable only by them.
-    """
-
-    roots: tuple[Path, ...]
-    data: Path
-    voices: Path
-    speech: Path
-    downloads: Path
-
-    @property
-    def hidden(self) -> tuple[Path, ...]:
-        """What nobody reads by path."""
-        return self.data, self.voices
-
-    @property
-    def made(self) -> tuple[Path, ...]:
-        """What only its owner reads."""
-        return self.speech, self.downloads
-
-    @property
-    def uploads(self) -> Path:
-        return self.data / "uploads"
-
-    @property
-    def blobs(self) -> Path:
-        return self.data / "blobs"
-
-    @property
-    def models(self) -> Path:
-        return self.data / "models"
-
-    @property
-    def work(self) -> Path:
-        return self.data / "work"
 
 
 def bind_path(text: str, folders: Folders, owns: Callable[[Path], bool]) -> FileRef:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import structlog
 
 from contract.errors import JobNotFound
+from contract.folders import Folders
 from pipeline.job import Job
 from storage import live
-from storage.files import Folders
 
 log = structlog.get_logger()
 

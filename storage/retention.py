@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from contract.folders import Folders
 from storage import ledger as rows
-from storage.files import Folders
 from storage.ledger import Ledger
 
 log = structlog.get_logger()

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
+from contract.folders import Folders
 from contract.messages import MAX_EVENT_BYTES, FileRef
-from storage.files import Folders
 from workers.base import Context, Worker
 
 

@@ -13,9 +13,9 @@ from pipeline.intake import Identity, Intake
 from pipeline.job import Out
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
-from pipeline.transport import InlineTransport
 from storage.ledger import Ledger
 from tests.drive import folders
+from tests.inline import InlineTransport
 from workers.base import Worker
 
 ME = Identity("me", "local")

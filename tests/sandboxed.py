@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import config
+from contract import logs
 from contract.errors import ServiceError
 from media import ffmpeg
 from workers.downloads.failures import as_service_error
@@ -137,7 +137,7 @@ def resolve_as(names: dict[str, list[str]]) -> None:
 
 def main() -> None:
     order = json.load(sys.stdin)
-    config.configure_logging("warning")
+    logs.configure("warning")
     ffmpeg.binary()
     proxy = order.get("proxy")
     rules = Rules(

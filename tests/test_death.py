@@ -15,7 +15,7 @@ import pytest
 from faster_whisper import decode_audio
 
 from client import Cancelled, Client, Final, OptivusError, Partial
-from pipeline.process import CANCEL_SECONDS
+from pipeline.transport.process import CANCEL_SECONDS
 from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
 from tests.recordings import EXAMPLE, write
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contract.errors import FileForbidden, FileNotFound, InvalidInput, ServiceError
+from contract.folders import Folders
 from contract.messages import FileRef
-from storage.files import Folders, bind_path, local
+from storage.files import bind_path, local
 
 
 @pytest.fixture(scope="module")

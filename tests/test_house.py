@@ -62,7 +62,7 @@ def test_the_brain_imports_no_web_framework(path: Path) -> None:
 def test_the_hands_know_neither_the_queue_nor_the_doors(path: Path) -> None:
     names = imported(path)
     assert "gateway" not in roots(names)
-    assert not {"pipeline.result_queue", "storage.ledger", "pipeline.local"} & names
+    assert not {"pipeline.result_queue", "storage.ledger", "pipeline.transport.local"} & names
 
 
 @pytest.mark.parametrize("path", list(modules("client")), ids=named)

@@ -13,8 +13,9 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from contract.errors import InvalidInput
 from contract.messages import FileRef
+from contract.params import checked
 from pipeline.listen import listen
-from pipeline.plans import Plan, checked
+from pipeline.plans import Plan
 from pipeline.video import video
 from workers import discover
 from workers.hearing.languages import LANGUAGES, code_of

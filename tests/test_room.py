@@ -13,11 +13,13 @@ from typing import Any
 import pytest_asyncio
 
 import workers
+from contract.folders import Folders
+from contract.launch import Launch
 from contract.messages import Event, Task
-from pipeline.local import LocalTransport
-from pipeline.room import Room
-from storage.files import Folders
+from pipeline.transport.local import LocalTransport
+from pipeline.transport.room import Room
 from tests import drive
+from workers.host import serve
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -27,7 +29,7 @@ async def device(tmp_path: Path) -> AsyncIterator[LocalTransport]:
     workers.add_folders([TOYS])
     folders: Folders = drive.folders(tmp_path)
     crew = {name: (toy, toy.Settings()) for name in ("hog", "sow", "boar") if (toy := workers.discover()[name])}
-    transport = LocalTransport(crew, folders, (TOYS,))
+    transport = LocalTransport(crew, serve, Launch(folders, (TOYS,)))
     await transport.start()
     yield transport
     await transport.close()

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from contract.errors import ModelUnavailable, OutOfMemory
+from contract.folders import Folders
 from contract.messages import Event, Task
-from storage.files import Folders
 from storage.voices import Voices
 from tests import drive
 from tests.checkpoints_codec import noise

@@ -14,15 +14,18 @@ import pytest
 import pytest_asyncio
 
 import workers
+from contract.folders import Folders
+from contract.launch import Launch
 from contract.messages import BLOB, Event, Task
-from pipeline.local import LocalTransport
-from pipeline.transport import InlineTransport, Transport
-from pipeline.work_queue import WorkQueue
+from pipeline.transport.base import Transport
+from pipeline.transport.local import LocalTransport
+from pipeline.transport.work_queue import WorkQueue
 from storage.blobs import parts
-from storage.files import Folders
 from tests import drive
+from tests.inline import InlineTransport
 from tests.toys.toy import Toy
 from workers.engine import PATIENCE, Engine
+from workers.host import serve
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -40,7 +43,9 @@ async def transport(request: pytest.FixtureRequest, folders: Folders) -> AsyncIt
     if request.param == "inline":
         made = InlineTransport({name: toy(toy.Settings(), folders) for name, toy in toys.items()})
     else:
-        made = LocalTransport({name: (toy, toy.Settings()) for name, toy in toys.items()}, folders, (TOYS,))
+        made = LocalTransport(
+            {name: (toy, toy.Settings()) for name, toy in toys.items()}, serve, Launch(folders, (TOYS,))
+        )
     await made.start()
     yield made
     await made.close()
@@ -230,7 +235,7 @@ async def test_a_process_that_ran_out_of_memory_leaves_and_the_rest_goes_on_in_a
     """The task fails, to be tried again; what else its process held comes back uncounted."""
     workers.add_folders([TOYS])
     glutton = workers.discover()["glutton"]
-    transport = LocalTransport({"glutton": (glutton, glutton.Settings(threads=1))}, folders, (TOYS,))
+    transport = LocalTransport({"glutton": (glutton, glutton.Settings(threads=1))}, serve, Launch(folders, (TOYS,)))
     await transport.start()
     tasks = [Task(job, "s", (), "glutton", {"asks": asks}, client="c") for job, asks in (("bad", 99), ("good", 3))]
     for one in tasks:

@@ -12,7 +12,7 @@ import structlog
 import workers
 from client import Client, OptivusError
 from contract.errors import ModelUnavailable, OutOfMemory
-from storage.files import Folders
+from contract.folders import Folders
 from tests.checkpoints import make_ctranslate2
 from tests.drive import folders
 from tests.servers import Server

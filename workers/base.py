@@ -20,74 +20,28 @@ new attempt finds the last checkpoint and the finished partials in `ctx` and goe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
+from contract.declaration import Declaration, ModelSettings, WorkerSettings
+from contract.folders import Folders
 from contract.messages import FileRef
-from storage.files import Folders
+from contract.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+__all__ = ["MORE", "AsyncWorker", "Context", "FileRef", "ModelSettings", "Params", "Run", "Worker", "WorkerSettings"]
+"""What a worker's file needs."""
+
 Run = Generator[Any, Any, Any]
 """Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
 
 
-OFF = "none"
-"""The model of a worker that is switched off."""
-
 MORE: Final = object()
 """What a task yields to wait until its recording has grown or ended."""
-
-
-class Params(BaseModel):
-    """What a client may ask of one worker. Strict: `"5"` is not a number. Unknown keys become warnings."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class WorkerSettings(BaseModel):
-    """What an operator may set for one worker, by the variables `<NAME>_<FIELD>` or a field's alias.
-
-    Each worker narrows or extends this with a subclass in its own file.
-    """
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
-    preload: bool = Field(False, description="load the model when the server starts, not at the first request")
-    idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
-    step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
-
-    @classmethod
-    def variable(cls, worker: str, field: str) -> str:
-        """The name of a field's variable."""
-        return cls.model_fields[field].alias or f"{worker}_{field}".upper()
-
-    def switched_off(self, worker: str) -> str | None:
-        """The setting that switches the worker off, such as `AI_FISH_MODEL=none`; None while it is on."""
-        if getattr(self, "model", None) == OFF:
-            return f"{self.variable(worker, 'model')}={OFF}"
-        return None if self.replicas else f"{self.variable(worker, 'replicas')}=0"
-
-
-class ModelSettings(WorkerSettings):
-    """Of a worker that computes."""
-
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
-    threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
-
-    @field_validator("device")
-    @classmethod
-    def _is_a_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
-            raise ValueError("it should be auto, cpu, cuda or cuda:N")
-        return device
 
 
 class Context:
@@ -143,42 +97,9 @@ class Context:
         raise NotImplementedError
 
 
-class Worker:
+class Worker(Declaration):
     """One model. Subclasses set the class attributes and implement `run`, and `load` and `forward` where needed."""
 
-    name: ClassVar[str]
-    """The worker's name, also of its one-stage plan's stage and of its settings' variables (upper case)."""
-    message_type: ClassVar[str]
-    """The `type` of the messages that ask for this worker alone."""
-    answer: ClassVar[dict[str, Any] | str] = {}
-    """The documented answer of that type, with references to the stage: ``{"transcribe_audio": "$whisper"}``.
-
-    A reference alone, such as ``"$florence"``, means that the result itself is the answer.
-    """
-    many: ClassVar[tuple[str, str] | None] = None
-    """(`urls`, `url`): its messages carry a list by the first name, and each element of it is a task of its own, with
-    that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
-    Params: ClassVar[type[Params]]
-    TaskParams: ClassVar[type[BaseModel] | None] = None
-    """What a task may ask, a subclass of `Params`, where the server's plans ask more of the worker than its clients."""
-    Result: ClassVar[Any] = dict[str, Any]
-    """The type of what a task gives, for the documents: a `TypedDict`, or a union of several."""
-    Settings: ClassVar[type[WorkerSettings]] = ModelSettings
-    example: ClassVar[dict[str, Any]]
-    """Parameters of a request that works wherever the model does; run by the tests, and when the model was loaded.
-
-    Files are named by paths relative to the server's folder or to that of the worker's file.
-    """
-    warm_up: ClassVar[bool] = True
-    """Whether loading ends with the example (`workers.warm_up`); not for one that does something in the world."""
-    imports: ClassVar[tuple[str, ...]] = ()
-    """Modules whose import is slow and safe to share: loaded once in the fork server."""
-    live: ClassVar[bool] = False
-    """Whether the client sends the parameter `file` while the task runs, which then may yield `MORE`."""
-    open_tasks: ClassVar[int] = 8
-    """How many tasks the host holds open at once."""
-    live_tasks: ClassVar[int] = 64
-    """How many more of those that follow a recording while it is being sent."""
     batch: int = 1
     """How many units `forward` takes at once."""
 
@@ -208,11 +129,6 @@ class Worker:
     def info(self) -> dict[str, Any]:
         """Facts that change while running, for /health: ``{"vram_used_gb": 1.5}``."""
         return {}
-
-    @classmethod
-    def places(cls, settings: Any) -> int:
-        """How many tasks a process with these settings holds open at once."""
-        return cls.open_tasks
 
     @classmethod
     def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from abc import ABC, abstractmethod
 from base64 import b64encode
@@ -20,9 +19,11 @@ import structlog
 from pydantic import BaseModel
 
 from contract.errors import OutOfMemory, ServiceError, as_failure
+from contract.folders import Folders
 from contract.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
-from pipeline.plans import checked
-from storage.files import Folders, local
+from contract.params import checked
+from storage.files import local
+from storage.workdirs import attempt_name, clear_workdir, task_name, workdir_of
 from workers.base import Context, Worker
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class TaskContext(Context):
 
     @property
     def key(self) -> str:
-        return _key(self._task)
+        return task_name(self._task)
 
     def local(self, ref: FileRef) -> Path:
         return local(ref, self._folders)
@@ -71,10 +72,10 @@ class TaskContext(Context):
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            self._hints.pop(_name(self._task), None)
+            self._hints.pop(attempt_name(self._task), None)
             self._emit(hint)
         else:
-            self._hints[_name(self._task)] = hint
+            self._hints[attempt_name(self._task)] = hint
 
     def partial(self, index: int, data: Any) -> None:
         self._emit(Event.of(self._task, "partial", _small(data), index))
@@ -146,7 +147,7 @@ class BaseEngine(ABC):
 
     def _end(self, task: Task, kind: Literal["done", "failed", "lost"], data: Any) -> None:
         clear_workdir(task, self._worker.folders)
-        self._hints.pop(_name(task), None)
+        self._hints.pop(attempt_name(task), None)
         try:
             self._emit(Event.of(task, kind, _spilled(data, self._worker.folders)))
         except Exception as exc:
@@ -156,27 +157,6 @@ class BaseEngine(ABC):
 
 CANCELLED = {"counted": False, "reason": "cancelled"}
 """How a cancelled task's `lost` reads."""
-
-
-def workdir_of(task: Task, folders: Folders) -> Path:
-    """Where an attempt keeps its temporary files."""
-    return folders.work / _name(task)
-
-
-def _name(task: Task) -> str:
-    """One attempt's, unlike any other's."""
-    return f"{_key(task)}.{task.attempt}"
-
-
-def _key(task: Task) -> str:
-    """A task's, in all its attempts."""
-    return f"{task.job}.{task.stage}.{'-'.join(map(str, task.item))}"
-
-
-def clear_workdir(task: Task, folders: Folders) -> None:
-    folder = workdir_of(task, folders)
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _small(data: Any) -> orjson.Fragment:

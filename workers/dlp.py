@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from contract import results
 from contract.errors import DownloadFailed, InvalidInput, ServiceError, UrlForbidden
-from storage.files import Folders
+from contract.folders import Folders
 from workers.async_engine import in_thread
 from workers.base import AsyncWorker, Context, Params, WorkerSettings
 from workers.downloads.outcome import discard, item, keep, safe

@@ -19,8 +19,8 @@ import structlog
 
 from contract import results
 from contract.errors import InvalidInput, ModelUnavailable, TextTooLong
+from contract.folders import Folders
 from contract.messages import FileRef
-from storage.files import Folders
 from storage.voices import Voices
 from workers.base import Context, Run, Worker
 from workers.fish_params import LICENCE, SETTING, FishParams, FishSettings, FishTask

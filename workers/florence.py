@@ -21,8 +21,8 @@ from pydantic_core import PydanticCustomError
 
 from contract import results
 from contract.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
+from contract.folders import Folders
 from contract.messages import FileRef
-from storage.files import Folders
 from workers import florence_answers, florence_weights
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.captions import Captions

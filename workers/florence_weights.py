@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import ModelUnavailable
-from storage.files import Folders
+from contract.folders import Folders
 from workers.hub import Found, Layout, Say, Wanted, convert, find
 
 DEFAULT = "microsoft/Florence-2-base"

@@ -11,7 +11,6 @@ process.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import importlib
 import os
 import queue
@@ -24,20 +23,21 @@ import time
 from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-import config
 import workers
+from contract import logs
 from contract.errors import ModelUnavailable, ServiceError, as_failure
+from contract.folders import Folders
 from contract.framing import Unpacker, pack
+from contract.launch import Launch
 from contract.logs import take_strays
 from contract.messages import Event, Task
-from storage.files import Folders
+from storage.workdirs import clear_workdir
 from workers.base import Worker
-from workers.context import BaseEngine, clear_workdir
+from workers.context import BaseEngine
 from workers.engine import engine_of
 from workers.warm_up import warm_up
 
@@ -50,24 +50,14 @@ OUT_OF_MEMORY = "out of memory"
 """Why a process leaves by itself."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Launch:
-    """What a new process needs to become a worker: names and plain values only."""
-
-    module: str
-    name: str
-    settings: dict[str, Any]
-    folders: Folders
-    workers_path: tuple[Path, ...]
-    log_level: str
-
-    def make(self) -> Worker:
-        workers.add_folders(self.workers_path)
-        module = importlib.import_module(self.module)
-        cls = next(cls for cls in vars(module).values() if getattr(cls, "name", None) == self.name)
-        settings = cls.Settings.model_validate(self.settings)
-        worker: Worker = cls(settings, self.folders)
-        return worker
+def make(launch: Launch) -> Worker:
+    """The worker that a process is started for."""
+    workers.add_folders(launch.workers_path)
+    module = importlib.import_module(launch.module)
+    cls = next(cls for cls in vars(module).values() if getattr(cls, "name", None) == launch.name)
+    settings = cls.Settings.model_validate(launch.settings)
+    worker: Worker = cls(settings, launch.folders)
+    return worker
 
 
 def serve(launch: Launch, connection: Connection) -> None:
@@ -75,7 +65,7 @@ def serve(launch: Launch, connection: Connection) -> None:
     os.setpgid(0, 0)  # what it starts, ffmpeg for one, is killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
     _die_with_parent()
-    config.configure_logging(launch.log_level)
+    logs.configure(launch.log_level)
     take_strays()
     link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
     connection.close()
@@ -84,7 +74,7 @@ def serve(launch: Launch, connection: Connection) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server holds back
     link.start()
     try:
-        worker = launch.make()
+        worker = make(launch)
         facts = worker.load()
         link.send({"loaded": True})
         warm_up(worker)

@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from contract.errors import ModelUnavailable
-from storage.files import Folders
+from contract.folders import Folders
 
 Say = Callable[[str], None] | None
 """Tells a person what is going on; None where nobody watches, and then nothing is printed at all."""

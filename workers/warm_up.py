@@ -19,9 +19,10 @@ from typing import Any
 import structlog
 
 from contract.errors import ModelUnavailable, OutOfMemory, ServiceError
+from contract.folders import Folders
 from contract.messages import FileRef
-from pipeline.plans import checked
-from storage.files import Folders, bind_path, local
+from contract.params import checked
+from storage.files import bind_path, local
 from workers.base import MORE, Context, Run, Worker
 
 log = structlog.get_logger()

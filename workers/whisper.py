@@ -21,7 +21,7 @@ from pydantic import Field
 
 from contract import results
 from contract.errors import InvalidInput, ModelUnavailable, OutOfMemory
-from storage.files import Folders
+from contract.folders import Folders
 from workers import whisper_weights
 from workers.base import Context, ModelSettings, Run, Worker
 from workers.hearing.cuda import named_in, without

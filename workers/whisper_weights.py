@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import ModelUnavailable
-from storage.files import Folders
+from contract.folders import Folders
 from workers.hub import Layout, Say, Spare, Wanted, convert, find
 from workers.wheels import Bundle, Package, fetch
 

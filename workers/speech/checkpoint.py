@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import ModelUnavailable
-from storage.files import Folders
+from contract.folders import Folders
 from workers.hub import Found, Say, Wanted, find
 from workers.speech.dual_ar import DualAR, DualARConfig
 from workers.speech.family import FAMILIES, Family

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from contract.folders import Folders
 from media.encode import Encoder, Kind, Samples, WavFile, as_int16
-from storage.files import Folders
 from workers.base import Context
 from workers.speech.joints import Joiner
 

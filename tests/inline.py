@@ -1,83 +1,23 @@
-"""How tasks reach workers and events come back: an interface with few holes, and a fake that uses the real codec.
-
-`submit` never refuses: admission is decided before a job begins. Every submitted task ends with exactly one `done`,
-`failed` or `lost` event unless the transport is closed first; what is then still open the ledger hands out again.
-"""
+"""A transport without processes: the workers' engines run on the test's event loop, behind the real codec."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
 
 from contract.messages import Event, Task
+from pipeline.transport.base import Transport
 from workers.base import Worker
 from workers.context import BaseEngine
 from workers.engine import engine_of
 
 
-class Transport(ABC):
-    """The road between the ResultQueue and the workers."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._some = asyncio.Event()
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Get ready to take tasks."""
-
-    @abstractmethod
-    def submit(self, task: Task) -> None:
-        """Queue a task for its worker."""
-
-    @abstractmethod
-    def cancel(self, job: str) -> None:
-        """Free the workers of a job's tasks as soon as can be."""
-
-    @abstractmethod
-    def more(self, job: str) -> None:
-        """The recording of a live job has grown, or ended: wake its task."""
-
-    @abstractmethod
-    def hold(self, workers: Collection[str]) -> None:
-        """Hear these workers, and only these, no more until the next call: they wait when their pipes are full."""
-
-    @abstractmethod
-    async def drain(self, seconds: float) -> None:
-        """Hand out no more tasks; return when those under way have ended, or after `seconds`."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Stop every worker."""
-
-    @abstractmethod
-    def status(self) -> dict[str, dict[str, Any]]:
-        """For each worker: ``state``, ``queued``, ``running``, ``restarts`` and its processes' facts."""
-
-    async def events(self) -> AsyncIterator[list[Event]]:
-        """Everything that has happened since the last time, in order; for ever."""
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            yield self.left()
-
-    def left(self) -> list[Event]:
-        """What `events` has not given yet; for the end, when nobody waits for it any more."""
-        events, self._events = self._events, []
-        return events
-
-    def _happened(self, *events: Event) -> None:
-        self._events.extend(events)
-        self._some.set()
-
-
 class InlineTransport(Transport):
-    """Runs the workers' engines in this very process, on the event loop: for tests of everything above it."""
+    """For tests of everything above the workers' processes."""
 
     def __init__(self, crew: Mapping[str, Worker]) -> None:
         super().__init__()

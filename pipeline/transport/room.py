@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from pipeline.process import Incarnation
+from pipeline.transport.process import Incarnation
 
 log = structlog.get_logger()
 

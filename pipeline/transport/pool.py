@@ -1,4 +1,4 @@
-"""The workers of this machine: for each a WorkQueue and one supervised process, or several by setting.
+"""The processes of one worker, and the queues that they are fed from.
 
 Rules:
 - A process starts when there is work for it (or at once, by setting) and leaves when it has been idle for long.
@@ -10,44 +10,44 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import structlog
 
+from contract.declaration import Declaration, WorkerSettings
 from contract.errors import ModelUnavailable, OutOfMemory, as_failure, switched_off
+from contract.launch import Launch
 from contract.messages import Event, Task
-from pipeline.process import Incarnation
-from pipeline.room import Room
-from pipeline.transport import Transport
-from pipeline.work_queue import WorkQueue
-from storage.files import Folders
-from workers.base import ModelSettings, Worker, WorkerSettings
-from workers.context import clear_workdir
-from workers.host import Launch, serve
+from pipeline.transport.process import Incarnation
+from pipeline.transport.room import Room
+from pipeline.transport.work_queue import WorkQueue
+from storage.workdirs import clear_workdir
 
 log = structlog.get_logger()
 
 LOAD_DEATHS = 3
 """A process that died so often while loading its model is not started again for the tasks that wait."""
 
-CLOSE_SECONDS = 10.0
+Tell = Callable[..., None]
+"""Called with what happened; with nothing when only the processes have changed."""
 
-Crew = Mapping[str, tuple[type[Worker], WorkerSettings]]
+
+class Processes(NamedTuple):
+    """How a process is started. serve: what it runs, with its `Launch` and its end of the pipe."""
+
+    context: Any
+    serve: Callable[..., None]
 
 
 class Pool:
-    """The processes of one worker, and the queues they are fed from.
+    """The processes of one worker.
 
     Live tasks have a queue and places of their own, since each holds its place for as long as somebody speaks.
     """
 
     def __init__(
-        self, worker: type[Worker], settings: WorkerSettings, launch: Launch, context: Any, tell: Callable[..., None]
+        self, worker: type[Declaration], settings: WorkerSettings, launch: Launch, processes: Processes, tell: Tell
     ) -> None:
         self.name = launch.name
         self.blocked = False
@@ -61,7 +61,7 @@ class Pool:
         self._worker = worker
         self._settings = settings
         self._launch = launch
-        self._context = context
+        self._processes = processes
         self._tell = tell
         self._load_deaths = 0
         self._starts: set[asyncio.Task[None]] = set()
@@ -122,7 +122,9 @@ class Pool:
         return self.queued + self.running() > ready and not (ready and self.last_failure)
 
     def start(self) -> None:
-        process = Incarnation(self, self._context, serve, self._launch, self._settings.step_seconds)
+        process = Incarnation(
+            self, self._processes.context, self._processes.serve, self._launch, self._settings.step_seconds
+        )
         self.processes.append(process)
         task = self._loop.create_task(self._started(process))
         self._starts.add(task)
@@ -248,99 +250,3 @@ class Pool:
         if staying:  # one that works now cannot have been idle for long before all of it has passed again
             wait = min(seconds if process.held else process.idle_since + seconds - now for process in staying)
             self._idle_check = self._loop.call_later(wait, self._let_idle_go, seconds)
-
-
-class LocalTransport(Transport):
-    """Processes on this machine. Making it starts the fork server, so make it before anything else is opened."""
-
-    def __init__(self, crew: Crew, folders: Folders, workers_path: tuple[Path, ...] = (), log_level: str = "info"):
-        super().__init__()
-        self._crew = crew
-        on = {name: one for name, one in crew.items() if not one[1].switched_off(name)}
-        context = start_context(on)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        computing = sum(settings.replicas for _, settings in on.values() if isinstance(settings, ModelSettings))
-        self._pools: dict[str, Pool] = {}
-        for name, (worker, settings) in crew.items():
-            plain = settings.model_dump()
-            if isinstance(settings, ModelSettings):
-                plain["threads"] = settings.threads or max(1, cores // computing)
-            launch = Launch(worker.__module__, name, plain, folders, workers_path, log_level)
-            self._pools[name] = Pool(worker, settings, launch, context, self._tell)
-        room = Room(self._pools.values())
-        for pool in self._pools.values():
-            pool.room = room
-        self._quiet = asyncio.Event()
-
-    async def start(self) -> None:
-        for name, (_, settings) in self._crew.items():
-            pool = self._pools[name]
-            for _ in range(settings.replicas if settings.preload and not pool.off else 0):
-                pool.start()
-
-    def submit(self, task: Task) -> None:
-        self._pools[task.worker].submit(task)
-
-    def cancel(self, job: str) -> None:
-        for pool in self._pools.values():
-            pool.cancel(job)
-
-    def more(self, job: str) -> None:
-        for pool in self._pools.values():
-            pool.more(job)
-
-    def hold(self, workers: Collection[str]) -> None:
-        for name, pool in self._pools.items():
-            for process in pool.processes:
-                process.hold(name in workers)
-
-    async def drain(self, seconds: float) -> None:
-        for pool in self._pools.values():
-            pool.draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                while any(pool.ending() for pool in self._pools.values()):
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            log.info("drain_timed_out", handed_back=sum(pool.running() for pool in self._pools.values()))
-
-    async def close(self) -> None:
-        for pool in self._pools.values():
-            pool.draining = True
-            for process in pool.processes:
-                if process.state == "ready" and not process.held:
-                    process.leave()
-                else:
-                    process.kill("server stops")
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                while any(pool.processes for pool in self._pools.values()):
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:  # they end with this process
-            log.warning("workers_not_gone", processes=sum(len(pool.processes) for pool in self._pools.values()))
-
-    def status(self) -> dict[str, dict[str, Any]]:
-        return {name: pool.status() for name, pool in self._pools.items()}
-
-    def _tell(self, *events: Event) -> None:
-        self._quiet.set()
-        self._happened(*events)
-
-
-def start_context(crew: Crew) -> Any:
-    """The start method: a fork server that has imported, and only imported, what workers need; spawn elsewhere."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver, resource_tracker
-
-    context = multiprocessing.get_context("forkserver")
-    modules = {module for worker, _ in crew.values() for module in worker.imports}
-    context.set_forkserver_preload(["__main__", "workers.host", *sorted(modules)])
-    # A supervisor may tell every process to stop; the fork server, and so the workers, end when this one does.
-    resource_tracker.ensure_running()  # else the fork server does so, which unblocks the signal
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    forkserver.ensure_running()
-    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    return context

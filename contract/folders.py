@@ -1,0 +1,47 @@
+"""Where the server's files lie: plain paths, which every process is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Folders:
+    """Where files lie; every path absolute with its links resolved.
+
+    roots: what a client may read by path. data: the ledger, uploads, blobs, models. voices: saved voices. speech,
+    downloads: what the server makes for its owners, readable only by them.
+    """
+
+    roots: tuple[Path, ...]
+    data: Path
+    voices: Path
+    speech: Path
+    downloads: Path
+
+    @property
+    def hidden(self) -> tuple[Path, ...]:
+        """What nobody reads by path."""
+        return self.data, self.voices
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """What only its owner reads."""
+        return self.speech, self.downloads
+
+    @property
+    def uploads(self) -> Path:
+        return self.data / "uploads"
+
+    @property
+    def blobs(self) -> Path:
+        return self.data / "blobs"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def work(self) -> Path:
+        return self.data / "work"

@@ -1,0 +1,24 @@
+"""What a new worker process is told before it can be sent anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from contract.folders import Folders
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Launch:
+    """Names and plain values only.
+
+    module, name: where the worker's class is, and what it is called. workers_path: further folders with workers.
+    """
+
+    folders: Folders
+    workers_path: tuple[Path, ...] = ()
+    log_level: str = "info"
+    module: str = ""
+    name: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""How tasks reach workers: the interface, and the processes of this machine."""
