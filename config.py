@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-import workers
 from contract import logs, spelling
 from contract.folders import Folders
 from workers.base import Worker, WorkerSettings
+from workers.runtime.discovery import add_folders, discover
 
 ROOT = Path(__file__).resolve().parent
 """The folder of the server's own modules."""
@@ -145,8 +145,8 @@ class Crew(NamedTuple):
 
 def load_workers(settings: Settings) -> dict[str, Crew]:
     """Every worker with its settings, by name. Raises: SettingsError."""
-    workers.add_folders(settings.workers_path)
-    return {name: Crew(cls, _worker_settings(name, cls.Settings)) for name, cls in workers.discover().items()}
+    add_folders(settings.workers_path)
+    return {name: Crew(cls, _worker_settings(name, cls.Settings)) for name, cls in discover().items()}
 
 
 def _worker_settings(name: str, cls: type[WorkerSettings]) -> WorkerSettings:

@@ -25,7 +25,6 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -P` and PYTHONSAFEPATH leave it out
 
-import workers
 from config import (
     ROOT,
     Crew,
@@ -59,7 +58,8 @@ from pipeline.transport.local import LocalTransport
 from storage.database import Unusable
 from storage.ledger import Ledger
 from storage.retention import Retention
-from workers.host import serve as serve_worker
+from workers.runtime.discovery import discover
+from workers.runtime.host import serve as serve_worker
 
 log = structlog.get_logger()
 
@@ -214,7 +214,7 @@ def _hold_many_connections() -> None:
 
 def read_arguments(arguments: Sequence[str] | None, version: str) -> None:
     """Raises: SystemExit, with status 0 after `--help` and `--version`, and 2 when there is anything else."""
-    known = variables(workers.discover())
+    known = variables(discover())
     parser = _Parser(
         prog="server.py",
         description="The Optivus media server. It is set up by environment variables: PORT=8080 python server.py",

@@ -108,7 +108,7 @@ def bare_loop(seconds: float) -> float:
     from config import Settings, load_workers
     from media.pictures import Picture
     from workers.base import ModelSettings
-    from workers.florence import Unit
+    from workers.florence.worker import Unit
 
     settings = Settings()
     worker, given = load_workers(settings)["florence"]

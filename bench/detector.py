@@ -166,7 +166,7 @@ def made_up(seconds: float, models: list[Path]) -> None:
 
 
 def _texts(model: Path, sounds: dict[str, Audio]) -> Iterator[tuple[str, str]]:
-    from workers.whisper import Whisper, WhisperSettings
+    from workers.whisper.worker import Whisper, WhisperSettings
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,9 +19,9 @@ import torch
 
 from bench.fish import prompt, random_checkpoint
 from tests.checkpoints_codec import fixture, make_firefly
-from workers.speech.codec import Codec, load_codec
-from workers.speech.generate import Loop, Utterance
-from workers.speech.sampling import Sampling
+from workers.fish.codec import Codec, load_codec
+from workers.fish.generate import Loop, Utterance
+from workers.fish.sampling import Sampling
 
 PIECE = 4
 

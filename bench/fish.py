@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
-from workers.speech.checkpoint import Checkpoint
-from workers.speech.dual_ar import DualAR, DualARConfig
-from workers.speech.family import FISH_SPEECH_15, OPENAUDIO_S1
-from workers.speech.generate import Loop, Utterance
-from workers.speech.graphs import Acceleration
-from workers.speech.sampling import Sampling
+from workers.fish.checkpoint import Checkpoint
+from workers.fish.dual_ar import DualAR, DualARConfig
+from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
+from workers.fish.generate import Loop, Utterance
+from workers.fish.graphs import Acceleration
+from workers.fish.sampling import Sampling
 
 SIZES = json.loads((Path(__file__).parent.parent / "tests" / "fixtures" / "fish_sizes.json").read_text())
 TINY = {

@@ -82,7 +82,7 @@ class Declaration:
     Files are named by paths relative to the server's folder or to that of the worker's file.
     """
     warm_up: ClassVar[bool] = True
-    """Whether loading ends with the example (`workers.warm_up`); not for one that does something in the world."""
+    """Whether loading ends with the example (`runtime.warm_up`); not for one that does something in the world."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is slow and safe to share: loaded once in the fork server."""
     live: ClassVar[bool] = False

@@ -99,7 +99,7 @@ class Voices:
     ) -> Voice:
         """Keep a voice; on the disk when this returns.
 
-        sound: float32, shape (n_samples,), mono, in [-1, 1], at `sample_rate`; see `media.references`.
+        sound: float32, shape (n_samples,), mono, in [-1, 1], at `sample_rate`; see `media.voice_recording`.
         Saving what is there already updates its name and description where they are given, and keeps the rest.
         Raises: OSError.
         """

@@ -61,7 +61,7 @@ def make_transformers(folder: Path) -> Path:
 
 def make_ctranslate2(folder: Path) -> Path:
     """The same model as the server converts it: model.bin with tokenizer.json beside it."""
-    from workers.whisper_weights import write_ctranslate2
+    from workers.whisper.weights import write_ctranslate2
 
     source = make_transformers(folder.with_name(f"{folder.name}-transformers"))
     folder.mkdir()

@@ -53,7 +53,7 @@ def make_dac(folder: Path, seed: int) -> Any:
     """A model's folder with the codec's file of OpenAudio S1 as published; answers the package's own network."""
     import torch
 
-    from workers.speech.dac import package
+    from workers.fish.dac import package
 
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny_dac(package())

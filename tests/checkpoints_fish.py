@@ -45,7 +45,7 @@ def make_fish(folder: Path, family: str, seed: int = 0, **changes: Any) -> Path:
     """family: a key of SIZES. changes: to config.json."""
     import torch
 
-    from workers.speech.dual_ar import DualAR, DualARConfig
+    from workers.fish.dual_ar import DualAR, DualARConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     special = _write_tokenizer(folder, family, SIZES[family]["codebook_size"])

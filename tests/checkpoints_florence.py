@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workers.florence_conversion import IMAGE, SPECIAL_TOKENS
+from workers.florence.conversion import IMAGE, SPECIAL_TOKENS
 
 SENTENCE = "a shape"
 PLACES = (100, 200, 500, 800)
@@ -161,7 +161,7 @@ def _processor(folder: Path) -> Any:
     from transformers import Florence2Processor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from workers.florence_conversion import _tokenizer
+    from workers.florence.conversion import _tokenizer
 
     images = CLIPImageProcessorPil(
         size={"height": _SIDE, "width": _SIDE}, do_center_crop=False, image_seq_length=_IMAGE_TOKENS

@@ -12,8 +12,8 @@ import orjson
 from contract.messages import Event, Task
 from pipeline.transport.base import Transport
 from workers.base import Worker
-from workers.context import BaseEngine
-from workers.engine import engine_of
+from workers.runtime.context import BaseEngine
+from workers.runtime.engine import engine_of
 
 
 class InlineTransport(Transport):

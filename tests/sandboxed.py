@@ -23,9 +23,9 @@ from typing import Any
 from contract import logs
 from contract.errors import ServiceError
 from media import ffmpeg
-from workers.downloads.failures import as_service_error
-from workers.downloads.fetch import Access, Fetcher, Limits
-from workers.downloads.sandbox import Errand, Rules, Sandbox
+from workers.dlp.failures import as_service_error
+from workers.dlp.fetch import Access, Fetcher, Limits
+from workers.dlp.sandbox import Errand, Rules, Sandbox
 
 LOCAL = ("127.0.0.1", 9)
 

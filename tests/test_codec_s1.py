@@ -15,9 +15,9 @@ import torch
 
 from contract.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import make_dac, noise
-from workers.speech import dac
-from workers.speech.codec import Codec, load_codec
-from workers.speech.firefly import folded
+from workers.fish import dac
+from workers.fish.codec import Codec, load_codec
+from workers.fish.firefly import folded
 
 TOLERANCE = 1e-4
 FRAMES = 140

@@ -21,9 +21,9 @@ from contract.errors import ModelUnavailable, OutOfMemory
 from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE
-from workers.hearing.cuda import LIBRARIES, load_libraries
-from workers.torch_device import torch_device
-from workers.whisper import Whisper, WhisperSettings
+from workers.runtime.torch_device import torch_device
+from workers.whisper.cuda import LIBRARIES, load_libraries
+from workers.whisper.worker import Whisper, WhisperSettings
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = next(Path(ctranslate2.__file__).parent.parent.glob("ctranslate2.libs/libgomp*"), None)

@@ -20,11 +20,11 @@ from media.container import Probe
 from tests.peers import Peer
 from tests.servers import Server
 from tests.sites import MIB, PATIENCE, Site
-from workers.dlp import checked_url, exact
-from workers.downloads.failures import as_service_error, passes
-from workers.downloads.fetch import Limits, Meter, choose, ending
-from workers.downloads.outcome import discard, keep, safe
-from workers.downloads.sandbox import Errand
+from workers.dlp.failures import as_service_error, passes
+from workers.dlp.fetch import Limits, Meter, choose, ending
+from workers.dlp.outcome import discard, keep, safe
+from workers.dlp.sandbox import Errand
+from workers.dlp.worker import checked_url, exact
 
 CAP_BYTES = 4_000_000
 FAST = {"DLP_SOCKET_TIMEOUT": "0.5", "DLP_RETRY_SECONDS": "0.02", "DLP_MAX_FILE_GB": str(CAP_BYTES / 1e9)}

@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from contract.errors import ERRORS
 from gateway.docs import CONTROLS
 from tests.documented import check, check_answer, openapi
-from workers.whisper_params import WhisperParams
+from workers.whisper.params import WhisperParams
 
 
 async def fetched(url: str) -> str:

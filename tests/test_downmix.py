@@ -10,7 +10,7 @@ import pytest
 
 from media.audio import SAMPLE_RATE, Audio, as_float, decode
 from media.downmix import Downmix
-from media.references import reference_sound
+from media.voice_recording import reference_sound
 from tests.recordings import EXAMPLE, write
 
 SPEECH = np.concatenate(list(decode(EXAMPLE)))

@@ -18,15 +18,15 @@ from contract.errors import InvalidInput, ModelUnavailable, QueueFull, TextTooLo
 from tests import drive
 from tests.checkpoints_fish import CODECS, make_fish
 from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes
-from workers.speech.cache import Place
-from workers.speech.checkpoint import INSTALL, Checkpoint, family_of, load, locate
-from workers.speech.dual_ar import DualAR, DualARConfig
-from workers.speech.family import FISH_SPEECH_15, OPENAUDIO_S1
-from workers.speech.frame import Frames
-from workers.speech.generate import Frame, Handle, Loop, Utterance
-from workers.speech.graphs import Shapes
-from workers.speech.prompt import Reference
-from workers.speech.sampling import Sampling
+from workers.fish.cache import Place
+from workers.fish.checkpoint import INSTALL, Checkpoint, family_of, load, locate
+from workers.fish.dual_ar import DualAR, DualARConfig
+from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
+from workers.fish.frame import Frames
+from workers.fish.generate import Frame, Handle, Loop, Utterance
+from workers.fish.graphs import Shapes
+from workers.fish.prompt import Reference
+from workers.fish.sampling import Sampling
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
 

@@ -16,8 +16,8 @@ from media.audio import SAMPLE_RATE, decode
 from tests.accuracy import word_error_rate, words
 from tests.drive import Recorder, drive, folders
 from tests.recordings import write
-from workers.hearing.echo import echoes
-from workers.whisper import Whisper, WhisperSettings
+from workers.whisper.echo import echoes
+from workers.whisper.worker import Whisper, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"

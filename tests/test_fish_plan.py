@@ -11,8 +11,8 @@ from contract.messages import Event, FileRef, Request, Task
 from pipeline.catalog import batch, load_plans, single
 from pipeline.fish import FishPlan
 from pipeline.job import Job, Step, advance, begin
-from workers.fish import Fish
-from workers.whisper import Whisper
+from workers.fish.worker import Fish
+from workers.whisper.worker import Whisper
 
 PLANS = load_plans({"fish": Fish, "whisper": Whisper}, max_items=10)
 

@@ -35,9 +35,9 @@ from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE
 from tests.servers import Server
 from tests.shapes import Drawing, Shape, drawing, fade, noisy, stills, write_film
-from workers.engine import Engine
-from workers.florence import Florence, FlorenceParams, FlorenceSettings, Unit
-from workers.florence_answers import TASKS, read
+from workers.florence.answers import TASKS, read
+from workers.florence.worker import Florence, FlorenceParams, FlorenceSettings, Unit
+from workers.runtime.engine import Engine
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 real_weights = pytest.mark.skipif(

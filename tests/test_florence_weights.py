@@ -13,9 +13,9 @@ from tests.checkpoints_florence import SENTENCE, make_native, make_original
 from tests.drive import Recorder, drive, folders
 from tests.shapes import drawing
 from tests.test_whisper_weights import in_hub_cache
-from workers.florence import Florence, FlorenceSettings
-from workers.florence_conversion import SPECIAL_TOKENS, renamed
-from workers.florence_weights import NATIVE, locate
+from workers.florence.conversion import SPECIAL_TOKENS, renamed
+from workers.florence.weights import NATIVE, locate
+from workers.florence.worker import Florence, FlorenceSettings
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import workers
 from contract.errors import ServiceError
 from contract.messages import FileRef, Request
 from gateway.packets import malformed
@@ -25,13 +24,14 @@ from storage import ledger as rows
 from tests.peers import PATIENCE, Raw
 from tests.servers import ROOT, Server
 from tests.test_contract import WEBSOCKET, Polling
+from workers.runtime.discovery import discover
 
 FUZZ = settings(
     derandomize=True, max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 """The same examples on every machine."""
 
-SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
 PLANS = load_plans(SHIPPED, 1000)
 KEYS = sorted(
     {field for cls in SHIPPED.values() for field in cls.Params.model_fields}

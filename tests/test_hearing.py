@@ -9,10 +9,10 @@ import pytest
 
 from media.audio import SAMPLE_RATE
 from media.speech import Cut, Piece
-from workers.hearing.pace import TURN_SECONDS, Pace
-from workers.hearing.pieces import Found, Heard, Hearing, Share
-from workers.hearing.segments import loops, split, unlooped
-from workers.hearing.units import Evidence, Outcome, Segment, Try, Unit, best
+from workers.whisper.pace import TURN_SECONDS, Pace
+from workers.whisper.pieces import Found, Heard, Hearing, Share
+from workers.whisper.segments import loops, split, unlooped
+from workers.whisper.units import Evidence, Outcome, Segment, Try, Unit, best
 
 ZERO = 1000
 """The timestamp of 0 s; words are smaller."""

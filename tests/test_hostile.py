@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.peers import Peer, Raw
 from tests.servers import Server
-from workers.whisper_params import WhisperParams
+from workers.whisper.params import WhisperParams
 
 JFK = Path("examples/jfk.flac").read_bytes()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import workers
 from config import Settings, load_workers, settings_table
+from workers.runtime.discovery import discover
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("contract", "storage", "pipeline", "gateway", "workers", "media", "client")
@@ -71,12 +73,11 @@ def test_the_client_needs_nothing_of_the_server_to_be_imported(path: Path) -> No
     assert not allowed & {"pipeline", "gateway", "workers", "media", "config", "server"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workers").glob("*.py")), ids=named)
-def test_finding_the_workers_loads_no_model_library(path: Path) -> None:
-    """Folders in workers/ are not looked into for workers; speech/ is of those that need torch to be imported."""
-    names = imported(path, top_level_only=True)
-    assert not roots(names) & {"torch", "transformers"}
-    assert not any(name.startswith("workers.speech") for name in names)
+def test_finding_the_workers_loads_no_model_library() -> None:
+    find = "import sys; from workers.runtime.discovery import discover; discover(); print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", find], cwd=ROOT, text=True).split()
+    assert "workers.whisper.worker" in loaded
+    assert not {*MODELS, "yt_dlp"} & set(loaded)
 
 
 @pytest.mark.parametrize("path", [path for path in modules() if path.name != "config.py"], ids=named)
@@ -104,12 +105,26 @@ def test_the_readmes_settings_table_is_the_settings() -> None:
     readme = (ROOT / "README.md").read_text()
     written = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", readme, re.DOTALL)
     assert written, "README.md has no settings table between its two markers"
-    shipped = [name for name in workers.discover() if (ROOT / "workers" / f"{name}.py").exists()]
+    shipped = [name for name in discover() if (ROOT / "workers" / name).is_dir()]
     table = settings_table({name: crew for name, crew in load_workers(Settings()).items() if name in shipped})
     assert written[1] == table, f"README's settings table should be:\n{table}"
 
 
-def test_contributings_map_names_every_module() -> None:
+def test_contributings_map_is_the_tree() -> None:
+    there = {named(path) for path in modules() if path.stem != "__init__"}
+    assert sorted(mapped()) == sorted(there)
+
+
+def mapped() -> Iterator[str]:
+    """The paths that CONTRIBUTING's map names: files before their descriptions, folders by indentation."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    missing = [str(path.relative_to(ROOT)) for path in modules() if path.name not in text and path.stem != "__init__"]
-    assert not missing
+    folders: list[str] = []
+    for line in text.split("## The map")[1].split("```")[1].strip().splitlines():
+        del folders[(len(line) - len(line.lstrip())) // 2 :]
+        for name in line.split():
+            if not name.endswith((".py", "/")):
+                break
+            if name.endswith("/"):
+                folders.append(name)
+            else:
+                yield "".join(folders) + name

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.speech.joints import HOP, TARGET, Audio, Joiner
+from workers.fish.joints import HOP, TARGET, Audio, Joiner
 
 RATE = 44_100
 CEILING = 10 ** (-1 / 20)

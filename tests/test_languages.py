@@ -17,9 +17,9 @@ from contract.params import checked
 from pipeline.listen import listen
 from pipeline.plans import Plan
 from pipeline.video import video
-from workers import discover
-from workers.hearing.languages import LANGUAGES, code_of
-from workers.whisper_params import WhisperParams
+from workers.runtime.discovery import discover
+from workers.whisper.languages import LANGUAGES, code_of
+from workers.whisper.params import WhisperParams
 
 FILE = FileRef("path", "talk.mp3")
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.servers import ROOT
-from workers.fish_params import LICENCE
+from workers.fish.params import LICENCE
 
 README = (ROOT / "README.md").read_text()
 UNFREE = "CC-BY-NC-SA-4.0"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers.hearing.lines import crosses, parted
-from workers.hearing.units import Segment, Word
+from workers.whisper.lines import crosses, parted
+from workers.whisper.units import Segment, Word
 
 
 def line(text: str, *starts: float) -> Segment:

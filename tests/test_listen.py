@@ -32,11 +32,11 @@ from tests.peers import Peer
 from tests.recordings import EXAMPLE, write
 from tests.sounds import unspoken
 from workers.base import MORE
-from workers.hearing.agreement import Agreement, Tentative
-from workers.hearing.listening import Listening
-from workers.hearing.units import Outcome, Segment, Unit
-from workers.whisper import Whisper, WhisperSettings
-from workers.whisper_params import WhisperTask
+from workers.whisper.agreement import Agreement, Tentative
+from workers.whisper.listening import Listening
+from workers.whisper.params import WhisperTask
+from workers.whisper.units import Outcome, Segment, Unit
+from workers.whisper.worker import Whisper, WhisperSettings
 
 SPEECH = np.concatenate(list(decode(EXAMPLE)))
 real_weights = pytest.mark.skipif(not os.environ.get("OPTIVUS_TEST_MODELS"), reason="OPTIVUS_TEST_MODELS is not set")

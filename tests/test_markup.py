@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.speech.markup import read_aloud
-from workers.speech.sentences import spoken_pieces
+from workers.fish.markup import read_aloud
+from workers.fish.sentences import spoken_pieces
 
 # ruff: noqa: RUF001
 

@@ -11,7 +11,7 @@ import pytest
 from contract.errors import InvalidInput, ServiceError
 from media.audio import SAMPLE_RATE, Audio, decode, resampled
 from media.encode import as_int16
-from media.references import reference_sound
+from media.voice_recording import reference_sound
 from tests.recordings import EXAMPLE, beep, write
 from tests.test_audio import wav_header
 

@@ -12,23 +12,23 @@ from typing import Any
 
 import pytest_asyncio
 
-import workers
 from contract.folders import Folders
 from contract.launch import Launch
 from contract.messages import Event, Task
 from pipeline.transport.local import LocalTransport
 from pipeline.transport.room import Room
 from tests import drive
-from workers.host import serve
+from workers.runtime.discovery import add_folders, discover
+from workers.runtime.host import serve
 
 TOYS = Path(__file__).parent / "toys"
 
 
 @pytest_asyncio.fixture
 async def device(tmp_path: Path) -> AsyncIterator[LocalTransport]:
-    workers.add_folders([TOYS])
+    add_folders([TOYS])
     folders: Folders = drive.folders(tmp_path)
-    crew = {name: (toy, toy.Settings()) for name in ("hog", "sow", "boar") if (toy := workers.discover()[name])}
+    crew = {name: (toy, toy.Settings()) for name in ("hog", "sow", "boar") if (toy := discover()[name])}
     transport = LocalTransport(crew, serve, Launch(folders, (TOYS,)))
     await transport.start()
     yield transport

@@ -15,8 +15,8 @@ from media import ffmpeg
 from tests.recordings import beep, write
 from tests.sandboxed import ask, confined_input
 from tests.sites import Site
-from workers.downloads.confined import is_confined_deno
-from workers.downloads.sandbox import Errand, Refused, Rules, Sandbox, is_public
+from workers.dlp.confined import is_confined_deno
+from workers.dlp.sandbox import Errand, Refused, Rules, Sandbox, is_public
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.speech.sentences import CLAUSE, PARAGRAPH, SENTENCE, Piece, spoken_pieces
+from workers.fish.sentences import CLAUSE, PARAGRAPH, SENTENCE, Piece, spoken_pieces
 
 MARKS = " .,;:!?\"'()“”…–—-。！？、，،؟۔।։።។။།\n\t\u200b\u200d\u0301"
 

@@ -21,14 +21,14 @@ from storage.voices import Voices
 from tests import drive
 from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker
-from workers.engine import Engine
-from workers.fish import Fish
-from workers.fish_params import FishSettings
-from workers.speech.checkpoint import INSTALL
-from workers.speech.generate import Frame, Handle, Loop
-from workers.speech.prompt import Reference
-from workers.speech.speaking import Voice
-from workers.speech.synthesis import Saying
+from workers.fish.checkpoint import INSTALL
+from workers.fish.generate import Frame, Handle, Loop
+from workers.fish.params import FishSettings
+from workers.fish.prompt import Reference
+from workers.fish.speaking import Voice
+from workers.fish.synthesis import Saying
+from workers.fish.worker import Fish
+from workers.runtime.engine import Engine
 
 pytest.importorskip("fish_speech.tokenizer", reason="fish-speech is not installed (requirements-fish.txt)")
 
@@ -265,7 +265,7 @@ def test_memory_that_runs_out_halves_the_batch_and_costs_no_frame(
     fish_model: Path, folders: Folders, worker: CountingFish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = file_of(run(worker, task("a")), "a")
-    monkeypatch.setattr("workers.speech.generate.Loop", NarrowLoop)
+    monkeypatch.setattr("workers.fish.generate.Loop", NarrowLoop)
     narrow = fish(fish_model, folders)
     events = run(narrow, task("a"), task("b"))
     assert file_of(events, "a") == file_of(events, "b") == expected

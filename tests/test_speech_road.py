@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tests.checkpoints_codec import fixture, make_firefly
 from tests.checkpoints_fish import make_fish
 from tests.drive import folders
-from workers.speech.checkpoint import load, locate
-from workers.speech.codec import load_codec
-from workers.speech.generate import Loop, Utterance
-from workers.speech.sampling import Sampling
+from workers.fish.checkpoint import load, locate
+from workers.fish.codec import load_codec
+from workers.fish.generate import Loop, Utterance
+from workers.fish.sampling import Sampling
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
 

@@ -15,13 +15,13 @@ from socket import create_server
 import pytest
 from pydantic import ValidationError
 
-import workers
 from config import Settings, variables
 from contract.spelling import meant
 from gateway.auth import Tokens
 from tests.servers import ROOT, Server
+from workers.runtime.discovery import discover
 
-SHIPPED = variables({name: cls for name, cls in workers.discover().items() if (ROOT / f"workers/{name}.py").exists()})
+SHIPPED = variables({name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()})
 """Other tests bring workers of their own into this process."""
 KNOWN = [variable.name for variable in SHIPPED]
 

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-import workers
 from contract.errors import InvalidInput, JobNotFound
 from gateway import submit
 from gateway.answers import answer_errors
@@ -27,6 +26,7 @@ from tests.roads import Road
 from tests.servers import ROOT, Server
 from tests.toys.contract_toy import Echo
 from tests.toys.toy import Toy
+from workers.runtime.discovery import discover
 
 JFK = (ROOT / "examples" / "jfk.flac").read_bytes()
 
@@ -215,7 +215,7 @@ async def test_a_malformed_form_is_refused(call: Call, body: bytes) -> None:
     assert (reply.status, reply.body["error_code"]) == (400, "INVALID_INPUT")
 
 
-SHIPPED = {name: cls for name, cls in workers.discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
 PLANS = load_plans(SHIPPED, 1000)
 
 

@@ -22,8 +22,8 @@ from contract.messages import FileRef
 from media.subtitles import FORMATS, GAP, LONGEST, SHORTEST, SPEED, Cue, cues, exports
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE, write
-from workers.whisper import Whisper, WhisperSettings, exported
-from workers.whisper_params import Format, WhisperParams
+from workers.whisper.params import Format, WhisperParams
+from workers.whisper.worker import Whisper, WhisperSettings, exported
 
 LINE = 42
 PAUSE = 1500

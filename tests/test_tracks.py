@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-import workers
 from contract.errors import InvalidInput, NoAudio
 from contract.messages import FileRef
 from media.audio import SAMPLE_RATE, decode
@@ -20,7 +19,8 @@ from tests.accuracy import word_error_rate
 from tests.drive import Recorder, drive
 from tests.recordings import Samples, write
 from tests.test_whisper import MODELS, loaded, real_weights
-from workers.whisper_params import WhisperParams
+from workers.runtime.discovery import discover
+from workers.whisper.params import WhisperParams
 
 NASA = MODELS.parent / "media" / "video" / "nasa_13013.mp4"
 
@@ -105,7 +105,7 @@ def test_a_track_is_given_as_number_or_text(given: Any, meant: str | None) -> No
 
 
 def test_a_video_takes_a_track_among_its_options_or_beside_them() -> None:
-    plan = video(workers.discover(), 10)
+    plan = video(discover(), 10)
     for asked in ({"track": 2}, {"whisper": {"track": "2"}}):
         params, warnings = plan.parse({"type": "video", "urls": ["https://a.example/a"], **asked}, bind=unused)
         assert (params["whisper"], warnings) == ({"track": "2"}, ())

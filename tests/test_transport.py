@@ -13,7 +13,6 @@ import orjson
 import pytest
 import pytest_asyncio
 
-import workers
 from contract.folders import Folders
 from contract.launch import Launch
 from contract.messages import BLOB, Event, Task
@@ -24,8 +23,9 @@ from storage.blobs import parts
 from tests import drive
 from tests.inline import InlineTransport
 from tests.toys.toy import Toy
-from workers.engine import PATIENCE, Engine
-from workers.host import serve
+from workers.runtime.discovery import add_folders, discover
+from workers.runtime.engine import PATIENCE, Engine
+from workers.runtime.host import serve
 
 TOYS = Path(__file__).parent / "toys"
 
@@ -37,8 +37,8 @@ def folders(tmp_path: Path) -> Folders:
 
 @pytest_asyncio.fixture(params=["inline", "local"])
 async def transport(request: pytest.FixtureRequest, folders: Folders) -> AsyncIterator[Transport]:
-    workers.add_folders([TOYS])
-    toys = {name: workers.discover()[name] for name in ("toy", "waiter")}
+    add_folders([TOYS])
+    toys = {name: discover()[name] for name in ("toy", "waiter")}
     made: Transport
     if request.param == "inline":
         made = InlineTransport({name: toy(toy.Settings(), folders) for name, toy in toys.items()})
@@ -233,8 +233,8 @@ def test_a_worker_says_what_fits_into_a_batch(folders: Folders) -> None:
 
 async def test_a_process_that_ran_out_of_memory_leaves_and_the_rest_goes_on_in_another(folders: Folders) -> None:
     """The task fails, to be tried again; what else its process held comes back uncounted."""
-    workers.add_folders([TOYS])
-    glutton = workers.discover()["glutton"]
+    add_folders([TOYS])
+    glutton = discover()["glutton"]
     transport = LocalTransport({"glutton": (glutton, glutton.Settings(threads=1))}, serve, Launch(folders, (TOYS,)))
     await transport.start()
     tasks = [Task(job, "s", (), "glutton", {"asks": asks}, client="c") for job, asks in (("bad", 99), ("good", 3))]

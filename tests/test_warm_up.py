@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import structlog
 
-import workers
 from client import Client, OptivusError
 from contract.errors import ModelUnavailable, OutOfMemory
 from contract.folders import Folders
@@ -17,8 +16,9 @@ from tests.checkpoints import make_ctranslate2
 from tests.drive import folders
 from tests.servers import Server
 from workers.base import Worker
-from workers.warm_up import warm_up
-from workers.whisper import Whisper, WhisperSettings
+from workers.runtime.discovery import add_folders, discover
+from workers.runtime.warm_up import warm_up
+from workers.whisper.worker import Whisper, WhisperSettings
 
 ILL = Path(__file__).parent / "ill"
 
@@ -32,8 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def made(name: str, data: Path) -> Any:
     """One of the ill workers, loaded, in this process."""
-    workers.add_folders([ILL])
-    cls: type[Worker] = workers.discover()[name]
+    add_folders([ILL])
+    cls: type[Worker] = discover()[name]
     worker = cls(cls.Settings(), folders(data))
     worker.load()
     return worker
@@ -79,7 +79,7 @@ def test_a_device_that_is_full_says_so(tmp_path: Path) -> None:
 
 
 def test_a_large_model_does_not_do_its_whole_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.warm_up.ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("workers.runtime.warm_up.ENOUGH_SECONDS", 0.0)
     well = made("well", tmp_path)
     warm_up(well)
     assert well.forwards == 3  # what it asked for at first

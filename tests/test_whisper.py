@@ -24,9 +24,9 @@ from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE, write
 from tests.sounds import UNSPOKEN, unspoken
-from workers.hearing.units import Try, Unit
-from workers.whisper import Whisper, WhisperSettings
-from workers.whisper_params import WhisperParams
+from workers.whisper.params import WhisperParams
+from workers.whisper.units import Try, Unit
+from workers.whisper.worker import Whisper, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"

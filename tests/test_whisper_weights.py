@@ -15,10 +15,10 @@ from contract.errors import ModelUnavailable
 from tests.checkpoints import SENTENCE, make_transformers
 from tests.drive import Recorder, drive, folders
 from tests.recordings import EXAMPLE
-from workers import wheels
-from workers.hub import build
-from workers.whisper import Whisper, WhisperSettings
-from workers.whisper_weights import CONVERTED, locate
+from workers.runtime import wheels
+from workers.runtime.hub import build
+from workers.whisper.weights import CONVERTED, locate
+from workers.whisper.worker import Whisper, WhisperSettings
 
 
 @pytest.fixture(scope="module")

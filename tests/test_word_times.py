@@ -20,7 +20,7 @@ from media.audio import SAMPLE_RATE, Audio, decode
 from tests.accuracy import words as spelled
 from tests.drive import Recorder, drive, folders
 from tests.recordings import write
-from workers.whisper import Whisper, WhisperSettings
+from workers.whisper.worker import Whisper, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 SPEECH = MODELS.parent / "media" / "speech"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media.audio import SAMPLE_RATE, Audio
-from workers.hearing.silences import sounding
-from workers.hearing.units import Word
-from workers.hearing.words import Aligned, Interval, says_something, spoken
+from workers.whisper.silences import sounding
+from workers.whisper.units import Word
+from workers.whisper.words import Aligned, Interval, says_something, spoken
 
 
 def aligned(text: str, *times: float) -> list[Aligned]:

@@ -1,7 +1,7 @@
 """What a worker is: one model in one process, serving many tasks a step at a time.
 
 A worker is one file in this folder. It says what a task may ask (`Params`), what its operator may set (`Settings`), and
-implements three methods; the host (`workers.host`) does the rest:
+implements three methods; the host (`workers.runtime.host`) does the rest:
 
     load()            once in the process, before the first task; heavy imports belong here; then `example` is done once
     run(params, ctx)  a generator for each task: yields units of work, is sent each unit's result, returns the task's;

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from workers.async_engine import in_thread
 from workers.base import AsyncWorker, Context, Params, Run, Worker
+from workers.runtime.async_engine import in_thread
 
 
 class BulkParams(Params):

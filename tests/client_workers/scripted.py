@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from tests.scripts import pass_gates
-from workers import whisper
+from workers.whisper import worker as whisper
 
 
 class Scripted(whisper.Whisper):

@@ -13,7 +13,7 @@ import numpy as np
 from media.encode import WavFile, encoded
 from storage.voices import Voices
 from tests.scripts import pass_gates
-from workers import fish
+from workers.fish import worker as fish
 
 RATE = 44100
 LETTER_SAMPLES = 2205

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.async_engine import in_thread
 from workers.base import AsyncWorker, Context, Params
+from workers.runtime.async_engine import in_thread
 
 
 class WaiterParams(Params):

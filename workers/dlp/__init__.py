@@ -1,0 +1,1 @@
+"""The `dlp` worker: downloads, in a sandbox around its process."""

@@ -1,0 +1,1 @@
+"""The `fish` worker: speech from text, by two transformers and a codec."""

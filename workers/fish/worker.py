@@ -1,0 +1,253 @@
+"""`fish`: texts spoken in a voice, by fish-speech 1.5 or OpenAudio S1; and the voices to speak in.
+
+    text ─▶ markup ─▶ sentences ─────┐
+    voice ─▶ recordings: codes ──────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
+    reference alone ─▶ checked, encoded ─▶ Voices.save
+
+Each open task has one row of the loop, so texts of different requests share every batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from contract import results
+from contract.errors import InvalidInput, ModelUnavailable, TextTooLong
+from contract.folders import Folders
+from contract.messages import FileRef
+from storage.voices import Voices
+from workers.base import Context, Run, Worker
+from workers.fish.params import LICENCE, SETTING, FishParams, FishSettings, FishTask
+from workers.runtime.torch_device import torch_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.fish.prompt import Reference
+    from workers.fish.recordings import Recording
+    from workers.fish.sentences import Piece
+    from workers.fish.speaking import Manner
+    from workers.fish.synthesis import Saying
+
+log = structlog.get_logger()
+
+
+class Fish(Worker):
+    """Speaks texts in saved and in given voices, and saves voices."""
+
+    name = "fish"
+    message_type = "fish"
+    answer = "$fish"
+    Params = FishParams
+    Result = results.Speech | results.SavedVoice
+    TaskParams = FishTask
+    Settings = FishSettings
+    example = {"text": "Hello.", "max_new_tokens": 32, "seed": 1}
+
+    def __init__(self, settings: FishSettings, folders: Folders) -> None:
+        super().__init__(settings, folders)
+        self.batch = settings.batch
+        self._voices = Voices(folders.voices)
+
+    @classmethod
+    def places(cls, settings: FishSettings) -> int:
+        """A row of the loop for each."""
+        return settings.batch
+
+    @classmethod
+    def pull(cls, settings: FishSettings, folders: Folders, say: Callable[[str], None]) -> None:
+        from workers.fish import checkpoint
+
+        checkpoint.require_package()
+        say(LICENCE)
+        checkpoint.locate(settings.model, folders, say)
+
+    def load(self) -> dict[str, Any]:
+        import torch
+
+        from workers.fish import checkpoint, codec, recordings, synthesis
+        from workers.fish.generate import Loop
+
+        checkpoint.require_package()
+        found = checkpoint.locate(self.settings.model, self.folders)
+        torch.set_num_threads(max(1, self.settings.threads))
+        try:
+            self._device = torch_device(self.settings.device, self.name)
+            on_cuda = self._device.type == "cuda"
+            dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
+            acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
+            model = checkpoint.load(found, self._device, dtype)
+            self._codec = codec.load_codec(found.path, str(self._device))
+            loop = Loop(model, self.settings.batch, self.settings.length, acceleration)
+        except (ModelUnavailable, MemoryError):
+            raise
+        except torch.OutOfMemoryError as exc:
+            raise synthesis.out_of_memory(exc) from exc
+        except Exception as exc:
+            log.error("fish_load_failed", error=str(exc))
+            raise _unloadable(exc) from exc
+        self._synthesis = synthesis.Synthesis(model, self._codec, loop, self.settings.batch)
+        seconds = self.settings.voices_cache_minutes * 60
+        codec_file = codec.find_codec(found.path)
+        self._recordings = recordings.Recordings(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
+        self._preload()
+        log.info("licence_of_weights", worker=self.name, licence=LICENCE)
+        local = Path(self.settings.model).expanduser()
+        return {"device": str(self._device), "model": local.name if local.is_dir() else self.settings.model}
+
+    def info(self) -> dict[str, Any]:
+        import torch
+
+        voices = {"voices": self._recordings.info()}
+        if self._device.type != "cuda":
+            return voices
+        return {**voices, "vram_used_gb": round(torch.cuda.memory_reserved(self._device) / 1e9, 2)}
+
+    def run(self, params: FishTask, ctx: Context) -> Run:
+        """Result: ``{"fish", "audio_data", "sample_rate", "duration"}``, of a saved voice ``{"reference_id", …}``."""
+        if params.check and params.reference_audio is not None:
+            return (yield from self._look_at(params.reference_audio, params.check, ctx))
+        if params.text is None:
+            return (yield from self._save(params, ctx))
+        return (yield from self._speak(params.text, params, ctx))
+
+    # Voices.
+
+    def _look_at(self, audio: FileRef, field: str, ctx: Context) -> Run:
+        """Encoded here, it is in memory when it is spoken with."""
+        codes = yield from self._encoded(self._recordings.of_file(ctx.local(audio), field))
+        return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
+
+    def _save(self, params: FishTask, ctx: Context) -> Run:
+        from workers.fish.recordings import Recording
+
+        [(field, reference), *_] = params.recordings
+        path = ctx.local(reference.audio)
+        known = self._recordings.of_file(path, field)
+        sound = known.sound if isinstance(known, Recording) else self._recordings.read(path, field)
+        codes = yield from self._encoded(known)
+        rate, text, began = self._codec.sample_rate, reference.text or "", time.time()
+        voice = self._voices.save(ctx.owner, sound, rate, text, params.name, params.description)
+        self._recordings.keep(voice, codes)
+        return {
+            "reference_id": voice.reference_id,
+            "status": "success",
+            "message": "Reference processed successfully",
+            "text": voice.text,
+            "duration": round(voice.duration, 3),
+            **({"known": True} if voice.created_at < began else {}),
+        }
+
+    def _references(self, params: FishTask, ctx: Context) -> Run:
+        """The voice wanted, as a list of `prompt.Reference`."""
+        from workers.fish.prompt import Reference
+
+        asked: list[tuple[str, Tensor | Recording]] = []
+        if params.reference_id is not None:
+            voice = self._voices.find(params.reference_id, ctx.owner)
+            asked.append((voice.text, self._recordings.of_voice(voice)))
+        for field, reference in params.recordings:
+            asked.append((reference.text or "", self._recordings.of_file(ctx.local(reference.audio), field)))
+        found = []
+        for text, known in asked:
+            found.append(Reference(text, (yield from self._encoded(known))))
+        return found
+
+    def _encoded(self, known: Tensor | Recording) -> Run:
+        from workers.fish.recordings import Recording
+
+        return (yield known) if isinstance(known, Recording) else known
+
+    def _preload(self) -> None:
+        from workers.fish.recordings import Recording
+
+        for reference_id in filter(None, map(str.strip, self.settings.voices_preload.split(","))):
+            voice = self._voices.anyones(reference_id)
+            if voice is None:
+                log.warning("voice_not_preloaded", reference_id=reference_id)
+                continue
+            known = self._recordings.of_voice(voice)
+            if isinstance(known, Recording):
+                self._recordings.encode(known)
+
+    # Speaking.
+
+    def _speak(self, text: str, params: FishTask, ctx: Context) -> Run:
+        from workers.fish import speaking
+        from workers.fish.delivery import Delivery
+
+        pieces = self._pieces(text, params)
+        references: list[Reference] = yield from self._references(params, ctx)
+        longest = int(speaking.VOICE_SECONDS * self._codec.frame_rate)
+        voice = speaking.Voice(references, min(longest, self._synthesis.length // 4))
+        speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx))
+        speaker.check(pieces)
+        progress = speaking.Progress(ctx, pieces)
+        with Delivery(ctx, self.folders, self._codec.sample_rate, params.stream, params.audio_format) as delivery:
+            cut = yield from speaker.speak(pieces, delivery, progress)
+            answer = delivery.finish()
+        return {**answer, "cut": True} if cut else answer
+
+    def _pieces(self, text: str, params: FishTask) -> Sequence[Piece]:
+        from workers.fish.markup import read_aloud
+        from workers.fish.sentences import spoken_pieces
+
+        if len(text) > self.settings.max_text:
+            raise TextTooLong(
+                f"The text has {len(text)} characters and this server says {self.settings.max_text} at once; send it "
+                "in parts.",
+                field="text",
+                limit=self.settings.max_text,
+            )
+        pieces = spoken_pieces(read_aloud(text) if params.markup == "auto" else text, params.chunk_length)
+        if not pieces:
+            raise InvalidInput(
+                "The text holds nothing that can be spoken: no letter and no number, but signs, emoji or markup.",
+                field="text",
+            )
+        return pieces
+
+    def key(self, unit: Saying | Recording) -> Hashable:
+        """Frames go together; a recording is encoded alone."""
+        from workers.fish.synthesis import Saying
+
+        return None if isinstance(unit, Saying) else id(unit)
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        from workers.fish.recordings import Recording
+
+        if isinstance(units[0], Recording):
+            return [self._synthesis.alone(self._recordings.encode, unit) for unit in units]
+        results = self._synthesis.advance(units)
+        self.batch = self._synthesis.most
+        return results
+
+
+def _manner(params: FishTask, ctx: Context) -> Manner:
+    """A seed that nobody gave is the same in every attempt."""
+    from workers.fish.sampling import Sampling
+    from workers.fish.speaking import Manner
+
+    seed = params.seed
+    if seed is None:
+        seed = int.from_bytes(hashlib.sha256(ctx.key.encode()).digest()[:7])
+    sampling = Sampling(params.temperature, params.top_p, params.repetition_penalty, seed)
+    return Manner(sampling, params.max_new_tokens)
+
+
+def _chosen(setting: str, auto: str) -> str:
+    return auto if setting == "auto" else setting
+
+
+def _unloadable(exc: Exception) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The speech model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
+        f"Check FISH_DEVICE, FISH_ACCELERATION and {SETTING}; if its files are damaged, delete them from "
+        "DATA_DIR/models and run `optivus models pull fish`."
+    )

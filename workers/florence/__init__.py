@@ -1,0 +1,1 @@
+"""The Florence worker: what is to be seen in pictures and films."""

@@ -1,1 +1,0 @@
-"""The parts of hearing; a folder, so that finding the workers imports none of them."""

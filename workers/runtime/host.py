@@ -1,0 +1,256 @@
+"""The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
+
+    server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
+    server ◀─{"loaded"}, {"ready"}, {"unavailable"}, {"leaving"}, {"events"}, {"info"}, {"beat"}─┘
+
+While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
+process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
+process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from typing import Any
+
+import structlog
+
+from contract import logs
+from contract.errors import ModelUnavailable, ServiceError, as_failure
+from contract.folders import Folders
+from contract.framing import Unpacker, pack
+from contract.launch import Launch
+from contract.logs import take_strays
+from contract.messages import Event, Task
+from storage.workdirs import clear_workdir
+from workers.base import Worker
+from workers.runtime.context import BaseEngine
+from workers.runtime.discovery import add_folders
+from workers.runtime.engine import engine_of
+from workers.runtime.warm_up import warm_up
+
+log = structlog.get_logger()
+
+BEAT_SECONDS = 0.5
+INFO_SECONDS = 5.0
+ENDS = frozenset({"done", "failed", "lost"})
+OUT_OF_MEMORY = "out of memory"
+"""Why a process leaves by itself."""
+
+
+def make(launch: Launch) -> Worker:
+    """The worker that a process is started for."""
+    add_folders(launch.workers_path)
+    module = importlib.import_module(launch.module)
+    cls = next(cls for cls in vars(module).values() if getattr(cls, "name", None) == launch.name)
+    settings = cls.Settings.model_validate(launch.settings)
+    worker: Worker = cls(settings, launch.folders)
+    return worker
+
+
+def serve(launch: Launch, connection: Connection) -> None:
+    """The process's whole life; the target of `multiprocessing.Process`."""
+    os.setpgid(0, 0)  # what it starts, ffmpeg for one, is killed with it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
+    _die_with_parent()
+    logs.configure(launch.log_level)
+    take_strays()
+    link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
+    connection.close()
+    signal.signal(signal.SIGTERM, link.terminate)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server holds back
+    link.start()
+    try:
+        worker = make(launch)
+        facts = worker.load()
+        link.send({"loaded": True})
+        warm_up(worker)
+        link.send({"ready": {**facts, "pid": os.getpid()}})
+    except Exception as exc:
+        if not isinstance(exc, ServiceError):
+            log.exception("load_failed", worker=launch.name, of="operator")
+            exc = ModelUnavailable(f"The model of {launch.name} could not be loaded; the server's log has the reason.")
+        link.send({"unavailable": as_failure(exc)})
+        link.finish()
+        return
+    try:
+        _work(worker, link)
+        link.finish()
+    except Exception:  # which multiprocessing would print by itself
+        log.exception("worker_broken", worker=launch.name)
+        os._exit(1)
+
+
+def _work(worker: Worker, link: _Link) -> None:
+    engine = link.engine = engine_of(worker, link.emit)
+    told: tuple[float, dict[str, Any]] = (0.0, {})
+    while True:
+        for message in link.take(wait=not engine.busy):
+            if "do" in message:
+                engine.add(Task.decode(message["do"]))
+            elif "more" in message:
+                engine.more(message["more"])
+            elif "cancel" in message:
+                engine.cancel(message["cancel"])
+            elif "leave" in message:
+                return
+        if engine.busy:
+            engine.step()
+        if engine.out_of_memory:
+            link.send({"leaving": OUT_OF_MEMORY})  # before the failure, which is tried again in another process
+            link.give_back(OUT_OF_MEMORY)
+            return
+        link.flush()
+        told = _inform(worker, link, told, busy=engine.busy)
+
+
+def _inform(
+    worker: Worker, link: _Link, told: tuple[float, dict[str, Any]], busy: bool
+) -> tuple[float, dict[str, Any]]:
+    """Tell what has changed for /health, when there is nothing to do or it was long ago. told: when, and what."""
+    if busy and time.monotonic() - told[0] < INFO_SECONDS:
+        return told
+    info = worker.info()
+    if info != told[1]:
+        link.send({"info": info})
+    return time.monotonic(), info
+
+
+class _Link(threading.Thread):
+    """Reads what the server says, beats, and sends events."""
+
+    def __init__(self, sock: socket.socket, folders: Folders) -> None:
+        super().__init__(name="link", daemon=True)
+        self.engine: BaseEngine | None = None
+        self._sock = sock
+        self._sock.setblocking(True)
+        self._folders = folders
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._held: dict[tuple[Any, ...], Task] = {}
+        self._cancelled: set[str] = set()
+        self._outbox: list[Event] = []
+
+    def run(self) -> None:
+        try:
+            self._listen()
+        except OSError as exc:  # a server that was killed before it had read everything resets the connection
+            log.debug("server_gone", error=str(exc))
+        finally:
+            self._abandon()
+
+    def _listen(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._sock, selectors.EVENT_READ)
+        unpacker = Unpacker()
+        next_beat = 0.0
+        while True:
+            if not selector.select(max(0.0, next_beat - time.monotonic()) if self._held else None):
+                self._beat()
+                next_beat = time.monotonic() + BEAT_SECONDS
+                continue
+            data = self._sock.recv(1 << 18)
+            if not data:
+                return
+            for message in unpacker.feed(data):
+                if "do" in message:
+                    task = Task.decode(message["do"])
+                    self._held[task.job, task.stage, task.item] = task
+                elif "cancel" in message:
+                    self._cancelled.add(message["cancel"])
+                self._inbox.put(message)
+
+    def take(self, wait: bool) -> Iterable[Any]:
+        """Every message that is there; waits for one only when asked to."""
+        if wait:
+            yield self._inbox.get()
+        while not self._inbox.empty():
+            yield self._inbox.get()
+
+    def emit(self, event: Event) -> None:
+        """Ends wait for the end of the step, so that many short tasks share a frame; all else goes at once."""
+        ended = event.kind in ENDS
+        if ended:
+            self._held.pop((event.job, event.stage, event.item), None)
+            self._cancelled.discard(event.job)
+        with self._lock:
+            self._outbox.append(event)
+        if not ended or threading.current_thread() is not threading.main_thread():
+            self.flush()
+
+    def terminate(self, number: int, frame: Any) -> None:
+        """SIGTERM. The server sends it when a cancelling was not heard; a supervisor sends it to everybody who belongs
+        to the server, and then the server drains and lets its workers go.
+        """
+        if self._cancelled:
+            self._abandon()
+
+    def give_back(self, reason: str) -> None:
+        """Tell the end of those that have ended, and let others do what is still held."""
+        for task in list(self._held.values()):
+            clear_workdir(task, self._folders)
+            self.emit(Event.of(task, "lost", {"counted": False, "reason": reason}))
+        self.flush()
+
+    def finish(self) -> None:
+        """Say no more, and stay until the server has read everything and hangs up.
+
+        A task that it sends to a closed connection would be answered by a reset, and what it had not read yet be lost.
+        """
+        self._sock.shutdown(socket.SHUT_WR)
+        self.join()
+
+    def flush(self) -> None:
+        with self._lock:
+            if self._outbox:
+                events, self._outbox = self._outbox, []
+                self._send({"events": events})
+
+    def send(self, message: Any) -> None:
+        with self._lock:
+            self._send(message)
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._sock.sendall(pack(message))
+        except OSError:
+            self._abandon()
+
+    def _beat(self) -> None:
+        engine = self.engine
+        started = engine.step_started if engine else None
+        self.send({"beat": {"step": time.monotonic() - started if started else 0.0}})
+        if engine and (hints := engine.late_hints()):
+            self.send({"events": hints})
+
+    def _abandon(self) -> None:
+        """The server is gone: leave no temporary file and no process behind, whatever the main thread is doing."""
+        for task in list(self._held.values()):
+            clear_workdir(task, self._folders)
+        os.killpg(0, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the fork server dies, which ends when nobody holds its pipe any more: so do not hold it.
+
+    The stream's end does the same everywhere, but for a process whose main thread never lets go of the interpreter.
+    """
+    server: Any = forkserver._forkserver
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = server._forkserver_address = None
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,0 +1,1 @@
+"""The Whisper worker: what is said, and when."""

@@ -1,0 +1,114 @@
+"""Where Whisper computes, in what type, and what that device has left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from contract.errors import ModelUnavailable, OutOfMemory
+from workers.whisper.cuda import load_libraries, named_in, without
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+log = structlog.get_logger()
+
+NOT_USED = "The GPU could not be used, so this model computes on the CPU; the server's log has the reason."
+
+
+def on_device(setting: str, load: Callable[[str, int], None]) -> str | None:
+    """Call `load` with CTranslate2's device and its index, as `auto`, `cpu`, `cuda` or `cuda:N` says.
+
+    `auto` takes a GPU, and the CPU where there is none or where it fails, unless for want of memory, which may pass.
+    Returns why a GPU that is there is not used. Raises: what `load` raises.
+    """
+    import ctranslate2
+
+    if setting != "auto":
+        device, _, index = setting.partition(":")
+        load(device, int(index or 0))
+        return None
+    reason = None
+    if ctranslate2.get_cuda_device_count() > 0:
+        try:
+            load("cuda", 0)
+            return None
+        except (RuntimeError, ValueError, ModelUnavailable) as exc:
+            if ran_out_of_memory(exc):
+                raise
+            log.warning("gpu_not_used", worker="whisper", reason=str(exc))
+            reason = _told(exc)
+    load("cpu", 0)
+    return reason
+
+
+def _told(exc: Exception) -> str:
+    if library := named_in(exc):
+        return without(library).message
+    return exc.message if isinstance(exc, ModelUnavailable) else NOT_USED
+
+
+def check_cuda() -> None:
+    """Whether CTranslate2 can compute on a GPU. Raises: ModelUnavailable, which says what is missing."""
+    import ctranslate2
+
+    if ctranslate2.get_cuda_device_count() == 0:
+        raise ModelUnavailable(
+            "WHISPER_DEVICE asks for a GPU, and this machine has none that an NVIDIA driver shows. Set WHISPER_DEVICE "
+            "to auto or cpu."
+        )
+    if library := load_libraries():
+        raise without(library)
+
+
+def write_once(model: WhisperModel) -> None:
+    """Hear a second of silence and write one token: what a device or a library cannot do shows here.
+
+    CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
+    """
+    import numpy as np
+
+    encoded = model.model.encode(storage([np.zeros((1, model.model.n_mels, 100), np.float32)]), to_cpu=False)
+    start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
+    model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
+
+
+def storage(rows: list[Any]) -> Any:
+    """CTranslate2's view of arrays joined at their first axis."""
+    import ctranslate2
+    import numpy as np
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))
+
+
+def ran_out_of_memory(exc: Exception) -> bool:
+    return isinstance(exc, OutOfMemory) or "out of memory" in str(exc).lower()
+
+
+def compute_type(setting: str, device: str, index: int) -> str:
+    """`auto`: float16 on CUDA, or what an older card has instead; int8 on the CPU."""
+    import ctranslate2
+
+    if setting != "auto":
+        return setting
+    if device == "cpu":
+        return "int8"
+    has = ctranslate2.get_supported_compute_types(device, index)
+    return next((kind for kind in ("float16", "int8_float32") if kind in has), "default")
+
+
+def free_memory(cuda: int | None) -> int | None:
+    """Bytes of a CUDA device that nobody uses. CTranslate2 does not tell; a torch without CUDA does not know."""
+    if cuda is None:
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(cuda)[0] if torch.cuda.is_available() else None
+
+
+def cores() -> int:
+    """The cores that this process may use; in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,290 @@
+"""Speech to text with Whisper (CTranslate2): the `whisp` message.
+
+    file ─▶ decode ─▶ pieces of at most 30 s, cut in silences ─▶ forward() ─▶ chunks ─▶ partials
+                                                                         └▶ checkpoint after each piece
+
+Each piece is heard on its own, so pieces of different files share a batch and a lost process costs few pieces. What
+ties a file's pieces together is its language, which the first of them decide together. `hearing/` has the parts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import structlog
+from pydantic import Field
+
+from contract import results
+from contract.errors import InvalidInput, ModelUnavailable, OutOfMemory
+from contract.folders import Folders
+from workers.base import Context, ModelSettings, Run, Worker
+from workers.whisper import weights as whisper_weights
+from workers.whisper.cuda import named_in, without
+from workers.whisper.device import (
+    check_cuda,
+    compute_type,
+    cores,
+    free_memory,
+    on_device,
+    ran_out_of_memory,
+    write_once,
+)
+from workers.whisper.params import WhisperParams, WhisperTask
+from workers.whisper.transcript import Transcript, silent
+from workers.whisper.units import Evidence, Outcome, Unit
+
+if TYPE_CHECKING:
+    from media.speech import Cut, Piece
+    from workers.whisper.pieces import Heard, Share
+
+log = structlog.get_logger()
+
+
+_RECORDING_SECONDS = 60.0
+"""A CPU batch holds at most so much speech of one recording, because longer batches are no faster."""
+
+
+class WhisperSettings(ModelSettings):
+    model: str = Field(
+        whisper_weights.DEFAULT,
+        min_length=1,
+        alias=whisper_weights.SETTING,
+        description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder; `none`: off",
+    )
+    batch: int = Field(
+        4, ge=1, le=256, alias="AI_WHISPER_BATCH_WORKER", description="pieces that Whisper transcribes at once"
+    )
+    compute_type: str = Field(
+        "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
+    )
+    step_seconds: float = Field(
+        300, gt=0, description="longest honest step; a process silent for three is restarted (large models on CPUs)"
+    )
+    beam_size: int = Field(5, ge=1, le=20, description="beams of Whisper's search; 1 is faster and a little worse")
+
+
+class Whisper(Worker):
+    """Transcribes or translates the speech in a file."""
+
+    name = "whisper"
+    message_type = "whisp"
+    answer = {"transcribe_audio": "$whisper"}
+    Params = WhisperParams
+    Result = results.Transcript
+    TaskParams = WhisperTask
+    Settings = WhisperSettings
+    example = {"file": "examples/jfk.flac"}
+    imports: ClassVar[tuple[str, ...]] = ("faster_whisper",)
+
+    def __init__(self, settings: WhisperSettings, folders: Folders) -> None:
+        super().__init__(settings, folders)
+        self.batch = settings.batch
+        self._listeners = 0
+
+    @classmethod
+    def pull(cls, settings: WhisperSettings, folders: Folders, say: Callable[[str], None]) -> None:
+        whisper_weights.locate(settings.model, folders, say)
+
+    def load(self) -> dict[str, Any]:
+        from faster_whisper.vad import get_vad_model
+
+        from media.audio import SAMPLE_RATE
+        from workers.whisper.decoding import Decoder
+        from workers.whisper.pace import Pace
+
+        path = whisper_weights.locate(self.settings.model, self.folders)
+        try:
+            warning = on_device(self.settings.device, lambda device, index: self._open(path, device, index))
+        except (MemoryError, ModelUnavailable):
+            raise
+        except Exception as exc:
+            raise _unloadable(exc) from exc
+        self._decoder = Decoder(self._model, self.settings.beam_size)
+        self._quick = Decoder(self._model, beam_size=1, quick=True)
+        self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
+        get_vad_model()
+        local = Path(self.settings.model).expanduser()
+        shown = local.name if local.is_dir() else self.settings.model
+        device = "cpu" if self._cuda is None else f"cuda:{self._cuda}"
+        return {"device": device, "model": shown, **({"warning": warning} if warning else {})}
+
+    def _open(self, path: Path, device: str, index: int) -> None:
+        """The model on a device, where it has written its first token. Raises: ModelUnavailable; RuntimeError."""
+        from faster_whisper import WhisperModel
+
+        self._cuda = index if device == "cuda" else None
+        if device == "cuda":
+            check_cuda()
+        self._free_before = free_memory(self._cuda)
+        self._model = WhisperModel(
+            str(path),
+            device=device,
+            device_index=index,
+            compute_type=compute_type(self.settings.compute_type, device, index),
+            cpu_threads=self.settings.threads or max(1, cores() // self.settings.replicas),
+            local_files_only=True,
+        )
+        write_once(self._model)
+
+    def run(self, params: WhisperParams, ctx: Context) -> Run:
+        """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
+        from media.audio import SAMPLE_RATE, decode
+        from media.container import probe
+        from media.speech import CHANGE_GAP, JOIN_GAP, cut
+
+        self._check_language(params.language)
+        path = ctx.local(params.file)
+        if isinstance(params, WhisperTask) and params.format:
+            return (yield from self._listen(params, ctx, path))
+        file = probe(path)
+        if params.missing_audio == "empty" and file.has_video and not file.has_audio:
+            return exported(silent(file.duration), params)
+        transcript = Transcript(
+            ctx,
+            SAMPLE_RATE,
+            params.language,
+            file.duration,
+            translated=params.task == "translate",
+            multilingual=params.multilingual,
+        )
+        gap = CHANGE_GAP if params.multilingual else JOIN_GAP
+        with closing(
+            cut(decode(path, track=params.track), vad=params.vad, start=transcript.window, gap=gap)
+        ) as windows:
+            yield from self._hear(windows, transcript, params)
+        return exported(transcript.result(), params)
+
+    def _hear(self, windows: Iterator[Cut], transcript: Transcript, params: WhisperParams) -> Run:
+        from workers.whisper.pieces import Hearing
+
+        def tell(window: Cut, piece: Piece | None, heard: Heard) -> None:
+            if piece is None:
+                transcript.pass_over(window)
+            else:
+                transcript.add(window, piece, heard, hearing.language)
+
+        template = self._template(params, transcript.language)
+        hearing = Hearing(template, self._share(), tell)
+        yield from hearing.run(transcript.unfinished(windows))
+
+    def _listen(self, params: WhisperTask, ctx: Context, path: Path) -> Run:
+        from workers.whisper.listening import Listening
+
+        assert params.format, "its plan says what a recording is written in"
+        template = self._template(params, params.language)
+        self._listeners += 1
+        try:
+            return (yield from Listening(ctx, path, params.format, params.sample_rate, template).run())
+        finally:
+            self._listeners -= 1
+
+    def _template(self, params: WhisperParams, language: str | None) -> Unit:
+        """A unit of a recording, whatever its audio. language: the recording's, None while it is not known."""
+        return Unit(
+            None,
+            language=None if params.multilingual else language,
+            task=params.task,
+            hints=self._decoder.hints(params.initial_prompt, params.hotwords),
+            words=params.needs_words,
+            evidence=Evidence({language: 1.0}, 1) if language else Evidence(),
+            each=params.multilingual,
+        )
+
+    def _share(self) -> Share:
+        """What one recording may have in a batch: on a CPU no more than others can well wait for."""
+        from workers.whisper.pieces import Share
+
+        if self._pace is None:
+            return Share(self.batch, math.inf, encode_first=False)
+        return Share(self.batch, _RECORDING_SECONDS, encode_first=True)
+
+    def key(self, unit: Unit) -> Hashable:
+        """CTranslate2 wants hints of one length and one temperature."""
+        if unit.audio is None:
+            return None
+        frames = self._quick.frames(unit.audio) if unit.quick else None
+        return len(unit.hints), unit.temperature, frames
+
+    def info(self) -> dict[str, Any]:
+        """What the device has had to give since the model was loaded; others may have taken or given some of it."""
+        free = free_memory(self._cuda)
+        if free is None or self._free_before is None:
+            return {}
+        return {"vram_used_gb": round(max(0, self._free_before - free) / 1e9, 2)}
+
+    def fits(self, batch: list[Unit], unit: Unit) -> bool:
+        return self._pace is None or self._pace.fits(batch, unit, live=self._listeners > 0)
+
+    def forward(self, units: list[Unit]) -> list[Any]:
+        """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
+        if units[0].audio is None:
+            return [Outcome()] * len(units)
+        began = time.monotonic()
+        try:
+            outcomes = (self._quick if units[0].quick else self._decoder).hear(units)
+        except RuntimeError as exc:
+            error = _out_of_memory(exc)
+            if error is None:
+                raise
+        else:
+            if self._pace is not None and not units[0].quick:
+                self._pace.measured(units, time.monotonic() - began)
+            return list(outcomes)
+        if len(units) == 1:
+            return [error]
+        half = len(units) // 2
+        self.batch = min(self.batch, half)
+        log.warning("whisper_batch_halved", batch=self.batch)
+        return [*self.forward(units[:half]), *self.forward(units[half:])]
+
+    def _check_language(self, language: str | None) -> None:
+        if language is None:
+            return
+        if self._model.model.is_multilingual:
+            known = self._model.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
+        else:
+            known = language == "en"
+        if not known:
+            raise InvalidInput(f"The server's Whisper model does not know the language {language!r}.", field="language")
+
+
+def exported(result: dict[str, Any], params: WhisperParams) -> dict[str, Any]:
+    """A result with `exports` if they are asked for, and without words that only these needed."""
+    from media.subtitles import exports
+
+    if not params.formats:
+        return result
+    written = exports(result, params.formats, "en" if params.task == "translate" else result["language"])
+    if not params.word_timestamps:
+        result["chunks"] = [
+            {key: value for key, value in chunk.items() if key != "words"} for chunk in result["chunks"]
+        ]
+    return {**result, "exports": written}
+
+
+def _out_of_memory(exc: Exception) -> OutOfMemory | None:
+    if not ran_out_of_memory(exc):
+        return None
+    error = OutOfMemory(
+        "The model's device ran out of memory: lower AI_WHISPER_BATCH_WORKER, set AI_WHISPER_MODEL to a smaller model, "
+        "or free the device."
+    )
+    error.__cause__ = exc
+    return error
+
+
+def _unloadable(exc: Exception) -> Exception:
+    """CTranslate2 says in its own words that files are damaged or that a device or compute type is not there."""
+    log.error("whisper_load_failed", error=str(exc))
+    if library := named_in(exc):
+        return without(library)
+    return _out_of_memory(exc) or ModelUnavailable(
+        f"The Whisper model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
+        "Check WHISPER_DEVICE and WHISPER_COMPUTE_TYPE; if its files are damaged, delete them from DATA_DIR/models and "
+        "run `optivus models pull`."
+    )
