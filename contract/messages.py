@@ -101,7 +101,9 @@ class Task:
     checkpoint, finished: what an earlier attempt left: its last checkpoint and, by index, the data of its partials, or
     ``{"start", "end"}`` of its audio.
     alone: run while the process holds nothing else, since this task may be what killed it.
-    live: its client's recording grows while it runs, so that it waits most of the time.
+    live: its client's recording grows while it runs, so that it waits most of the time; ended: until now, when it is
+    whole.
+    after: seconds to wait before it is handed out, since what failed the last time may pass.
     """
 
     job: str
@@ -115,6 +117,8 @@ class Task:
     priority: int = 0
     alone: bool = False
     live: bool = False
+    ended: bool = False
+    after: float = 0.0
     checkpoint: Any = None
     finished: tuple[Any, ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,3 +30,16 @@ def checked(model: type[M], raw: Mapping[str, Any], bind: Bind | None = None) ->
         field = ".".join(str(part) for part in error["loc"]) or "message"
         reason = error["msg"][:1].lower() + error["msg"][1:]
         raise InvalidInput(f"Parameter {field!r}: {reason}.", field=field, error=error["type"]) from exc
+
+
+def file_fields(model: type[BaseModel]) -> frozenset[str]:
+    """Names of the fields that hold a `FileRef`, themselves or somewhere within."""
+    return frozenset(name for name, field in model.model_fields.items() if _holds_file(field.annotation))
+
+
+def _holds_file(annotation: Any) -> bool:
+    if annotation is FileRef:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return bool(file_fields(annotation))
+    return any(map(_holds_file, get_args(annotation)))

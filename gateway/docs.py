@@ -19,7 +19,6 @@ from gateway.origins import ADDRESS
 from gateway.page import DOCS
 from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
-from pipeline.catalog import BatchPlan
 from pipeline.plans import Plan
 
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -231,17 +230,11 @@ class Docs:
         schemas: dict[str, Any] = {}
         definitions: dict[str, Any] = {}
         for name, plan in self._plans.items():
-            model = plan.element if isinstance(plan, BatchPlan) else plan.message or plan.params
-            schema = model.model_json_schema(ref_template=prefix + "{model}")
+            schema = plan.written.model_json_schema(ref_template=prefix + "{model}")
             definitions |= schema.pop("$defs", {})
             kind = {"type": {"const": name.split(".")[0]}}
-            if isinstance(plan, BatchPlan):
-                schemas[name] = _object(
-                    {**kind, "data": {"type": "array", "items": schema}, **_COMMON}, ["type", "data"]
-                )
-            else:
-                keys = {**kind, **schema["properties"], **_COMMON}
-                schemas[name] = _object(keys, ["type", *schema.get("required", ())])
+            keys = {**kind, **schema["properties"], **_COMMON}
+            schemas[name] = _object(keys, ["type", *schema.get("required", ())])
         return schemas, definitions
 
 

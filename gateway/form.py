@@ -39,7 +39,7 @@ def message_of(fields: Iterable[tuple[str, str]], plans: Mapping[str, Plan]) -> 
         given.setdefault(name, []).append(text)
     typed = {"type": given.get("type", [None])[-1], "v_conv": given.get("v_conv") == ["true"]}
     plan = choose(plans, {**given, **typed})
-    schema = (plan.message or plan.params).model_json_schema() if plan is not None else {}
+    schema = plan.written.model_json_schema() if plan is not None else {}
     return {
         name: value
         for name, texts in given.items()

@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from pipeline.plans import First, Plan, gathers, root
+from pipeline.plans import First, Plan, reference
 
 Schema = dict[str, Any]
 PREFIX = "#/components/schemas/"
@@ -201,17 +201,17 @@ class Shapes:
         if not isinstance(value, str) or not value.startswith("$"):
             return {}
         schema = self._led_to(value, plan)
-        kept = _is_stage(value, plan) and plan.stage(root(value)).on_error == "keep"
+        kept = _is_stage(value, plan) and plan.stage(reference(value).head).on_error == "keep"
         return {"anyOf": [schema, ERROR]} if schema and kept else schema
 
     def _led_to(self, ref: str, plan: Plan) -> Schema:
         if not _is_stage(ref, plan):
             return {}
-        schema = self._results.get(plan.stage(root(ref)).worker, {})
+        schema = self._results.get(str(plan.stage(reference(ref).head).worker), {})
         for name in ref.split(".")[1:]:
             found = [one["properties"][name] for one in self._objects(schema) if name in one.get("properties", {})]
             schema = found[0] if len(found) == 1 else {"anyOf": found} if found else {}
-        return {"type": "array", "items": schema} if gathers(ref) else schema
+        return {"type": "array", "items": schema} if reference(ref).star else schema
 
     def _objects(self, schema: Schema) -> Iterator[Schema]:
         if "$ref" in schema:
@@ -224,11 +224,11 @@ class Shapes:
 
 
 def _is_stage(ref: str, plan: Plan) -> bool:
-    return root(ref) in {stage.name for stage in plan.stages}
+    return reference(ref).head in plan.by_name
 
 
 def _may_be_skipped(value: Any, plan: Plan) -> bool:
-    return isinstance(value, str) and _is_stage(value, plan) and plan.stage(root(value)).when is not None
+    return isinstance(value, str) and _is_stage(value, plan) and plan.stage(reference(value).head).when is not None
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> Schema:

@@ -42,6 +42,6 @@ class Backlog:
     def _count(self, step: Step, sign: int) -> None:
         told = [out for out in step.outs if out.seq is not None]
         if told:
-            workers = {stage.name: stage.worker for stage in step.job.plan.stages}
+            workers = {stage.name: str(stage.worker) for stage in step.job.plan.stages}
             for out in told:
                 self._said[workers.get(out.stage, "")] += sign * len(out.text)

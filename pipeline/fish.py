@@ -8,7 +8,6 @@ Where each recording has its text, or there is none, `fish` begins at once.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,8 @@ from pydantic import BaseModel
 from contract.declaration import Declaration
 from contract.errors import ServiceError
 from contract.messages import FileRef
-from contract.params import Bind, Params, checked
-from pipeline.plans import RESERVED, Plan, Stage
+from contract.params import Bind, checked
+from pipeline.plans import Plan, Stage
 
 
 class _Request(BaseModel):
@@ -31,23 +30,15 @@ class _Request(BaseModel):
     untold: list[dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class FishPlan(Plan):
-    """speech: the worker's parameters."""
-
-    speech: type[Params] = Params
-
-    def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
-        known = {name: value for name, value in raw.items() if name not in RESERVED}
-        speech = checked(self.speech, known, _naming_fields(bind, raw)).model_dump()
-        unknown = [key for key in raw if key not in speech and key not in RESERVED]
-        warnings = tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
-        return {"speech": speech, "untold": _untold(speech)}, warnings
-
-
-def fish(found: Mapping[str, type[Declaration]], limit: int) -> FishPlan:
+def fish(found: Mapping[str, type[Declaration]], limit: int) -> Plan:
     """The plan over the workers that this server has. limit: of batches, which have a plan of their own."""
-    return FishPlan(
+    speech = found["fish"].Params
+
+    def read(given: dict[str, Any], bind: Bind) -> dict[str, Any]:
+        asked = checked(speech, given, _naming_fields(bind, given)).model_dump()
+        return {"speech": asked, "untold": _untold(asked)}
+
+    return Plan(
         name="fish",
         params=_Request,
         stages=(
@@ -56,8 +47,8 @@ def fish(found: Mapping[str, type[Declaration]], limit: int) -> FishPlan:
             Stage("fish", "fish", {"**": "$request.speech", "transcripts": "$whisper*.text"}),
         ),
         answer="$fish",
-        message=found["fish"].Params,
-        speech=found["fish"].Params,
+        message=speech,
+        read=read,
     )
 
 

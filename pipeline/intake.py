@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import BaseModel
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from contract.folders import Folders
 from contract.messages import FILE_ID, FileRef, Request
+from contract.params import checked
 from pipeline.catalog import choose
 from pipeline.plans import Plan
 from storage.database import Database
@@ -62,7 +64,7 @@ class Intake:
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
             raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
         binder = _Binder(self.folders, self._ledger, who)
-        if any(isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in FILE_KEYS):
+        if plan.may_hold_files(raw):
             try:
                 params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
             except Exception:
@@ -76,6 +78,12 @@ class Intake:
             params["file"] = await asyncio.to_thread(binder.recording)
             await self._ledger.commit(file_added(binder.uploads[-1]))
         return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
+
+    async def signalled(self, model: type[BaseModel], data: Any, who: Identity) -> dict[str, Any]:
+        """The data of a signal as the job's stages see it. Raises: InvalidInput, and what its files give."""
+        if not isinstance(data, dict):
+            raise InvalidInput("The 'data' of this signal must be an object.", field="data")
+        return (await asyncio.to_thread(checked, model, data, _Binder(self.folders, self._ledger, who))).model_dump()
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
         if not isinstance(message, dict):
@@ -93,10 +101,6 @@ class Intake:
 
     def _types(self) -> str:
         return ", ".join(sorted(name for name in self._plans if "." not in name))
-
-
-FILE_KEYS = frozenset({"file", "data", "files", "references", "reference_audio"})
-"""Parameters that may name files, here or within."""
 
 
 class _Binder:

@@ -23,6 +23,18 @@ class ListenParams(Params):
     sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="of `pcm_s16le` and `pcm_f32le`, in Hz")
 
 
+class RecordingEnd(Params):
+    """What the signal `recording` says: nothing more will come. bytes: how many there are."""
+
+    bytes: int = Field(ge=0)
+
+
+def following(worker: str) -> tuple[Stage, Stage]:
+    """The stages of a worker that follows a recording, and of the end that it waits for."""
+    end = Stage("recording", wait=RecordingEnd)
+    return end, Stage(worker, worker, "$request", live=end.name)
+
+
 def listen(found: Mapping[str, type[Declaration]], limit: int) -> Plan:
     """The plan over the workers that this server has."""
     theirs = found["whisper"].Params.model_fields
@@ -30,6 +42,6 @@ def listen(found: Mapping[str, type[Declaration]], limit: int) -> Plan:
     return Plan(
         name="listen",
         params=create_model("Listen", __base__=ListenParams, **fields),  # type: ignore[call-overload]
-        stages=(Stage("whisper", "whisper", "$request", live=True),),
+        stages=following("whisper"),
         answer={"transcribe_audio": "$whisper"},
     )

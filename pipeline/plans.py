@@ -8,18 +8,21 @@
 
 A stage starts when everything it refers to is there, so stages that do not refer to each other run side by side.
 `over` runs a stage once for each element of a list, and stages that refer to it run once for each element too; with the
-star a stage stands outside that fan-out and waits for all of it. A reference that leads nowhere fails at import.
+star a stage stands outside that fan-out and waits for all of it. A reference that leads nowhere fails at import, and so
+does a stage with two lists side by side, which would not say which elements belong together: zip them in `over`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel
 
-from contract.params import Bind, checked
+from contract.params import Bind, checked, file_fields
+from pipeline.keys import unknown_keys
 
 REFUSED = "$error"
 """Key of a batch element that was refused at the door: ``{"$error": failure}``; it fails in its place."""
@@ -29,6 +32,13 @@ SPREAD = "**"
 RESERVED = frozenset({"type", "id", "idempotency_key", "v_conv"})
 """Keys of a message that belong to the road, not to a worker."""
 
+MAX_WARNINGS = 20
+
+Over = tuple[tuple[str, str], ...]
+"""A fan-out: its list's reference under the name "", or the references of several lists by their names, zipped."""
+Scope = tuple[Over, ...]
+"""The fan-outs that a stage stands in, outermost first; its items have one index for each."""
+
 
 class First(tuple[str, ...]):
     """References, of which the first that leads to something is taken."""
@@ -37,37 +47,74 @@ class First(tuple[str, ...]):
         return super().__new__(cls, refs)
 
 
+class Reference(NamedTuple):
+    """head: `request`, `item` or a stage. star: it stands outside the innermost fan-out of that stage."""
+
+    head: str
+    path: tuple[str, ...]
+    star: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """How a stage's failures are tried again, which are a remote's and not the task's: it need not run alone.
+
+    tries: in all. seconds: before the second; each pause is twice the one before, or what the failure's details say
+    in `retry_after`. codes: of the failures that may pass, where their details say so by `retry`.
+    """
+
+    codes: frozenset[str]
+    tries: int = 3
+    seconds: float = 5.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One call of a worker, or one for each element of `over`.
 
+    worker: a worker's name; or a pure function of the parameters, for what is too small for a process. What a function
+        gives is not written down: after a restart it is called again.
     params: a template: references are replaced, everything else is passed as it stands.
+    over: a reference to a list; or several by name, which are zipped, so that `$item.name` is an element of each.
     when: a reference; the stage is skipped, with result None, where it is empty.
     on_error: ``fail`` ends the job, ``keep`` leaves the error in the place of the result.
-    live: its task follows the recording that the client is still sending.
+    wait: in the place of a worker: the stage waits for a signal of its own name, whose data this model accepts.
+    live: its task follows a recording that the client is still sending; the stage of this name waits for the end of it.
     """
 
     name: str
-    worker: str
-    params: Any
-    over: str | None = None
+    worker: str | Callable[..., Any] = ""
+    params: Any = None
+    over: str | Mapping[str, str] | None = None
     when: str | None = None
     on_error: Literal["fail", "keep"] = "fail"
-    live: bool = False
+    wait: type[BaseModel] | None = None
+    live: str | None = None
+    retry: Retry | None = None
 
-    @property
-    def references(self) -> Iterator[str]:
-        yield from references(self.params)
-        yield from (ref for ref in (self.over, self.when) if ref)
+    @cached_property
+    def sources(self) -> Over | None:
+        if self.over is None:
+            return None
+        return (("", self.over),) if isinstance(self.over, str) else tuple(self.over.items())
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """What must be there before one of its items can begin: its references, but for the list itself."""
+        return (*references(self.params), *([self.when] if self.when else ()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A pipeline. `answer` is the template of the documented answer, or a reference to a result that is the answer.
 
+    params: what the stages refer to as `$request`.
     each: template of one element of the fan-out; the answer then has them all, in order, under `data`.
     echoes: keys of the request's element that stand beside the error of one that failed.
-    message: what a client writes, for the documents, where `parse` makes something else of it for the stages.
+    message: what a client writes, for the documents and for warnings, where `read` makes something else of it.
+    read: a client's message → what `params` describes; given the message without its reserved keys, and `bind`.
+    also: keys that `read` takes beside those of `message`.
+    version: a job that began under an earlier one goes on under that, if it is among `before`.
     """
 
     name: str
@@ -77,51 +124,83 @@ class Plan:
     each: dict[str, Any] | str | None = None
     echoes: tuple[str, ...] = ()
     message: type[BaseModel] | None = None
+    read: Callable[[dict[str, Any], Bind], dict[str, Any]] | None = None
+    also: frozenset[str] = frozenset()
+    version: int = 1
+    before: tuple[Plan, ...] = ()
 
-    @property
+    def __post_init__(self) -> None:
+        self._check_references()
+        for stage in self.stages:
+            self._check_stage(stage)
+        if self.each is not None and len({scope[0] for scope in self.scopes.values() if scope}) != 1:
+            raise ValueError(f"plan {self.name}: `each` needs one outermost fan-out")
+
+    # What it needs.
+
+    @cached_property
     def needs(self) -> frozenset[str]:
         """The workers that the answer needs. Without one of them it is nothing but an error."""
         certain = {stage.worker for stage in self.stages if stage.on_error == "fail" and not (stage.when or stage.over)}
-        every = {stage.worker for stage in self.stages}
-        return frozenset(certain or (every if len(every) == 1 else ()))
+        every = self.workers
+        return frozenset(name for name in certain if name in every) or (every if len(every) == 1 else frozenset())
+
+    @cached_property
+    def workers(self) -> frozenset[str]:
+        return frozenset(stage.worker for stage in self.stages if isinstance(stage.worker, str) and stage.worker)
+
+    @cached_property
+    def live(self) -> Stage | None:
+        """The stage that follows the client's recording, which is the parameter `file`."""
+        return next((stage for stage in self.stages if stage.live), None)
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """The keys of a message that may hold a file, here or within."""
+        return file_fields(self.written) | file_fields(self.params)
 
     @property
-    def live(self) -> bool:
-        """Whether the client sends its recording while the job runs; it is the parameter `file`."""
-        return any(stage.live for stage in self.stages)
+    def written(self) -> type[BaseModel]:
+        """What a client writes."""
+        return self.message or self.params
 
-    def __post_init__(self) -> None:
-        for position, stage in enumerate(self.stages):
-            known = {"request", "item", *(earlier.name for earlier in self.stages[:position])}
-            for ref in stage.references:
-                self._check(ref, known, stage.name)
-            if "item" in map(root, references(stage.params)) and not self.scope(stage.name):
-                raise ValueError(f"plan {self.name}: stage {stage.name} uses $item outside a fan-out")
-        for ref in (*references(self.answer), *references(self.each)):
-            self._check(ref, {"request", "item", *(stage.name for stage in self.stages)}, "answer")
+    def may_hold_files(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a message has something where a file may stand, which is then looked at on the disk."""
+        return bool(self.files) and any(
+            isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in self.files | self.also
+        )
 
-    def _check(self, ref: str, known: set[str], where: str) -> None:
-        path = ref.split(".")[1:]
-        head = root(ref)
-        if head not in known:
-            raise ValueError(f"plan {self.name}: {where} refers to {ref}, which no earlier stage gives")
-        if head == "request" and path and path[0] not in self.params.model_fields:
-            raise ValueError(f"plan {self.name}: {where} refers to {ref}, which is no parameter of it")
+    def of_version(self, version: int) -> Plan | None:
+        return next((plan for plan in (self, *self.before) if plan.version == version), None)
+
+    # Stages and their fan-outs, worked out once.
+
+    @cached_property
+    def by_name(self) -> dict[str, Stage]:
+        return {stage.name: stage for stage in self.stages}
 
     def stage(self, name: str) -> Stage:
-        return next(stage for stage in self.stages if stage.name == name)
+        return self.by_name[name]
 
-    def scope(self, name: str) -> tuple[str, ...]:
-        """The lists that a stage fans out over, outermost first; its items have one index for each."""
-        stage = self.stage(name)
-        names = {earlier.name for earlier in self.stages}
-        inherited: tuple[str, ...] = ()
-        used = [stage.over] if stage.over else list(stage.references)
-        for ref in used:
-            if root(ref) in names:
-                theirs = self.scope(root(ref))
-                inherited = max(inherited, theirs[:-1] if gathers(ref) else theirs, key=len)
-        return (*inherited, stage.over) if stage.over else inherited
+    @cached_property
+    def scopes(self) -> dict[str, Scope]:
+        """The fan-outs that each stage stands in."""
+        scopes: dict[str, Scope] = {}
+        for stage in self.stages:
+            used = [ref for _, ref in stage.sources] if stage.sources else stage.needs
+            inherited: Scope = ()
+            for one in map(reference, used):
+                if one.head in scopes:
+                    theirs = scopes[one.head]
+                    inherited = max(inherited, theirs[:-1] if one.star else theirs, key=len)
+            scopes[stage.name] = (*inherited, stage.sources) if stage.sources else inherited
+        return scopes
+
+    @cached_property
+    def links(self) -> Links:
+        return Links.of(self)
+
+    # What a client writes.
 
     def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The parameters of a client's message, and warnings about keys that nobody reads.
@@ -129,10 +208,101 @@ class Plan:
         bind: turns a client's path, file_id or bytes into a `FileRef`, or raises why not.
         Raises: InvalidInput, or what `bind` raises.
         """
-        known = {name: value for name, value in raw.items() if name not in RESERVED}
-        params = checked(self.params, known, bind).model_dump()
-        unknown = [key for key in known if key not in self.params.model_fields]
-        return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
+        given = {name: value for name, value in raw.items() if name not in RESERVED}
+        params = self.read(given, bind) if self.read else checked(self.params, given, bind).model_dump()
+        unknown = unknown_keys(given, self.written, self.also | RESERVED)
+        return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:MAX_WARNINGS])
+
+    # What is wrong with it.
+
+    def _check_references(self) -> None:
+        known = {"request", "item"}
+        for stage in self.stages:
+            for ref in (*stage.needs, *(ref for _, ref in stage.sources or ())):
+                self._check(ref, known, stage.name)
+            known.add(stage.name)
+        for ref in (*references(self.answer), *references(self.each)):
+            self._check(ref, known, "answer")
+
+    def _check(self, ref: str, known: set[str], where: str) -> None:
+        head, path, _ = reference(ref)
+        if head not in known:
+            raise ValueError(f"plan {self.name}: {where} refers to {ref}, which no earlier stage gives")
+        if head == "request" and path and path[0] not in self.params.model_fields:
+            raise ValueError(f"plan {self.name}: {where} refers to {ref}, which is no parameter of it")
+
+    def _check_stage(self, stage: Stage) -> None:
+        scope = self.scopes[stage.name]
+        if "item" in (reference(ref).head for ref in stage.needs) and not scope:
+            raise ValueError(f"plan {self.name}: stage {stage.name} uses $item outside a fan-out")
+        if bool(stage.worker) == bool(stage.wait):
+            raise ValueError(f"plan {self.name}: stage {stage.name} needs either a worker or a wait")
+        if stage.live and (stage.live not in self.by_name or not self.by_name[stage.live].wait):
+            raise ValueError(f"plan {self.name}: stage {stage.name} follows {stage.live}, which does not wait")
+        outside = scope[:-1] if stage.sources else scope
+        placed = [(ref, scope) for ref in stage.needs] + [(ref, outside) for _, ref in stage.sources or ()]
+        for ref, around in placed:
+            head, _, star = reference(ref)
+            theirs = self.scopes.get(head, ())
+            if around[: len(theirs)] != theirs and not star:
+                raise ValueError(
+                    f"plan {self.name}: stage {stage.name} has two lists side by side, of which {ref} is an element of "
+                    "the other; zip the lists in `over`, or gather one with a star"
+                )
+
+
+class Links(NamedTuple):
+    """What each stage's end sets going, so that an event costs what depends on it and not the size of the job.
+
+    aligned: the stages that refer to it, each for the items below its own. gathering: those that refer to all of its
+    items below the first so many indices. fanning: the fan-outs whose list it gives, and whether by a star.
+    inside: for each fan-out the stages that stand in it, at any depth. born: the stages that stand in just this scope.
+    below: the fan-outs right below a scope.
+    """
+
+    aligned: Mapping[str, tuple[str, ...]]
+    gathering: Mapping[str, tuple[tuple[str, int], ...]]
+    fanning: Mapping[str, tuple[tuple[Scope, bool], ...]]
+    inside: Mapping[Scope, tuple[str, ...]]
+    born: Mapping[Scope, tuple[str, ...]]
+    below: Mapping[Scope, tuple[Scope, ...]]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Links:
+        scopes = plan.scopes
+        levels = tuple(dict.fromkeys(scope[:depth] for scope in scopes.values() for depth in range(1, len(scope) + 1)))
+        every: tuple[Scope, ...] = ((), *levels)
+        heads = {stage.name: [reference(ref) for ref in dict.fromkeys(stage.needs)] for stage in plan.stages}
+
+        def users(name: str, star: bool) -> Iterator[str]:
+            yield from (user for user, refs in heads.items() if any(r.head == name and r.star == star for r in refs))
+
+        def fans(name: str) -> Iterator[tuple[Scope, bool]]:
+            for level in levels:
+                found = [one for one in map(reference, (ref for _, ref in level[-1])) if one.head == name]
+                yield from dict.fromkeys((level, one.star) for one in found)
+
+        return cls(
+            aligned={name: tuple(users(name, False)) for name in scopes},
+            gathering={
+                name: tuple((user, gathered_depth(scopes[user], scope)) for user in users(name, True))
+                for name, scope in scopes.items()
+            },
+            fanning={name: tuple(fans(name)) for name in scopes},
+            inside={level: tuple(n for n, s in scopes.items() if s[: len(level)] == level) for level in every},
+            born={level: tuple(n for n, s in scopes.items() if s == level) for level in every},
+            below={level: tuple(deeper for deeper in levels if deeper[:-1] == level) for level in every},
+        )
+
+
+def gathered_depth(scope: Scope, theirs: Scope) -> int:
+    """How many indices a stage in `scope` shares with what it gathers: all fan-outs but their innermost, at most."""
+    depth = 0
+    for mine, other in zip(scope, theirs[:-1], strict=False):
+        if mine != other:
+            break
+        depth += 1
+    return depth
 
 
 def references(template: Any) -> Iterator[str]:
@@ -147,11 +317,13 @@ def references(template: Any) -> Iterator[str]:
             yield from references(value)
 
 
-def root(ref: str) -> str:
-    """What a reference begins at: `request`, `item` or a stage's name."""
-    return ref[1:].split(".", 1)[0].rstrip("*")
+@cache
+def reference(ref: str) -> Reference:
+    """The parts of a reference, such as `$fetch*.file`."""
+    head, *path = ref[1:].split(".")
+    return Reference(head.rstrip("*"), tuple(path), head.endswith("*"))
 
 
-def gathers(ref: str) -> bool:
-    """Whether a reference stands outside the fan-out of the stage that it leads to."""
-    return ref.split(".", 1)[0].endswith("*")
+def heads(template: Any) -> Iterable[str]:
+    """What the references of a template begin at."""
+    return (reference(ref).head for ref in references(template))

@@ -1,38 +1,45 @@
-"""What a plan's references lead to, given the results so far: the items of each stage, its parameters, the answer.
+"""What a plan's references lead to, given the results so far.
 
-A reference to a run that has not ended is `Waiting`, one to a run that failed is `Broken`. In an answer a failure that
-its stage keeps stands in the place of the result; where nothing else is left, the answer is the failure. What a skipped
-stage would have filled is left out.
+A reference to a run that has not ended is `Waiting`, one to a run that failed is `Broken`, and one into a result that
+is too large for an event and was not read yet is `Unread`. A stage that gathers finds kept failures as elements.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
+
+from rpds import HashTrieMap
 
 from contract.errors import Internal, as_failure
 from contract.messages import BLOB, Item, Request
-from pipeline.plans import REFUSED, SPREAD, First, Plan, Stage, references, root
+from pipeline.plans import REFUSED, SPREAD, First, Plan, Scope, Stage, gathered_depth, reference
 
 Key = tuple[str, Item]
 """A stage's name and the item it runs for."""
 
+Fan = tuple[Scope, Item]
+"""A fan-out, and the item that it stands in."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """One stage for one item. attempt: the fence; deaths: attempts that it may have killed."""
+    """One stage for one item.
 
-    state: Literal["queued", "done", "failed", "skipped"]
+    attempt: the fence; deaths: attempts that it may have killed; retries: those that failed elsewhere and passed.
+    """
+
+    state: Literal["queued", "waiting", "done", "failed", "skipped"]
     attempt: int = 1
     deaths: int = 0
+    retries: int = 0
     checkpoint: Any = None
-    holder: str | None = None
     result: Any = None
 
     @property
     def settled(self) -> bool:
-        return self.state != "queued"
+        return self.state not in ("queued", "waiting")
 
 
 class Waiting(Exception):
@@ -46,135 +53,128 @@ class Broken(Exception):
         self.failure = failure
 
 
-class Results:
-    """A plan's runs, as its references see them. runs: shared with whoever changes them."""
+class Unread(Exception):
+    """A reference leads into a blob that has to be read first."""
 
-    def __init__(self, plan: Plan, request: Request, runs: Mapping[Key, Run]) -> None:
-        self._plan = plan
-        self._request = request
-        self._runs = runs
+    def __init__(self, blob: str) -> None:
+        self.blob = blob
 
-    def items(self, stage: Stage, prefix: Item = ()) -> tuple[list[Item], bool]:
-        """The items of a stage below `prefix`, as far as they are known, and whether these are all."""
-        scope = self._plan.scope(stage.name)
-        found: list[Item] = [()]
-        complete = True
-        for depth, source in enumerate(scope):
-            below: list[Item] = []
-            for item in found:
-                if len(prefix) > depth and item == prefix[:depth]:
-                    below.append(prefix[: depth + 1])
-                    continue
-                try:
-                    elements = self._lookup(source, item, scope[:depth])
-                    below += [(*item, index) for index in range(len(elements or ()))]
-                except Waiting:
-                    complete = False
-                except Broken:
-                    continue
-            found = below
-        return found, complete
 
-    def settled(self, stage: Stage, prefix: Item = ()) -> bool:
-        """Whether every run of a stage below `prefix` has ended."""
-        items, complete = self.items(stage, prefix)
-        return complete and all((run := self._runs.get((stage.name, item))) and run.settled for item in items)
+class View:
+    """A plan's runs, as its references see them.
+
+    sizes: how many elements each known fan-out has. left: how many items of a stage right below an item have not ended.
+    opened: the values of the blobs that were read, or the exception that says why one could not be.
+    """
+
+    def __init__(self, plan: Plan, request: Request) -> None:
+        self.plan = plan
+        self.request = request
+        self.runs: HashTrieMap[Key, Run] = HashTrieMap()
+        self.sizes: HashTrieMap[Fan, int] = HashTrieMap()
+        self.left: HashTrieMap[Key, int] = HashTrieMap()
+        self.opened: HashTrieMap[str, Any] = HashTrieMap()
+
+    def items(self, scope: Scope, prefix: Item) -> Iterator[Item]:
+        """The items of a scope at or below `prefix`, as far as they are known."""
+        if len(prefix) == len(scope):
+            yield prefix
+            return
+        for index in range(self.sizes.get((scope[: len(prefix) + 1], prefix), 0)):
+            yield from self.items(scope, (*prefix, index))
 
     def resolve(self, template: Any, item: Item, stage: Stage) -> Any:
-        """A template of a stage with its references replaced. Raises: Waiting, Broken."""
-        return self._fill(template, item, self._plan.scope(stage.name))
+        """A template of a stage with its references replaced. Raises: Waiting, Broken, Unread."""
+        return self.fill(template, item, self.plan.scopes[stage.name])
 
-    # The answer.
-
-    def answer(self) -> dict[str, Any]:
-        """The documented answer, once every stage has settled. Raises: Broken."""
-        body = self._kept(self._plan.answer, ())
-        if self._plan.each is None:
-            return body
-        return {**body, "data": [self.element(index) for index in range(self._element_count())]}
-
-    def element(self, index: int) -> dict[str, Any]:
-        """One element of the answer's `data`, which may be an error in its place."""
-        try:
-            return self._kept(self._plan.each, (index,))
-        except Broken as broken:
-            asked = self._lookup(self._outer_scope()[0], (), ())[index] if self._plan.echoes else {}
-            echoed = {key: asked[key] for key in self._plan.echoes if key in asked}
-            return {"status": "error", **echoed, **broken.failure}
-
-    def element_settled(self, index: int) -> bool:
-        fanned = (stage for stage in self._plan.stages if self._plan.scope(stage.name))
-        return all(self.settled(stage, (index,)) for stage in fanned)
-
-    def _kept(self, template: Any, item: Item) -> dict[str, Any]:
-        """A template in which kept failures stand in the place of results. Raises: Broken where there is no result."""
-        scope = self._outer_scope()[: len(item)]
-        if not isinstance(template, Mapping):
-            filled: dict[str, Any] = self._fill(template, item, scope)
-            return filled
-        body: dict[str, Any] = {}
-        failures: list[dict[str, Any]] = []
-        for key, value in template.items():
-            if self._skipped(value, item):
-                continue
-            try:
-                body[key] = self._fill(value, item, scope)
-            except Broken as broken:
-                failures.append(broken.failure)
-                body[key] = {"status": "error", **broken.failure}
-        if failures and len(failures) == len(body.keys() & self._from_stages(template)):
-            raise Broken(failures[0])
-        return body
-
-    def _skipped(self, value: Any, item: Item) -> bool:
-        if not isinstance(value, str) or not value.startswith("$"):
-            return False
-        run = self._runs.get((root(value), item))
-        return run is not None and run.state == "skipped"
-
-    def _from_stages(self, template: Mapping[str, Any]) -> set[str]:
-        """The keys of a template that any stage fills."""
-        names = {stage.name for stage in self._plan.stages}
-        return {key for key, value in template.items() if names & set(map(root, references(value)))}
-
-    def _outer_scope(self) -> tuple[str, ...]:
-        return max((self._plan.scope(stage.name) for stage in self._plan.stages), key=len, default=())
-
-    def _element_count(self) -> int:
-        try:
-            return len(self._lookup(self._outer_scope()[0], (), ()))
-        except Waiting:
-            return 0
-
-    # References.
-
-    def _fill(self, template: Any, item: Item, scope: tuple[str, ...]) -> Any:
+    def fill(self, template: Any, item: Item, scope: Scope) -> Any:
         return _filled(template, lambda ref: self._lookup(ref, item, scope))
 
-    def _lookup(self, ref: str, item: Item, scope: tuple[str, ...]) -> Any:
-        head, path = root(ref), ref.split(".")[1:]
+    def size(self, fan: Fan) -> int:
+        """How many elements a fan-out has. Raises: Waiting, Broken, Unread; ValueError where zipped lists differ."""
+        scope, item = fan
+        lists = [self._list(ref, item, scope[:-1]) for _, ref in scope[-1]]
+        if len(set(map(len, lists))) > 1:
+            told = ", ".join(f"{name} has {len(one)}" for (name, _), one in zip(scope[-1], lists, strict=True))
+            raise ValueError(f"lists that belong together have different lengths: {told}")
+        return len(lists[0])
+
+    def element(self, item: Item, scope: Scope) -> Any:
+        """The element of the innermost fan-out that an item stands for."""
+        if len(scope[-1]) == 1 and not scope[-1][0][0]:
+            return self._list(scope[-1][0][1], item[:-1], scope[:-1])[item[-1]]
+        return {name: self._list(ref, item[:-1], scope[:-1])[item[-1]] for name, ref in scope[-1]}
+
+    def opened_whole(self, value: Any) -> Any:
+        """A value in whose places of blobs their content stands. Raises: Unread, Broken."""
+        if isinstance(value, Mapping):
+            if BLOB in value:
+                return self._open(value)
+            return {key: self.opened_whole(part) for key, part in value.items()}
+        return [self.opened_whole(part) for part in value] if isinstance(value, list) else value
+
+    def _list(self, ref: str, item: Item, scope: Scope) -> Any:
+        found = self._lookup(ref, item, scope)
+        if isinstance(found, Mapping) and BLOB in found:
+            found = self._open(found)
+        if found is not None and not isinstance(found, list):
+            raise Broken(as_failure(Internal("A stage of this pipeline gave something else than a list.", field=ref)))
+        return found or ()
+
+    def _lookup(self, ref: str, item: Item, scope: Scope) -> Any:
+        head, path, star = reference(ref)
         if head == "request":
-            return _walk(self._request.params, path)
+            return self._walk(self.request.params, path)
         if head == "item":
-            element = self._lookup(scope[-1], item[:-1], scope[:-1])[item[-1]]
+            element = self.element(item, scope)
             if isinstance(element, Mapping) and REFUSED in element:
                 raise Broken(element[REFUSED])
-            return _walk(element, path)
-        theirs = self._plan.scope(head)
-        if scope[: len(theirs)] == theirs:
-            return _walk(self._result((head, item[: len(theirs)])), path)
-        items, complete = self.items(self._plan.stage(head), item)
-        if not complete:
+            return self._walk(element, path)
+        theirs = self.plan.scopes[head]
+        if not star:
+            return self._walk(self._result((head, item[: len(theirs)])), path)
+        prefix = item[: gathered_depth(scope, theirs)]
+        if theirs and self.left.get((head, prefix), 1):
             raise Waiting
-        return [_walk(self._result((head, each)), path) for each in items]
+        return [self._gathered((head, each), path) for each in self.items(theirs, prefix)]
+
+    def _gathered(self, key: Key, path: tuple[str, ...]) -> Any:
+        """An element of a list over all items; a failure that its stage keeps is one, too."""
+        try:
+            return self._walk(self._result(key), path)
+        except Broken as broken:
+            if self.plan.by_name[key[0]].on_error == "fail":
+                raise
+            return {"status": "error", **broken.failure}
 
     def _result(self, key: Key) -> Any:
-        run = self._runs.get(key)
+        run = self.runs.get(key)
         if run is None or not run.settled:
             raise Waiting
         if run.state == "failed":
             raise Broken(run.result)
         return run.result
+
+    def _walk(self, value: Any, path: tuple[str, ...]) -> Any:
+        for name in path:
+            if isinstance(value, Mapping) and BLOB in value:
+                value = self._open(value)
+            if value is None:  # a skipped stage's result
+                return None
+            if not isinstance(value, Mapping):
+                shape = Internal("A stage of this pipeline gave a result of another shape.", field=name)
+                raise Broken(as_failure(shape))
+            value = value.get(name)
+        return value
+
+    def _open(self, blob: Mapping[str, Any]) -> Any:
+        name = blob[BLOB]
+        if name not in self.opened:
+            raise Unread(name)
+        value = self.opened[name]
+        if isinstance(value, Exception):
+            raise Broken(as_failure(value))
+        return value
 
 
 def _filled(template: Any, lookup: Callable[[str], Any]) -> Any:
@@ -188,13 +188,3 @@ def _filled(template: Any, lookup: Callable[[str], Any]) -> Any:
     if isinstance(template, (list, tuple)):
         return [_filled(value, lookup) for value in template]
     return template
-
-
-def _walk(value: Any, path: list[str]) -> Any:
-    for name in path:
-        if value is None:  # a skipped stage's result
-            return None
-        if not isinstance(value, Mapping) or BLOB in value:
-            raise Broken(as_failure(Internal("A stage of this pipeline gave a result of another shape.", field=name)))
-        value = value.get(name)
-    return value

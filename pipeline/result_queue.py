@@ -23,14 +23,17 @@ from typing import Any
 import structlog
 
 from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
+from contract.folders import Folders
 from contract.logs import about
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
+from pipeline.clock import clocked, waiting_for
 from pipeline.intake import Identity, Intake
-from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
+from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
 from pipeline.plans import Plan
 from pipeline.transport.base import Transport
+from storage import blobs
 from storage import ledger as rows
 from storage.database import Conflict, Statement
 from storage.ledger import EventRow, JobRow, Ledger
@@ -68,6 +71,7 @@ class ResultQueue:
         self._open: dict[str, Job] = {}
         self._told: dict[str, int] = {}
         self._fractions: dict[str, float] = {}
+        self._parked: set[str] = set()
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
@@ -181,6 +185,26 @@ class ResultQueue:
         self._write(job, finish(job, State.CANCELLED))
         return True
 
+    async def signal(self, job_id: Any, name: Any, data: Any, who: Identity) -> bool:
+        """What a job waits for has come; False where it does not wait for that, or no longer.
+
+        name: the stage's, as `waiting_for` gives it. Once this returns it has reached the disk.
+        Raises: JobNotFound, the same for another owner's job as for one that never was; InvalidInput.
+        """
+        row = await self._ledger.read(lambda db: rows.job_row(db, job_id)) if isinstance(job_id, str) else None
+        if row is None or row.owner != who.owner:
+            raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
+        job = self._open.get(row.id)
+        stage = job.plan.by_name.get(waiting_key(str(name))[0]) if job is not None else None
+        if job is None or stage is None or stage.wait is None:
+            return False
+        said = await self._intake.signalled(stage.wait, data, who)
+        job = self._open.get(row.id, job)
+        step = signal(job, str(name), said)
+        self._write(job, step)
+        await self._ledger.commit([])
+        return step.job is not job
+
     async def job(self, job_id: Any, client: str) -> JobRow:
         """A client's own job. Raises: JobNotFound, the same for another's as for one that never was."""
         row = await self._ledger.read(lambda db: rows.job_row(db, job_id)) if isinstance(job_id, str) else None
@@ -213,7 +237,9 @@ class ResultQueue:
 
     def describe(self, row: JobRow) -> dict[str, Any]:
         """A job as clients see it in listings. Times: seconds since 1970."""
-        state = self._open[row.id].state if row.id in self._open else State(row.state)
+        job = self._open.get(row.id)
+        state = job.state if job is not None else State(row.state)
+        waits = waiting_for(job) if job is not None else None
         waiting = state is State.PENDING
         return {
             "job_id": row.id,
@@ -224,6 +250,7 @@ class ResultQueue:
             "finished_at": row.finished_at,
             "fraction": 1.0 if state is State.COMPLETED else self._fractions.get(row.id),
             "queue_position": self._position(row.id) if waiting else None,
+            **({"waiting_for": waits} if waits else {}),
         }
 
     def _position(self, job_id: str) -> int:
@@ -268,7 +295,9 @@ class ResultQueue:
         """
         if step.job is before:
             return
+        step = clocked(step, before, time.time())
         self._open[before.id] = step.job
+        self._park(before, step.job)
         try:
             statements: list[Statement] = rows.advanced(step, before.version, time.time())
         except Exception:
@@ -307,12 +336,14 @@ class ResultQueue:
                 self._transport.submit(task)
             else:
                 self._later(self._submit_again(task))
+        for blob in step.reads:
+            self._later(self._open_blob(job.id, blob))
         if job.id in self._open:
             self._told[job.id] = job.seq
         self._tell(job, tuple(out for out in step.outs if out.seq is not None))
         if job.state.ended and job.id in self._open:
             self._leave(job)
-            if any(not run.settled for run in job.runs.values()):
+            if job.book.active:
                 self._transport.cancel(job.id)
             self.counts.finished[job.request.type, job.state.value] += 1
             seconds = time.time() - job.created_at
@@ -323,6 +354,7 @@ class ResultQueue:
         """A later attempt gets what the earlier ones finished."""
         if self.draining:
             return  # the ledger has it, for the next start
+        await asyncio.sleep(task.after)
         place = (task.job, task.stage, task.item)
         try:
             finished = await self._ledger.read(lambda db: rows.finished_partials(db, *place))
@@ -333,6 +365,13 @@ class ResultQueue:
         current = self._open.get(task.job)
         if current is not None and not current.state.ended:
             self._transport.submit(dataclasses.replace(task, finished=tuple(finished)))
+
+    async def _open_blob(self, job_id: str, name: str) -> None:
+        """Give a job the value of a blob that its plan looks into."""
+        value = await asyncio.to_thread(_value_of, name, self._intake.folders)
+        job = self._open.get(job_id)
+        if job is not None:
+            self._write(job, _worked_out(job, lambda job: opened(job, name, value)))
 
     def _hint(self, step: Step) -> None:
         fraction = step.outs[0].body.get("fraction")
@@ -360,6 +399,17 @@ class ResultQueue:
         if job.plan.live:
             self.recordings.enter(job)
 
+    def _park(self, before: Job, job: Job) -> None:
+        """A job that waits for a signal gives its place back, and takes it again when it goes on."""
+        waits = job.state is State.WAITING
+        if waits and job.id not in self._parked:
+            self._parked.add(job.id)
+            self._places.give_back(job.request.client)
+        elif not waits and job.id in self._parked:
+            self._parked.discard(job.id)
+            self._places.hold(job.request.client)
+            self._deadlines.add(job.deadline, job.id)
+
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
         self._told.pop(job.id, None)
@@ -369,6 +419,11 @@ class ResultQueue:
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
+        if job.state is State.WAITING:
+            return
+        if job.deadline > time.time():  # it has waited meanwhile
+            self._deadlines.add(job.deadline, job_id)
+            return
         hours = (job.deadline - job.created_at) / 3600
         late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
         self._write(job, finish(job, State.FAILED, as_failure(late)))
@@ -409,8 +464,24 @@ def _merged(steps: list[Step]) -> Step:
         for task in step.tasks
         if not job.state.ended and job.runs[task.stage, task.item].attempt == task.attempt
     )
-    outs = tuple(out for step in steps for out in step.outs)
-    return Step(job, tasks, outs, tuple(changed), tuple(made for step in steps for made in step.made))
+    return Step(
+        job,
+        tasks,
+        outs=tuple(out for step in steps for out in step.outs),
+        changed=tuple(changed),
+        made=tuple(made for step in steps for made in step.made),
+        reads=tuple(blob for step in steps for blob in step.reads),
+        whole=any(step.whole for step in steps),
+        events=tuple(event for step in steps for event in step.events),
+    )
+
+
+def _value_of(name: str, folders: Folders) -> Any:
+    """A blob's JSON, or the exception that says why it cannot be had."""
+    try:
+        return blobs.read(name, folders)
+    except (OSError, ValueError) as exc:
+        return exc
 
 
 def _report(task: asyncio.Task[Any]) -> None:

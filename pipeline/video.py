@@ -8,7 +8,6 @@ files ─────────┘            ├─▶ {"transcribe_audio", "
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,10 @@ from contract.declaration import Declaration
 from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from contract.messages import FileRef
 from contract.params import Bind, Params, checked
-from pipeline.plans import REFUSED, RESERVED, First, Plan, Stage
+from pipeline.plans import REFUSED, First, Plan, Retry, Stage
+
+BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED", "RATE_LIMITED"}), tries=2)
+"""A source that has had too many requests is asked once more after a while."""
 
 _OURS = frozenset({"file", "missing_audio", "only"})
 """Parameters of the two models that this pipeline sets itself."""
@@ -27,8 +29,8 @@ _OURS = frozenset({"file", "missing_audio", "only"})
 class VideoParams(Params):
     """What a client may write, one of these; beside them options under `whisper` and `florence`."""
 
-    file: str | None = Field(None, description="a path under the media roots, a file_id, or binary content")
-    files: list[str] | None = Field(None, description="several of them")
+    file: FileRef | None = Field(None, description="a path under the media roots, a file_id, or binary content")
+    files: list[FileRef] | None = Field(None, description="several of them")
     urls: list[str] | None = Field(None, description="pages or files to download")
 
 
@@ -44,38 +46,24 @@ class _Sources(BaseModel):
     florence: dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class VideoPlan(Plan):
-    """Reads `file`, `files` and `urls` as one list, in this order; `data`, as the batches of other types have it, too.
-
-    whisper, florence: the models of their options.
+def video(found: Mapping[str, type[Declaration]], limit: int) -> Plan:
+    """The plan over the workers that this server has. Options stand under a model's name, or at the top level for
+    messages that ask by `v_conv`.
     """
+    file = First("$fetch.file", "$item.file")
+    options = {name: _options_of(found[name]) for name in ("whisper", "florence")}
+    fields: dict[str, Any] = {name: (model, model()) for name, model in options.items()}
 
-    whisper: type[Params] = Params
-    florence: type[Params] = Params
-    limit: int = 1000
-
-    def parse(self, raw: Mapping[str, Any], bind: Bind) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Options of a model stand under its name, or at the top level for messages that ask by `v_conv`."""
-        sources = [_source(entry, bind) for entry in _entries(raw)]
+    def read(given: dict[str, Any], bind: Bind) -> dict[str, Any]:
+        sources = [_source(entry, bind) for entry in _entries(given)]
         if not sources:
             raise InvalidInput("A `video` needs a 'file', 'files' or 'urls'.", field="file")
-        if len(sources) > self.limit:
-            raise TooLarge(f"One request may hold {self.limit} videos; send the rest in another.", field="files")
-        params: dict[str, Any] = {"sources": sources}
-        known = {"file", "files", "urls", "data", *RESERVED}
-        for name, model in (("whisper", self.whisper), ("florence", self.florence)):
-            params[name] = checked(model, _options(raw, name, model)).model_dump(exclude_unset=True)
-            known |= {name, *model.model_fields}
-        unknown = [key for key in raw if key not in known]
-        return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:20])
+        if len(sources) > limit:
+            raise TooLarge(f"One request may hold {limit} videos; send the rest in another.", field="files")
+        chosen = {name: checked(model, _options(given, name, model)) for name, model in options.items()}
+        return {"sources": sources, **{name: model.model_dump(exclude_unset=True) for name, model in chosen.items()}}
 
-
-def video(found: Mapping[str, type[Declaration]], limit: int) -> VideoPlan:
-    """The plan over the workers that this server has."""
-    file = First("$fetch.file", "$item.file")
-    whisper, florence = _options_of(found["whisper"]), _options_of(found["florence"])
-    return VideoPlan(
+    return Plan(
         name="video",
         params=_Sources,
         stages=(
@@ -86,6 +74,7 @@ def video(found: Mapping[str, type[Declaration]], limit: int) -> VideoPlan:
                 over="$request.sources",
                 when="$item.url",
                 on_error="keep",
+                retry=BUSY,
             ),
             Stage(
                 "whisper",
@@ -97,12 +86,9 @@ def video(found: Mapping[str, type[Declaration]], limit: int) -> VideoPlan:
         ),
         each={"transcribe_audio": "$whisper", "transcribe_video": "$florence.transcribe_video", "info": "$fetch"},
         echoes=("url",),
-        message=create_model(
-            "Video", __base__=VideoParams, whisper=(whisper, whisper()), florence=(florence, florence())
-        ),
-        whisper=whisper,
-        florence=florence,
-        limit=limit,
+        message=create_model("Video", __base__=VideoParams, **fields),
+        read=read,
+        also=frozenset({"data"}).union(*(model.model_fields for model in options.values())),
     )
 
 

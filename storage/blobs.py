@@ -38,6 +38,13 @@ def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
             yield from references(part, depth - 1)
 
 
+def read(name: str, folders: Folders) -> Any:
+    """The JSON of a blob. Raises: OSError, ValueError."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("this is no name of a blob")
+    return orjson.loads((folders.blobs / name).read_bytes())
+
+
 def weight(body: dict[str, Any]) -> int:
     """Bytes of the blobs that a body refers to; 0 when there are none."""
     return sum(size for key, value in body.items() if key != "id" for _, size in references(value))

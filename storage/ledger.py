@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from rpds import HashTrieMap
 
 from contract.messages import Item, Request
 from pipeline.job import Job, State, Step
@@ -181,7 +182,7 @@ def _details(step: Step) -> Iterator[Statement]:
     job = step.job
     for key in step.changed:
         run = job.runs[key]
-        args = (job.id, key[0], _json(key[1]), run.state, run.attempt, run.deaths, run.holder)
+        args = (job.id, key[0], _json(key[1]), run.state, run.attempt, run.deaths, None)
         yield Statement(_PUT_TASK, (*args, _json_or_null(run.checkpoint), _json_or_null(run.result)))
         if run.state == "done":
             for name, size in blobs.references(run.result):
@@ -262,13 +263,15 @@ def _job(row: JobRow, plan: Plan, runs: Mapping[Key, Run]) -> Job:
         warnings=tuple(orjson.loads(row.warnings)),
     )
     times = (row.created_at, row.deadline)
-    return Job(row.id, request, plan, *times, State(row.state), row.version, row.seq, row.priority, runs)
+    return Job(
+        row.id, request, plan, *times, State(row.state), row.version, row.seq, row.priority, HashTrieMap(dict(runs))
+    )
 
 
 def _runs(db: sqlite3.Connection, job_id: str) -> Iterator[tuple[Key, Run]]:
-    query = "SELECT stage, item, state, attempt, deaths, checkpoint, holder, result FROM tasks WHERE job=?"
-    for stage, item, state, attempt, deaths, checkpoint, holder, result in db.execute(query, (job_id,)):
-        run = Run(state, attempt, deaths, _load(checkpoint), holder, _load(result))
+    query = "SELECT stage, item, state, attempt, deaths, checkpoint, result FROM tasks WHERE job=?"
+    for stage, item, state, attempt, deaths, checkpoint, result in db.execute(query, (job_id,)):
+        run = Run(state, attempt, deaths, 0, _load(checkpoint), _load(result))
         yield (stage, tuple(orjson.loads(item))), run
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from contract.errors import FileNotFound, InvalidInput
 from contract.messages import Event, FileRef, Request, Task
-from pipeline.catalog import batch, load_plans, single
-from pipeline.fish import FishPlan
+from pipeline.batches import batch, single
+from pipeline.catalog import load_plans
 from pipeline.job import Job, Step, advance, begin
 from workers.fish.worker import Fish
 from workers.whisper.worker import Whisper
@@ -155,5 +155,5 @@ def test_a_recordings_text_has_a_word_in_it(text: str | None, transcripts: list[
 
 def test_without_whisper_the_workers_own_plan_serves() -> None:
     plans = load_plans({"fish": Fish}, max_items=10)
-    assert not isinstance(plans["fish"], FishPlan)
-    assert plans["fish"].stages == single(Fish, 10).stages
+    assert plans["fish"].read is None
+    assert plans["fish"].stages == single(Fish).stages

@@ -1,4 +1,4 @@
-"""A worker that takes a list: one message, a task for each element, one item of the answer each, in order."""
+"""A plan that takes a list: one message, a task for each element, one item of the answer each, in order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pydantic import AfterValidator
 
 from contract.errors import InvalidInput, TooLarge, UrlForbidden
 from contract.messages import Event, FileRef, Request
-from pipeline.catalog import ManyPlan, single
+from pipeline.batches import listed
 from pipeline.job import Job, advance, begin
+from pipeline.plans import Plan
 from workers.base import Params, Worker
 
 
@@ -29,24 +30,21 @@ class Lister(Worker):
     """Known to these tests alone: it has no name of its own, so no server finds it."""
 
     message_type = "lister"
-    many = ("urls", "url")
     answer: ClassVar[Any] = "$lister"
     Params = _Params
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> ManyPlan:
+def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(Lister, "name", "lister", raising=False)
-    made = single(Lister, limit=3)
-    assert isinstance(made, ManyPlan)
-    return made
+    return listed(Lister, "urls", "url", 3)
 
 
 def no_files(value: str | bytes) -> FileRef:
     raise AssertionError(value)
 
 
-def test_each_element_is_a_task_with_what_stands_beside_the_list(plan: ManyPlan) -> None:
+def test_each_element_is_a_task_with_what_stands_beside_the_list(plan: Plan) -> None:
     params, warnings = plan.parse({"type": "lister", "urls": ["a", "b"], "depth": 2, "else": 1}, no_files)
     assert warnings == ("unknown key 'else' was ignored",)
     step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
@@ -56,7 +54,7 @@ def test_each_element_is_a_task_with_what_stands_beside_the_list(plan: ManyPlan)
     ]
 
 
-def test_results_and_errors_stand_in_order_and_an_error_names_its_element(plan: ManyPlan) -> None:
+def test_results_and_errors_stand_in_order_and_an_error_names_its_element(plan: Plan) -> None:
     params, _ = plan.parse({"type": "lister", "urls": ["file:///a", "good", 5]}, no_files)
     step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
     [task] = step.tasks
@@ -69,7 +67,7 @@ def test_results_and_errors_stand_in_order_and_an_error_names_its_element(plan: 
     assert (third["url"], third["error_code"]) == (5, "INVALID_INPUT")
 
 
-def test_a_task_that_fails_names_its_element(plan: ManyPlan) -> None:
+def test_a_task_that_fails_names_its_element(plan: Plan) -> None:
     params, _ = plan.parse({"type": "lister", "urls": ["a"]}, no_files)
     step = begin(Job("job", Request(1, "c", "o", "lister", params), plan, 0.0, 9.0))
     step = advance(step.job, Event.of(step.tasks[0], "failed", {"error_code": "DOWNLOAD_FAILED", "message": "gone"}))
@@ -79,16 +77,16 @@ def test_a_task_that_fails_names_its_element(plan: ManyPlan) -> None:
 
 
 @pytest.mark.parametrize("message", [{}, {"urls": []}, {"urls": "a"}, {"urls": ["a"], "depth": "1"}])
-def test_a_message_without_a_proper_list_or_options_is_refused_whole(plan: ManyPlan, message: dict[str, Any]) -> None:
+def test_a_message_without_a_proper_list_or_options_is_refused_whole(plan: Plan, message: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         plan.parse({"type": "lister", **message}, no_files)
 
 
-def test_the_list_is_bounded(plan: ManyPlan) -> None:
+def test_the_list_is_bounded(plan: Plan) -> None:
     with pytest.raises(TooLarge):
         plan.parse({"type": "lister", "urls": ["a"] * 4}, no_files)
 
 
-def test_the_schema_shows_what_the_list_holds(plan: ManyPlan) -> None:
+def test_the_schema_shows_what_the_list_holds(plan: Plan) -> None:
     urls = plan.params.model_json_schema()["properties"]["urls"]
     assert (urls["type"], urls["items"]["type"], urls["maxItems"]) == ("array", "string", 3)

@@ -1,0 +1,337 @@
+"""One step of a job being worked out: what an ended run sets free, and what that sets free.
+
+    a run ends ─▶ the stages that refer to it ─▶ begin, or end at once (skipped, failed, a function) ─▶ …
+               ─▶ the fan-outs whose list it gives ─▶ their items ─▶ begin …
+               ─▶ one less is left of its stage below each item that it stands in ─▶ 0: whoever gathers there begins
+
+So a step costs what depends on the event, and not the size of the job. All that it changes is persistent data: a step
+that cannot be worked out leaves the job as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import structlog
+
+from contract.errors import Internal, ServiceError, as_failure
+from contract.messages import Event, Item, Task
+from pipeline.answer import answer, element
+from pipeline.plans import Scope, Stage, gathered_depth
+from pipeline.references import Broken, Key, Run, Unread, View, Waiting
+from pipeline.steps import STATUS, Book, Job, Out, State, Step, Todo
+
+log = structlog.get_logger()
+
+ELEMENT = ""
+"""Stands in the place of a stage's name where an element of the answer is counted."""
+
+
+class Change(View):
+    """Collects, and gives the frozen `Step` at the end. restarting: runs that were queued are handed out again."""
+
+    def __init__(self, job: Job, *, restarting: bool = False) -> None:
+        super().__init__(job.plan, job.request)
+        book = job.book
+        self.job, self.state, self.seq = job, job.state, job.seq
+        self.runs, self.sizes, self.left, self.opened = job.runs, book.sizes, book.left, book.opened
+        self.made: tuple[dict[str, Any], ...] = ()
+        self._kept, self._unread, self._waits = book.kept, book.unread, book.waits
+        self._active, self._stages = book.active, book.stages
+        self._links = job.plan.links
+        self._restarting = restarting
+        self._tasks: list[Task] = []
+        self._outs: list[Out] = []
+        self._changed: dict[Key, None] = {}
+        self._reads: dict[str, None] = {}
+        self._elements: list[int] = []
+        self._todo: deque[Todo] = deque()
+        self._fatal: dict[str, Any] | None = None
+        self._whole = False
+
+    def step(self) -> Step:
+        book = Book(
+            self._kept,
+            self.sizes,
+            self.left,
+            self.opened,
+            self._unread,
+            self._waits,
+            self._active,
+            self._stages,
+        )
+        job = dataclasses.replace(
+            self.job, runs=self.runs, state=self.state, seq=self.seq, version=self.job.version + 1, book=book
+        )
+        told = tuple(self._tasks), tuple(self._outs), tuple(self._changed), self.made, tuple(self._reads)
+        return Step(job, *told, whole=self._whole)
+
+    # What the client is told.
+
+    def tell(
+        self, kind: Literal["partial", "audio", "final"], key: Key, body: dict[str, Any], index: int | None
+    ) -> None:
+        self.seq += 1
+        self._outs.append(Out(kind, self.seq, {**self._address(), "seq": self.seq, **body}, *key, index))
+
+    def hint(self, event: Event) -> None:
+        place = {"stage": event.stage, "item": shown(event.item)}
+        self._outs.append(Out("progress", None, {**self._address(), **place, **event.data}))
+
+    def _address(self) -> dict[str, Any]:
+        return {"job_id": self.job.id, "id": self.request.id}
+
+    # Runs.
+
+    def start(self) -> Step:
+        """Begin with what depends on nothing but the request."""
+        self._stages = len(self.plan.stages)
+        self._born((), ())
+        return self.settle()
+
+    def set(self, key: Key, run: Run) -> None:
+        old = self.runs.get(key)
+        self._active += (run.state == "queued") - (old is not None and old.state == "queued")
+        if run.state == "waiting":
+            self._waits = self._waits.insert(key, None)
+        elif old is not None and old.state == "waiting":
+            self._waits = self._waits.discard(key)
+        self.runs = self.runs.insert(key, run)
+        if not callable(self.plan.by_name[key[0]].worker):
+            self._changed[key] = None
+
+    def end_run(self, key: Key, run: Run) -> None:
+        self.set(key, run)
+        self._ended(key)
+
+    def requeue(self, key: Key, run: Run, *, counted: bool = False, after: float | None = None) -> None:
+        """Hand a run out again. counted: it may be to blame. after: seconds to wait, for a failure that may pass."""
+        run = dataclasses.replace(
+            run, attempt=run.attempt + 1, deaths=run.deaths + counted, retries=run.retries + (after is not None)
+        )
+        self.set(key, run)
+        try:
+            self._submit(key, after or 0.0)
+        except Unread as unread:
+            self._wait_for(unread.blob, Todo("task", key))
+
+    def _submit(self, key: Key, after: float = 0.0) -> None:
+        """Raises: Unread."""
+        stage = self.plan.by_name[key[0]]
+        self._hand_out(stage, key, self.resolve(stage.params, key[1], stage), after)
+
+    def _hand_out(self, stage: Stage, key: Key, params: dict[str, Any], after: float = 0.0) -> None:
+        assert isinstance(stage.worker, str), "functions are called, not handed out"
+        run = self.runs[key]
+        end = self.runs.get((stage.live, key[1])) if stage.live else None
+        task = Task(
+            job=self.job.id,
+            stage=stage.name,
+            item=key[1],
+            worker=stage.worker,
+            params=params,
+            client=self.request.client,
+            owner=self.request.owner,
+            attempt=run.attempt,
+            priority=self.job.priority,
+            alone=run.deaths > 0 and not stage.live,  # alone, a conversation would hold up everybody for its length
+            live=stage.live is not None,
+            ended=end is not None and end.settled,
+            after=after,
+            checkpoint=run.checkpoint,
+        )
+        self._tasks.append(task)
+
+    def read(self, blob: str, value: Any) -> Step:
+        """A blob's value is there, or the exception that says why it is not."""
+        self.opened = self.opened.insert(blob, value)
+        self._todo.extend(self._unread.get(blob, ()))
+        self._unread = self._unread.discard(blob)
+        return self.settle()
+
+    def end(self, state: State, body: dict[str, Any]) -> Step:
+        """The one final answer."""
+        self.state = state
+        self._tasks.clear()
+        self._reads.clear()
+        extra = {"warnings": list(self.request.warnings)} if self.request.warnings else {}
+        final = {"type": self.request.type, "status": STATUS[state], **body, **extra}
+        self.tell("final", ("", ()), final, None)
+        return self.step()
+
+    def settle(self) -> Step:
+        """Look at everything that was set free; end the job when nothing is left."""
+        while self._todo and self._fatal is None:
+            todo = self._todo.popleft()
+            try:
+                self._look_at(todo)
+            except Waiting:
+                continue  # it is looked at again when what it waits for has ended
+            except Unread as unread:
+                self._wait_for(unread.blob, todo)
+        if self._fatal is not None:
+            return self.end(State.FAILED, self._fatal)
+        self._tell_elements()
+        if self._stages == 0:
+            try:
+                return self.end(State.COMPLETED, answer(self))
+            except Broken as broken:
+                return self.end(State.FAILED, broken.failure)
+            except Unread as unread:
+                self._wait_for(unread.blob)
+        if not self._active and self._waits and not self._unread:
+            self.state = State.WAITING
+        elif self.state is State.WAITING:
+            self.state = State.PROCESSING
+        return self.step()
+
+    def _look_at(self, todo: Todo) -> None:
+        """Raises: Waiting, Unread."""
+        if todo.what == "run":
+            self._begin(todo.key)
+        elif todo.what == "fan":
+            self._count(todo.scope, todo.key[1])
+        elif todo.what == "task":
+            self._submit(todo.key)
+        else:
+            self._elements.append(todo.key[1][0])
+
+    def _wait_for(self, blob: str, *todo: Todo) -> None:
+        if blob not in self._unread:
+            self._reads[blob] = None
+        self._unread = self._unread.insert(blob, (*self._unread.get(blob, ()), *todo))
+
+    def _begin(self, key: Key) -> None:
+        """Queue a run, have it wait, or end it at once. Raises: Waiting, Unread."""
+        if key in self.runs:
+            return
+        if (kept := self._kept.get(key)) is not None:
+            self._take_up(key, kept)
+            return
+        stage = self.plan.by_name[key[0]]
+        try:
+            wanted = stage.when is None or self.resolve(stage.when, key[1], stage)
+            params = self.resolve(stage.params, key[1], stage) if wanted else {}
+        except Broken as broken:
+            self.end_run(key, Run("failed", result=broken.failure))
+            return
+        if not wanted:
+            self.end_run(key, Run("skipped"))
+        elif stage.wait:
+            self.set(key, Run("waiting"))
+        elif callable(stage.worker):
+            self.end_run(key, self._called(stage, params))
+        else:
+            self.set(key, Run("queued"))
+            self._hand_out(stage, key, params)
+
+    def _take_up(self, key: Key, run: Run) -> None:
+        """A run of an earlier life of the server."""
+        self._kept = self._kept.discard(key)
+        self.set(key, run)
+        self._changed.pop(key, None)  # the ledger has it
+        if run.settled:
+            self._ended(key)
+        elif run.state == "queued" and self._restarting:
+            self.requeue(key, run)
+
+    def _called(self, stage: Stage, params: Any) -> Run:
+        """Raises: Unread."""
+        assert callable(stage.worker)
+        try:
+            given = self.opened_whole(params)
+            return Run("done", result=stage.worker(**given) if isinstance(given, Mapping) else stage.worker(given))
+        except Broken as broken:
+            return Run("failed", result=broken.failure)
+        except ServiceError as exc:
+            return Run("failed", result=as_failure(exc))
+
+    def _ended(self, key: Key) -> None:
+        """What the end of a run sets free."""
+        name, item = key
+        stage = self.plan.by_name[name]
+        run = self.runs[key]
+        if run.state == "failed" and stage.on_error == "fail":
+            self._fatal = self._fatal or dict(run.result)
+        for user in self._links.aligned[name]:
+            self._todo.extend(Todo("run", (user, below)) for below in self.items(self.plan.scopes[user], item))
+        self._free_fans(name, item, star=False)
+        self._ended_below(name, item)
+        if self.plan.live is not None and name == self.plan.live.live:
+            self._whole = True
+        elif stage.live and not self.runs[stage.live, item].settled:
+            self.end_run((stage.live, item), Run("skipped"))  # nobody follows the recording any more
+
+    def _ended_below(self, name: str, item: Item) -> None:
+        """All items of a stage at or below this one have ended."""
+        for user, depth in self._links.gathering[name]:
+            if depth == len(item):
+                self._todo.extend(Todo("run", (user, below)) for below in self.items(self.plan.scopes[user], item))
+        self._free_fans(name, item, star=True)
+        if len(item) == 1 and self.plan.each is not None and self._one_less((ELEMENT, item)):
+            self._elements.append(item[0])
+        if not item:
+            self._stages -= 1
+        elif self._one_less((name, item[:-1])):
+            self._ended_below(name, item[:-1])
+
+    def _one_less(self, key: Key) -> bool:
+        """Whether nothing is left any more."""
+        left = self.left[key] - 1
+        self.left = self.left.insert(key, left)
+        return left == 0
+
+    def _free_fans(self, name: str, item: Item, *, star: bool) -> None:
+        for scope, starred in self._links.fanning[name]:
+            around = scope[:-1]
+            if starred is star and (not star or gathered_depth(around, self.plan.scopes[name]) == len(item)):
+                self._todo.extend(Todo("fan", ("", below), scope) for below in self.items(around, item))
+
+    # Fan-outs.
+
+    def _born(self, scope: Scope, item: Item) -> None:
+        """An item is known: look at the stages and the fan-outs that stand right in it."""
+        self._todo.extend(Todo("run", (name, item)) for name in self._links.born[scope])
+        self._todo.extend(Todo("fan", ("", item), deeper) for deeper in self._links.below[scope])
+
+    def _count(self, scope: Scope, item: Item) -> None:
+        """Raises: Waiting, Unread."""
+        if (scope, item) in self.sizes:
+            return
+        try:
+            size = self.size((scope, item))
+        except Broken:
+            size = 0
+        except ValueError as exc:
+            self._fatal = as_failure(Internal(f"This pipeline cannot go on: {exc}."))
+            return
+        self.sizes = self.sizes.insert((scope, item), size)
+        inside = self._links.inside[scope]
+        elements = [(*item, index) for index in range(size)]
+        if len(scope) == 1 and self.plan.each is not None:
+            for one in elements:
+                self.left = self.left.insert((ELEMENT, one), len(inside))
+        for name in inside:
+            self.left = self.left.insert((name, item), size)
+            if not size:
+                self._ended_below(name, item)
+        for one in elements:
+            self._born(scope, one)
+
+    def _tell_elements(self) -> None:
+        """A partial for each element of the answer that this change finished, but not again after a restart."""
+        elements, self._elements = sorted(self._elements), []
+        for index in elements if not self._restarting else ():
+            place = {"stage": "data", "item": index, "index": index}
+            try:
+                self.tell("partial", ("data", (index,)), {**place, "data": element(self, index)}, index)
+            except Unread as unread:
+                self._wait_for(unread.blob, Todo("element", (ELEMENT, (index,))))
+
+
+def shown(item: Item) -> int | list[int] | None:
+    """An item as clients see it: null, a number, or a list of numbers when nested."""
+    return None if not item else item[0] if len(item) == 1 else list(item)
