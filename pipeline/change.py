@@ -43,6 +43,7 @@ class Change(View):
         self._active, self._stages = book.active, book.stages
         self._links = job.plan.links
         self._restarting = restarting
+        self._again = restarting or book.again
         self._tasks: list[Task] = []
         self._outs: list[Out] = []
         self._changed: dict[Key, None] = {}
@@ -62,6 +63,7 @@ class Change(View):
             self._waits,
             self._active,
             self._stages,
+            self._again and bool(self._kept),
         )
         job = dataclasses.replace(
             self.job, runs=self.runs, state=self.state, seq=self.seq, version=self.job.version + 1, book=book
@@ -235,7 +237,7 @@ class Change(View):
         self._changed.pop(key, None)  # the ledger has it
         if run.settled:
             self._ended(key)
-        elif run.state == "queued" and self._restarting:
+        elif run.state == "queued" and self._again:
             self.requeue(key, run)
 
     def _called(self, stage: Stage, params: Any) -> Run:

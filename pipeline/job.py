@@ -78,8 +78,9 @@ def waiting_name(key: Key) -> str:
 
 
 def waiting_key(name: str) -> Key:
+    """The run that such a name means; of no job where it is none."""
     stage, *item = name.split(".")
-    return stage, tuple(int(index) for index in item if index.isdecimal())
+    return (stage, tuple(map(int, item))) if all(map(str.isdecimal, item)) else ("", ())
 
 
 def opened(job: Job, blob: str, value: Any) -> Step:

@@ -40,6 +40,7 @@ class Book:
     kept: runs of an earlier life of the server that were not come to yet. sizes: elements of each known fan-out.
     left: for a stage below an item, how many of the items right below have not ended; for "" below an element of the
     answer, how many stages have not. opened: the values of blobs. unread: what waits for a blob to be read.
+    again: those of `kept` that were queued are handed out again, when they are come to.
     waits: the runs that wait for a signal. active: how many runs are queued. stages: how many have not ended.
     """
 
@@ -51,6 +52,7 @@ class Book:
     waits: HashTrieMap[Key, None] = EMPTY
     active: int = 0
     stages: int = 0
+    again: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
