@@ -19,7 +19,7 @@ import numpy as np
 from media.audio import SAMPLE_RATE
 from workers.whisper.alignment import aligned, text_tokens, words_of
 from workers.whisper.device import storage
-from workers.whisper.echo import echoes
+from workers.whisper.echo import echoes, once
 from workers.whisper.lines import crosses, parted
 from workers.whisper.rest import SAMPLES_PER_FRAME, gone_on, unsure
 from workers.whisper.segments import Split, loops, split, unlooped
@@ -70,7 +70,8 @@ class Decoder:
     def hints(self, prompt: str | None, hotwords: str | None) -> tuple[int, ...]:
         """The tokens that stand before a unit's prompt; the hotwords' beginning and the prompt's end, if too long."""
         tokenizer = self._tokenizer("en", "transcribe")
-        wanted = [tokenizer.encode(" " + text.strip()) if text and text.strip() else [] for text in (hotwords, prompt)]
+        given = [once((text or "").strip()) for text in (hotwords, prompt)]
+        wanted = [tokenizer.encode(f" {text}") if text else [] for text in given]
         hot = wanted[0][: _HINT_TOKENS // 2 if wanted[1] else _HINT_TOKENS]
         before = wanted[1][len(hot) - _HINT_TOKENS :]
         return (tokenizer.sot_prev, *hot, *before) if hot or before else ()

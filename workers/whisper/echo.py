@@ -31,5 +31,15 @@ def echoes(line: str, hints: str) -> bool:
     return sum(covered) >= _SHARE * len(said)
 
 
+def once(hints: str) -> str:
+    """Hints that say the same words again and again, said once; what is cut off at the end is of the next time."""
+    words = hints.split()
+    for period in range(1, len(words) // 2 + 1):
+        again = words[period:]
+        if again[:-1] == words[: len(again) - 1] and words[len(again) - 1].startswith(again[-1]):
+            return " ".join(words[:period])
+    return hints
+
+
 def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
