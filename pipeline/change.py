@@ -264,7 +264,7 @@ class Change(View):
         self._ended_below(name, item)
         if self.plan.live is not None and name == self.plan.live.live:
             self._whole = True
-        elif stage.live and not self.runs[stage.live, item].settled:
+        elif stage.live and (stage.live, item) in self._waits:
             self.end_run((stage.live, item), Run("skipped"))  # nobody follows the recording any more
 
     def _ended_below(self, name: str, item: Item) -> None:

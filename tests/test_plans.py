@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired
 
 import pytest
 from pydantic import AfterValidator
+from typing_extensions import TypedDict
 
 from contract.errors import InvalidInput, TooLarge, UrlForbidden
 from contract.messages import Event, FileRef, Request
 from pipeline.batches import listed
 from pipeline.job import Job, advance, begin
-from pipeline.plans import Plan
+from pipeline.plans import Plan, Stage
+from pipeline.shapes import check_shapes
 from workers.base import Params, Worker
 
 
@@ -85,6 +87,63 @@ def test_a_message_without_a_proper_list_or_options_is_refused_whole(plan: Plan,
 def test_the_list_is_bounded(plan: Plan) -> None:
     with pytest.raises(TooLarge):
         plan.parse({"type": "lister", "urls": ["a"] * 4}, no_files)
+
+
+class Heard(TypedDict):
+    text: str
+    words: NotRequired[list[str]]
+
+
+class Silent(TypedDict):
+    reason: str
+
+
+@pytest.mark.parametrize(
+    ("ref", "fits"),
+    [
+        ("$a", True),
+        ("$a.text", True),
+        ("$a.words", True),
+        ("$a.reason", True),
+        ("$a.txet", False),
+        ("$a.text.length", False),
+        ("$anything.at.all", True),
+        ("$f.total", True),
+        ("$f.sum", False),
+        ("$w.url", True),
+        ("$w.urls", False),
+    ],
+)
+def test_a_reference_leads_to_what_the_worker_declares(monkeypatch: pytest.MonkeyPatch, ref: str, fits: bool) -> None:
+    monkeypatch.setattr(Lister, "name", "lister", raising=False)
+    monkeypatch.setattr(Lister, "Result", Annotated[Heard | Silent, "either"])
+    stages = (
+        Stage("a", "lister", {"url": "$request.url"}),
+        Stage("anything", "unknown", {}),
+        Stage("f", _totals, {"text": "$a.text"}),
+        Stage("w", wait=_Params),
+    )
+    plan = Plan("p", _Params, stages, {"x": ref})
+    if fits:
+        check_shapes(plan, {"lister": Lister})
+    else:
+        with pytest.raises(ValueError, match=r"which the result of \w+ does not have"):
+            check_shapes(plan, {"lister": Lister})
+
+
+class Totals(TypedDict):
+    total: int
+
+
+def _totals(text: str) -> Totals:
+    return {"total": len(text)}
+
+
+def test_a_stage_sets_parameters_that_its_worker_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lister, "name", "lister", raising=False)
+    plan = Plan("p", _Params, (Stage("a", "lister", {"uri": "$request.url"}),))
+    with pytest.raises(ValueError, match="sets 'uri', which lister does not know"):
+        check_shapes(plan, {"lister": Lister})
 
 
 def test_the_schema_shows_what_the_list_holds(plan: Plan) -> None:
