@@ -215,7 +215,7 @@ async def test_a_malformed_form_is_refused(call: Call, body: bytes) -> None:
     assert (reply.status, reply.body["error_code"]) == (400, "INVALID_INPUT")
 
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 
 
