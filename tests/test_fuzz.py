@@ -31,7 +31,7 @@ FUZZ = settings(
 )
 """The same examples on every machine."""
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 KEYS = sorted(
     {field for cls in SHIPPED.values() for field in cls.Params.model_fields}
