@@ -41,7 +41,7 @@ from contract.launch import Launch
 from contract.logs import configure, take_strays, without_secrets
 from contract.spelling import meant
 from gateway.answers import answer_errors, guard, server_log
-from gateway.auth import Tokens
+from gateway.auth import Authenticators, Tokens
 from gateway.docs import Docs
 from gateway.files import FileDoor, Uploads
 from gateway.health import Health
@@ -110,15 +110,15 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     road = ResultQueue(ledger, transport, plans, intake, limits)
     retention = Retention(ledger, folders, settings.retention_hours)
 
-    tokens = Tokens.stored(folders.data / "secret.key")
-    sockets = SocketDoor(road, tokens, folders)
+    callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
+    sockets = SocketDoor(road, callers, folders)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
     app = _application(settings)
     sockets.attach(app)
-    HttpDoor(road, ledger, tokens, folders, health).attach(app)
+    HttpDoor(road, ledger, callers, folders, health).attach(app)
     uploads = Uploads(ledger, folders, limits.file_bytes)
-    FileDoor(ledger, tokens, uploads).attach(app)
-    SubmitDoor(road, ledger, tokens, uploads, plans).attach(app)
+    FileDoor(ledger, callers, uploads).attach(app)
+    SubmitDoor(road, ledger, callers, uploads, plans).attach(app)
     results = {name: worker.Result for name, (worker, _) in crew.items()}
     Docs(plans, results, version()).attach(app)
 

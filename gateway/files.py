@@ -17,7 +17,7 @@ from aiohttp.http import HttpProcessingError
 from contract.errors import FileNotFound, InvalidInput, TooLarge
 from contract.folders import Folders
 from gateway.answers import reply
-from gateway.auth import Tokens
+from gateway.auth import Authenticators
 from pipeline.intake import new_upload
 from storage import ledger as rows
 from storage.database import Conflict
@@ -94,9 +94,9 @@ class Uploads:
 class FileDoor:
     """The routes under /files."""
 
-    def __init__(self, ledger: Ledger, tokens: Tokens, uploads: Uploads) -> None:
+    def __init__(self, ledger: Ledger, callers: Authenticators, uploads: Uploads) -> None:
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._uploads = uploads
 
     def attach(self, app: web.Application) -> None:
@@ -111,7 +111,7 @@ class FileDoor:
 
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep a file, sent as field `file` of a form; answers its `file_id`, and those of several as `files`."""
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        owner = self._callers.who(request).owner
         async with self._uploads.all_or_none() as kept:
             async for part in _file_parts(request):
                 kept.append(await self._uploads.keep(part, owner))
@@ -119,7 +119,7 @@ class FileDoor:
         return reply({**told[0], "files": told} if len(told) > 1 else told[0], 201)
 
     async def _own_file(self, request: web.Request) -> FileRow:
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        owner = self._callers.who(request).owner
         file_id = request.match_info["file_id"]
         row = await self._ledger.read(lambda db: rows.file_row(db, file_id))
         if row is None or row.owner != owner:
@@ -133,7 +133,7 @@ class FileDoor:
 
     async def _download_made(self, request: web.Request) -> web.StreamResponse:
         """The content of a file that the server made, `?path=` as an answer names it."""
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        owner = self._callers.who(request).owner
         path = request.query.get("path", "")
         if not path:
             raise InvalidInput("Say which: '?path=' as an answer names a file that the server made.", field="path")

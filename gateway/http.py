@@ -18,11 +18,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from contract.errors import InvalidInput, JobNotFound, Unauthorized
 from contract.folders import Folders
 from gateway.answers import Writer, reply, reply_in_parts
-from gateway.auth import Tickets, Tokens
+from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
-from pipeline.intake import Identity
 from pipeline.result_queue import ResultQueue
 from storage import blobs
 from storage import ledger as rows
@@ -42,10 +41,12 @@ PING_SECONDS = 15.0
 class HttpDoor:
     """The routes but for those of files."""
 
-    def __init__(self, road: ResultQueue, ledger: Ledger, tokens: Tokens, folders: Folders, health: Health) -> None:
+    def __init__(
+        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, folders: Folders, health: Health
+    ) -> None:
         self._road = road
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._folders = folders
         self._health = health
         self._saved_voices = Voices(folders.voices)
@@ -86,26 +87,30 @@ class HttpDoor:
 
     async def _voices(self, request: web.Request) -> web.Response:
         """The saved voices of who asks."""
-        found = await asyncio.to_thread(self._saved_voices.of, self._who(request).owner)
+        found = await asyncio.to_thread(self._saved_voices.of, self._callers.who(request).owner)
         return reply({"voices": [voice.shown() for voice in found]})
 
     async def _delete_voice(self, request: web.Request) -> web.Response:
         """Delete a saved voice."""
-        await asyncio.to_thread(self._saved_voices.delete, request.match_info["reference_id"], self._who(request).owner)
+        await asyncio.to_thread(
+            self._saved_voices.delete, request.match_info["reference_id"], self._callers.who(request).owner
+        )
         return reply({"deleted": True})
 
     # Jobs.
 
     async def _jobs(self, request: web.Request) -> web.Response:
         """The jobs of who asks, newest first."""
-        if "Authorization" not in request.headers:
+        who = self._callers.known(request)
+        if who is None:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
-        return reply({"jobs": await self._road.jobs(self._who(request).client)})
+        return reply({"jobs": await self._road.jobs(who.client)})
 
     async def _own_job(self, request: web.Request) -> JobRow:
-        if "Authorization" not in request.headers:
+        who = self._callers.known(request)
+        if who is None:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
-        return await self._road.job(request.match_info["job_id"], self._who(request).client)
+        return await self._road.job(request.match_info["job_id"], who.client)
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         """A job's state, progress and, once it has ended, its whole answer."""
@@ -203,6 +208,3 @@ class HttpDoor:
         if blobs.MARK not in body:
             return [body]
         return await asyncio.to_thread(blobs.parts, orjson.loads(body), self._folders)
-
-    def _who(self, request: web.Request) -> Identity:
-        return self._tokens.of_header(request.headers.get("Authorization"))

@@ -18,7 +18,7 @@ from aiohttp import BodyPartReader, web
 
 from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
 from gateway.answers import MESSAGE, reply, reply_in_parts
-from gateway.auth import Tokens
+from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
 from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
@@ -42,11 +42,11 @@ class SubmitDoor:
     """The route that takes jobs in."""
 
     def __init__(
-        self, road: ResultQueue, ledger: Ledger, tokens: Tokens, uploads: Uploads, plans: Mapping[str, Plan]
+        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, uploads: Uploads, plans: Mapping[str, Plan]
     ) -> None:
         self._road = road
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._uploads = uploads
         self._plans = plans
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -64,14 +64,14 @@ class SubmitDoor:
         was sent.
         """
         seconds = _seconds(request.query.get("wait"))
-        fresh = "Authorization" not in request.headers
-        who = self._tokens.of_header(request.headers.get("Authorization"))
+        known = self._callers.known(request)
+        who = known or self._callers.who(request)
         if (request.content_type or "").startswith("multipart/"):
             message, job_id = await self._submit_form(request, who)
         else:
             message = _json(await request.read())
             job_id = await self._accept(request, message, who)
-        token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
+        token = {"token": self._callers.token(who)} if known is None else {}
         if seconds and (answer := await self._answer(request, job_id, who.client, seconds)):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200

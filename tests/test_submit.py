@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from contract.errors import InvalidInput, JobNotFound
 from gateway import submit
 from gateway.answers import answer_errors
-from gateway.auth import Tickets, Tokens
+from gateway.auth import Authenticators, Tickets, Tokens
 from gateway.files import Uploads
 from gateway.form import message_of
 from pipeline.catalog import load_plans
@@ -90,9 +90,9 @@ async def test_who_leaves_waits_no_more(tmp_path: Path, monkeypatch: pytest.Monk
     road = await Road(tmp_path, [Toy, Echo]).start()
     road.transport.hold(["toy"])
     app = web.Application(middlewares=[answer_errors])
-    door = submit.SubmitDoor(
-        road.queue, road.ledger, Tokens(b"k" * 32), Uploads(road.ledger, road.folders, 1000), road.plans
-    )
+    callers = Authenticators(Tokens(b"k" * 32))
+    uploads = Uploads(road.ledger, road.folders, 1000)
+    door = submit.SubmitDoor(road.queue, road.ledger, callers, uploads, road.plans)
     door.attach(app)
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = server.make_url("/jobs?wait=600")
