@@ -55,9 +55,9 @@ from pipeline.catalog import load_plans
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
-from storage.database import Unusable
-from storage.ledger import Ledger
+from storage.ledger import Unusable
 from storage.retention import Retention
+from storage.sqlite import SqliteLedger
 from workers.runtime.discovery import discover
 from workers.runtime.host import serve as serve_worker
 
@@ -97,7 +97,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
     transport = LocalTransport(crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level))
-    ledger = Ledger(folders.data / "ledger.sqlite3")
+    ledger = SqliteLedger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
     intake = Intake(plans, folders, ledger, off)

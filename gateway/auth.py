@@ -23,9 +23,9 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from contract.errors import JobNotFound, Unauthorized
+from contract.identity import Identity, Party
 from contract.messages import LOCAL_OWNER
 from gateway.origins import PEER
-from pipeline.intake import Identity
 
 
 class Credentials(NamedTuple):
@@ -82,10 +82,10 @@ class Tokens:
     def identity(self, shown: Credentials) -> Identity | None:
         """Who a token names; a new client for who shows none."""
         if shown.token is None:
-            return Identity(f"client_{secrets.token_hex(12)}", LOCAL_OWNER)
+            return Identity.newcomer(f"client_{secrets.token_hex(12)}", shown.peer)
         try:
             claims = jwt.decode(shown.token, self._secret, algorithms=["HS256"])
-            return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
+            return Identity.known(claims["client"], claims.get("owner", LOCAL_OWNER))
         except (jwt.InvalidTokenError, KeyError, UnicodeError):
             return None
 
@@ -132,7 +132,7 @@ MAX_TICKETS = 10_000
 
 class Ticket(NamedTuple):
     secret: str
-    client: str
+    who: Party
 
 
 class Tickets:
@@ -146,18 +146,18 @@ class Tickets:
         self.seconds = seconds
         self._of_job: TTLCache[str, Ticket] = TTLCache(MAX_TICKETS, seconds, clock)
 
-    def issue(self, job_id: str, client: str) -> str:
+    def issue(self, job_id: str, who: Party) -> str:
         """The job's ticket. From now on it is good for the whole time again."""
         known = self._of_job.get(job_id)
-        ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), client)
+        ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), who)
         return ticket.secret
 
-    def client(self, job_id: str, secret: str) -> str:
-        """Whose job it is. Raises: JobNotFound, the same for every ticket that does not open this job's events."""
+    def who(self, job_id: str, secret: str) -> Party:
+        """Who asked for it. Raises: JobNotFound, the same for every ticket that does not open this job's events."""
         ticket = self._of_job.get(job_id)
         given = secret.encode(errors="replace")
         if ticket is None or not hmac.compare_digest(ticket.secret.encode(), given):
             raise JobNotFound(
                 "This ticket opens no events, or no longer; get a new one with POST /jobs/{job_id}/ticket."
             )
-        return ticket.client
+        return ticket.who

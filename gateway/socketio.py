@@ -149,14 +149,14 @@ class SocketDoor:
         if offset is not None and not _is_seq(offset):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         end = message.get("end") is True
-        received = self._road.recordings.append(job_id, connection.who.client, offset, sound, end=end)
+        received = self._road.recordings.append(job_id, connection.who, offset, sound, end=end)
         return {"status": "success", "job_id": job_id, "received": received}
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who.client)}
+        return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"jobs": await self._road.jobs(connection.who.client)}
+        return {"jobs": await self._road.jobs(connection.who)}
 
     async def _voices(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         found = await asyncio.to_thread(self._saved_voices.of, connection.who.owner)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import orjson
 
 from contract.errors import ERRORS, Internal, ServiceError, WorkerDied
+from contract.identity import whose
 from contract.messages import Event, Item, Request, Task
 from pipeline.plans import Plan, Stage
 from pipeline.references import Broken, Key, Results, Run, Waiting
@@ -156,7 +157,7 @@ class _Change:
 
     def requeue(self, key: Key, run: Run, counted: bool) -> None:
         deaths = run.deaths + counted
-        self.set(key, dataclasses.replace(run, attempt=run.attempt + 1, deaths=deaths, holder=None))
+        self.set(key, dataclasses.replace(run, attempt=run.attempt + 1, deaths=deaths))
         stage = self.job.plan.stage(key[0])
         self._submit(key, self.results.resolve(stage.params, key[1], stage))
 
@@ -170,6 +171,7 @@ class _Change:
             params=params,
             client=self.job.request.client,
             owner=self.job.request.owner,
+            queued_as=whose(self.job.request).name,
             attempt=run.attempt,
             priority=self.job.priority,
             alone=run.deaths > 0 and not stage.live,  # alone, a conversation would hold up everybody for its length
@@ -253,8 +255,9 @@ def shown(item: Item) -> int | list[int] | None:
 
 
 def _on_started(change: _Change, event: Event, run: Run) -> Step:
+    if change.state is State.PROCESSING:
+        return Step(change.job)  # the ledger has nothing to learn from it
     change.state = State.PROCESSING
-    change.set((event.stage, event.item), dataclasses.replace(run, holder=event.data))
     return change.step()
 
 

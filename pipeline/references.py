@@ -27,7 +27,6 @@ class Run:
     attempt: int = 1
     deaths: int = 0
     checkpoint: Any = None
-    holder: str | None = None
     result: Any = None
 
     @property

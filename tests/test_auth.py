@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from contract.errors import Unauthorized
+from contract.identity import Identity
 from gateway.answers import answer_errors, reply
 from gateway.auth import Authenticators, Credentials, Tokens
 from gateway.origins import Origins
-from pipeline.intake import Identity
 
 TOKENS = Tokens(b"k" * 32)
 NOBODY = Credentials(None, "203.0.113.9")
@@ -33,7 +33,7 @@ class Key:
 
 
 def test_the_first_that_knows_the_credentials_says_who_it_is() -> None:
-    ann, bob = Identity("ann", "acme"), Identity("bob", "acme")
+    ann, bob = Identity.known("ann", "acme"), Identity.known("bob", "acme")
     callers = Authenticators(TOKENS, Key("a", ann), Key("b", bob), Key("a", bob))
     assert callers.identity(Credentials("a", None)) == ann
     assert callers.identity(Credentials("b", None)) == bob
@@ -43,14 +43,15 @@ def test_the_first_that_knows_the_credentials_says_who_it_is() -> None:
 @pytest.mark.parametrize("token", ["", "c", "é", 5, {}, b"\xff", "\ud800"])
 def test_what_nobody_knows_is_refused(token: Any) -> None:
     with pytest.raises(Unauthorized):
-        Authenticators(TOKENS, Key("a", Identity("ann", "acme"))).identity(Credentials(token, None))
+        Authenticators(TOKENS, Key("a", Identity.known("ann", "acme"))).identity(Credentials(token, None))
 
 
 def test_who_shows_nothing_is_a_new_client_each_time_and_known_by_its_token() -> None:
     callers = Authenticators(TOKENS)
     who, other = callers.identity(NOBODY), callers.identity(NOBODY)
     assert who.client != other.client
-    assert callers.identity(Credentials(callers.token(who), None)) == who
+    assert who.limited_as == other.limited_as == NOBODY.peer
+    assert callers.identity(Credentials(callers.token(who), NOBODY.peer)) == Identity.known(who.client)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_who_shows_nothing_is_a_new_client_each_time_and_known_by_its_token() ->
 async def test_an_authenticator_is_told_the_address_that_trusted_proxies_heard(
     proxies: str, forwarded: list[str], peer: str
 ) -> None:
-    seen = Key("a", Identity("ann", "acme"))
+    seen = Key("a", Identity.known("ann", "acme"))
     callers = Authenticators(TOKENS, seen)
 
     async def ask(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from contract.errors import InvalidInput, JobNotFound
+from contract.identity import Identity
 from gateway import submit
 from gateway.answers import answer_errors
 from gateway.auth import Authenticators, Tickets, Tokens
@@ -304,16 +305,19 @@ async def test_a_stranger_gets_no_ticket(call: Call) -> None:
     assert (await call("POST", f"/jobs/{job}/ticket", stranger)).body["error_code"] == "JOB_NOT_FOUND"
 
 
+ANN = Identity.known("ann")
+
+
 def test_a_ticket_expires_unless_it_is_in_use() -> None:
     now = 0.0
     tickets = Tickets(60, clock=lambda: now)
-    secret = tickets.issue("job", "ann")
+    secret = tickets.issue("job", ANN)
     now = 59.0
-    assert tickets.client("job", secret) == "ann"
-    assert tickets.issue("job", "ann") == secret
+    assert tickets.who("job", secret) == ANN
+    assert tickets.issue("job", ANN) == secret
     now = 118.0
-    assert tickets.client("job", secret) == "ann"
+    assert tickets.who("job", secret) == ANN
     now = 120.0
     with pytest.raises(JobNotFound):
-        tickets.client("job", secret)
-    assert tickets.issue("job", "ann") != secret
+        tickets.who("job", secret)
+    assert tickets.issue("job", ANN) != secret
