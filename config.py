@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
         (),
-        description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-Host`, `-Proto` "
-        "and `-Prefix` are believed",
+        description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-For`, `-Host`, "
+        "`-Proto` and `-Prefix` are believed",
     )
     retention_hours: float = Field(72, gt=0, description="answers, events and uploads are kept so long")
     job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")

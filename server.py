@@ -41,7 +41,7 @@ from contract.launch import Launch
 from contract.logs import configure, take_strays, without_secrets
 from contract.spelling import meant
 from gateway.answers import answer_errors, guard, server_log
-from gateway.auth import Tokens
+from gateway.auth import Authenticators, Tokens
 from gateway.docs import Docs
 from gateway.files import FileDoor, Uploads
 from gateway.health import Health
@@ -55,9 +55,9 @@ from pipeline.catalog import load_plans
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
-from storage.database import Unusable
-from storage.ledger import Ledger
+from storage.ledger import Unusable
 from storage.retention import Retention
+from storage.sqlite import SqliteLedger
 from workers.runtime.discovery import discover
 from workers.runtime.host import serve as serve_worker
 
@@ -97,7 +97,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
     transport = LocalTransport(crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level))
-    ledger = Ledger(folders.data / "ledger.sqlite3")
+    ledger = SqliteLedger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
     intake = Intake(plans, folders, ledger, off)
@@ -110,15 +110,15 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     road = ResultQueue(ledger, transport, plans, intake, limits)
     retention = Retention(ledger, folders, settings.retention_hours)
 
-    tokens = Tokens.stored(folders.data / "secret.key")
-    sockets = SocketDoor(road, tokens, folders)
+    callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
+    sockets = SocketDoor(road, callers, folders)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
     app = _application(settings)
     sockets.attach(app)
-    HttpDoor(road, ledger, tokens, folders, health).attach(app)
+    HttpDoor(road, ledger, callers, folders, health).attach(app)
     uploads = Uploads(ledger, folders, limits.file_bytes)
-    FileDoor(ledger, tokens, uploads).attach(app)
-    SubmitDoor(road, ledger, tokens, uploads, plans).attach(app)
+    FileDoor(ledger, callers, uploads).attach(app)
+    SubmitDoor(road, ledger, callers, uploads, plans).attach(app)
     results = {name: worker.Result for name, (worker, _) in crew.items()}
     Docs(plans, results, version()).attach(app)
 

@@ -78,6 +78,16 @@ class JobNotFound(ServiceError):
     code, status = "JOB_NOT_FOUND", 404
 
 
+class NotFound(ServiceError):
+    """A path that no door has."""
+
+    code, status = "NOT_FOUND", 404
+
+
+class MethodNotAllowed(ServiceError):
+    code, status = "METHOD_NOT_ALLOWED", 405
+
+
 class TooLarge(ServiceError):
     code, status = "TOO_LARGE", 413
 

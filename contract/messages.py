@@ -82,7 +82,10 @@ class FileRef:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One ask. `id` is the client's own, returned untouched; `key` its idempotency key."""
+    """One ask. `id` is the client's own, returned untouched; `key` its idempotency key.
+
+    client, owner, limited_as: as `Identity` has them.
+    """
 
     id: Any
     client: str
@@ -91,6 +94,7 @@ class Request:
     params: dict[str, Any]
     key: str | None = None
     warnings: tuple[str, ...] = ()
+    limited_as: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Task:
     """One call of one worker. `attempt` is the fence: only events that carry the latest one count.
 
     client, owner: whose job it is, and whose the files and voices are that it reads and makes.
+    queued_as: whose turn it takes among the tasks that wait.
     checkpoint, finished: what an earlier attempt left: its last checkpoint and, by index, the data of its partials, or
     ``{"start", "end"}`` of its audio.
     alone: run while the process holds nothing else, since this task may be what killed it.
@@ -121,6 +126,7 @@ class Task:
     after: float = 0.0
     checkpoint: Any = None
     finished: tuple[Any, ...] = ()
+    queued_as: str = ""
 
     def encode(self) -> bytes:
         return orjson.dumps(self)

@@ -1,11 +1,15 @@
-"""What all HTTP routes share: answers as JSON, and errors as the protocol has them."""
+"""What all HTTP routes share: answers as JSON, and errors in the dialect of the API that was asked.
+
+An API is an aiohttp application. One that is mounted below another speaks that one's dialect, or its own, `DIALECT`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from contract.errors import ERRORS, Internal, InvalidInput, ServiceError, as_failure
+from contract.errors import ERRORS, Internal, InvalidInput, MethodNotAllowed, NotFound, ServiceError, as_failure
 from contract.logs import about
 from gateway.outbound import UNREAD_SECONDS
 from pipeline.intake import too_large
@@ -23,6 +27,8 @@ log = structlog.get_logger()
 
 PIECE_BYTES = 96 * 1024
 """Written at once; of threes, so that the base64 of pieces can be joined."""
+MAX_SHOWN = 200
+"""Characters of what a client wrote that an answer repeats."""
 GARBLED = (HttpProcessingError, web.RequestPayloadError)
 """What aiohttp raises for what is no HTTP."""
 
@@ -31,6 +37,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def reply(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dialect:
+    """How an API writes. refusal: an error, given what `as_failure` made of it and its HTTP status."""
+
+    refusal: Callable[[dict[str, Any], int], web.Response]
+
+
+NATIVE = Dialect(lambda failure, status: reply({"status": "error", **failure}, status))
+"""The protocol's error object."""
+DIALECT = web.AppKey("dialect", Dialect)
+"""An application's own dialect."""
 
 
 async def reply_in_parts(request: web.Request, parts: Sequence[bytes | Path], status: int = 200) -> web.StreamResponse:
@@ -65,11 +84,16 @@ def _route(request: web.Request) -> str | None:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as the protocol's error object."""
+    """Every error, also of a path that nobody has, in the dialect of the API that was asked."""
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
         failure = as_failure(too_large())
+    except web.HTTPMethodNotAllowed as exc:
+        failure = as_failure(_not_allowed(request, exc))
+        return _refusal(failure, request, {"Allow": exc.headers["Allow"]})
+    except web.HTTPNotFound:
+        failure = as_failure(NotFound(f"This server has nothing at {_path(request)}; GET /docs shows what it has."))
     except web.HTTPException:
         raise
     except GARBLED:
@@ -85,7 +109,16 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         failure = as_failure(exc)
     if BEGUN in request:
         _cut(request)
-    return _refusal(failure)
+    return _refusal(failure, request)
+
+
+def _not_allowed(request: web.Request, exc: web.HTTPMethodNotAllowed) -> MethodNotAllowed:
+    allowed = ", ".join(sorted(exc.allowed_methods))
+    return MethodNotAllowed(f"{_path(request)} takes {allowed}, not {exc.method[:MAX_SHOWN]}.")
+
+
+def _path(request: web.Request) -> str:
+    return repr(request.path[:MAX_SHOWN])
 
 
 def _cut(request: web.Request) -> None:
@@ -94,8 +127,15 @@ def _cut(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _refusal(failure: dict[str, Any]) -> web.Response:
-    return reply({"status": "error", **failure}, ERRORS.get(failure["error_code"], Internal).status)
+def _refusal(
+    failure: dict[str, Any], request: web.Request | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """request: None for one that cannot be read."""
+    apps = request.match_info.apps if request is not None else ()
+    dialect = next((app[DIALECT] for app in reversed(apps) if DIALECT in app), NATIVE)
+    response = dialect.refusal(failure, ERRORS.get(failure["error_code"], Internal).status)
+    response.headers.update(headers or {})
+    return response
 
 
 class Writer:

@@ -1,4 +1,11 @@
-"""Who a connection is. A token names a client; it is signed, so it holds after a restart and nobody can make one."""
+"""Who asks: the same list of authenticators for every door.
+
+    Authorization: Bearer … ─┐
+                             ├─▶ Credentials ─▶ each authenticator in order, until one knows them ─▶ Identity
+    auth: {"token": …} ──────┘
+
+A token names a client; it is signed, so it holds after a restart and nobody can make one.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +16,46 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jwt
+from aiohttp import web
 from cachetools import TTLCache
 
 from contract.errors import JobNotFound, Unauthorized
+from contract.identity import Identity, Party
 from contract.messages import LOCAL_OWNER
-from pipeline.intake import Identity
+from gateway.origins import PEER
+
+
+class Credentials(NamedTuple):
+    """What a client shows of itself. token: whatever it sent as that, None for none; peer: its network address."""
+
+    token: Any
+    peer: str | None
+
+    @classmethod
+    def of(cls, request: web.Request) -> Credentials:
+        """Those of an HTTP request. Raises: Unauthorized when its `Authorization` is none of ours."""
+        authorization = request.headers.get("Authorization")
+        if authorization is None:
+            return cls.sent(None, request)
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("Send the token as 'Authorization: Bearer …'.")
+        return cls.sent(token.strip(), request)
+
+    @classmethod
+    def sent(cls, token: Any, request: web.Request) -> Credentials:
+        """A token that came by the connection of this request."""
+        return cls(token, request.get(PEER, request.remote))
+
+
+class Authenticator(Protocol):
+    """Knows some clients by what they show."""
+
+    def identity(self, shown: Credentials) -> Identity | None:
+        """Who shows these; None when that is for another to say."""
 
 
 class Tokens:
@@ -40,27 +79,51 @@ class Tokens:
         new.replace(path)
         return cls(secret)
 
-    def issue(self, client: str | None = None) -> tuple[Identity, str]:
-        """A client's token; a new client's unless one is named."""
-        client = client or f"client_{secrets.token_hex(12)}"
-        return Identity(client, LOCAL_OWNER), jwt.encode({"client": client}, self._secret, algorithm="HS256")
-
-    def read(self, token: Any) -> Identity:
-        """Who a token names. Raises: Unauthorized."""
+    def identity(self, shown: Credentials) -> Identity | None:
+        """Who a token names; a new client for who shows none."""
+        if shown.token is None:
+            return Identity.newcomer(f"client_{secrets.token_hex(12)}", shown.peer)
         try:
-            claims = jwt.decode(token, self._secret, algorithms=["HS256"])
-            return Identity(claims["client"], claims.get("owner", LOCAL_OWNER))
-        except (jwt.InvalidTokenError, KeyError, UnicodeError) as exc:
-            raise Unauthorized("This token is not one of this server's; connect without one to get a new one.") from exc
+            claims = jwt.decode(shown.token, self._secret, algorithms=["HS256"])
+            return Identity.known(claims["client"], claims.get("owner", LOCAL_OWNER))
+        except (jwt.InvalidTokenError, KeyError, UnicodeError):
+            return None
 
-    def of_header(self, authorization: str | None) -> Identity:
-        """Who an HTTP request is from, by its `Authorization`; none is a new client's. Raises: Unauthorized."""
-        if authorization is None:
-            return self.issue()[0]
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthorized("Send the token as 'Authorization: Bearer …'.")
-        return self.read(token.strip())
+    def issue(self, who: Identity) -> str:
+        """The token that names a client."""
+        return jwt.encode({"client": who.client}, self._secret, algorithm="HS256")
+
+
+class Authenticators:
+    """What every door asks who somebody is.
+
+    tokens: the last to be asked, and what a client is given that came without credentials. others: asked before them,
+    in order.
+    """
+
+    def __init__(self, tokens: Tokens, *others: Authenticator) -> None:
+        self._asked = (*others, tokens)
+        self._tokens = tokens
+
+    def identity(self, shown: Credentials) -> Identity:
+        """Raises: Unauthorized."""
+        for authenticator in self._asked:
+            if (who := authenticator.identity(shown)) is not None:
+                return who
+        raise Unauthorized("This token is not one of this server's; connect without one to get a new one.")
+
+    def who(self, request: web.Request) -> Identity:
+        """Who sends an HTTP request; one without credentials is a new client's. Raises: Unauthorized."""
+        return self.identity(Credentials.of(request))
+
+    def known(self, request: web.Request) -> Identity | None:
+        """The same, but None for a request without credentials. Raises: Unauthorized."""
+        shown = Credentials.of(request)
+        return None if shown.token is None else self.identity(shown)
+
+    def token(self, who: Identity) -> str:
+        """By which a client that came without credentials is known from now on."""
+        return self._tokens.issue(who)
 
 
 TICKET_SECONDS = 60
@@ -69,7 +132,7 @@ MAX_TICKETS = 10_000
 
 class Ticket(NamedTuple):
     secret: str
-    client: str
+    who: Party
 
 
 class Tickets:
@@ -83,18 +146,18 @@ class Tickets:
         self.seconds = seconds
         self._of_job: TTLCache[str, Ticket] = TTLCache(MAX_TICKETS, seconds, clock)
 
-    def issue(self, job_id: str, client: str) -> str:
+    def issue(self, job_id: str, who: Party) -> str:
         """The job's ticket. From now on it is good for the whole time again."""
         known = self._of_job.get(job_id)
-        ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), client)
+        ticket = self._of_job[job_id] = known or Ticket(secrets.token_urlsafe(24), who)
         return ticket.secret
 
-    def client(self, job_id: str, secret: str) -> str:
-        """Whose job it is. Raises: JobNotFound, the same for every ticket that does not open this job's events."""
+    def who(self, job_id: str, secret: str) -> Party:
+        """Who asked for it. Raises: JobNotFound, the same for every ticket that does not open this job's events."""
         ticket = self._of_job.get(job_id)
         given = secret.encode(errors="replace")
         if ticket is None or not hmac.compare_digest(ticket.secret.encode(), given):
             raise JobNotFound(
                 "This ticket opens no events, or no longer; get a new one with POST /jobs/{job_id}/ticket."
             )
-        return ticket.client
+        return ticket.who

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import sqlite3
 from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,12 +21,14 @@ import orjson
 import structlog
 
 from contract.folders import Folders
+from contract.identity import Identity
 from gateway.outbound import HIGH_WATER_BYTES, OutboundQueue, Outgoing
-from pipeline.intake import Identity
 from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
+from pipeline.stored import event_of
 from storage import blobs
-from storage.ledger import EventRow
+from storage.ledger import ReadFailed
+from storage.records import EventRecord
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class Line:
     """
 
     sent: int
-    live: deque[EventRow] = dataclasses.field(default_factory=deque)
+    live: deque[EventRecord] = dataclasses.field(default_factory=deque)
     behind: bool = False
     news: bool = False
 
@@ -87,7 +88,7 @@ class Connection:
         """Send these in their turn."""
         for out in outs:
             if out.seq is not None:
-                self._add(job_id, EventRow(out.seq, out.kind, out.text))
+                self._add(job_id, event_of(out))
             elif self._is_drained():
                 self._hints[job_id] = out
         self._some.set()
@@ -99,7 +100,7 @@ class Connection:
         caller sends at once comes before.
         """
         unfinished = {job_id for job_id in wanted if self._road.is_open(job_id)}
-        known = await self._road.last_seqs(wanted, self.who.client)
+        known = await self._road.last_seqs(wanted, self.who)
         resumed = {job_id: seq if seq <= known[job_id] else 0 for job_id, seq in wanted.items() if job_id in known}
         unfinished |= {job_id for job_id, seq in resumed.items() if seq < known[job_id]}
         self._replay(resumed, unfinished)
@@ -135,7 +136,7 @@ class Connection:
     def close(self) -> None:
         self._sender.cancel()
 
-    def _add(self, job_id: str, event: EventRow) -> None:
+    def _add(self, job_id: str, event: EventRecord) -> None:
         line = self._lines.get(job_id)
         if line is None:
             line = self._lines[job_id] = Line(event.seq - 1)
@@ -162,7 +163,7 @@ class Connection:
                     await self._send_hints()
                     if self._lines:
                         await self._serve(*next(iter(self._lines.items())))
-                except (OSError, sqlite3.Error):
+                except (OSError, ReadFailed):
                     log.exception("event_not_read", client=self.who.client)
                     await asyncio.sleep(RETRY_SECONDS)  # the line is at the place where it was, behind the others
 
@@ -200,7 +201,7 @@ class Connection:
         if not page and not line.news:
             line.behind = False
 
-    async def _tell(self, job_id: str, line: Line, events: list[EventRow]) -> None:
+    async def _tell(self, job_id: str, line: Line, events: list[EventRecord]) -> None:
         """Send as many of these as there is room for; the ledger keeps the others."""
         for event in events:
             if not self._is_drained() or self._lines.get(job_id) is not line:
@@ -211,7 +212,7 @@ class Connection:
             line.sent = event.seq
             await self._send(packets)
 
-    async def _packets(self, event: EventRow) -> list[Outgoing]:
+    async def _packets(self, event: EventRecord) -> list[Outgoing]:
         if event.kind == "audio":
             return _audio_packets(event.body)
         name = "message" if event.kind == "final" else event.kind

@@ -17,12 +17,11 @@ from aiohttp.http import HttpProcessingError
 from contract.errors import FileNotFound, InvalidInput, TooLarge
 from contract.folders import Folders
 from gateway.answers import reply
-from gateway.auth import Tokens
+from gateway.auth import Authenticators
 from pipeline.intake import new_upload
-from storage import ledger as rows
-from storage.database import Conflict
 from storage.files import is_unicode
-from storage.ledger import FileRow, Ledger
+from storage.ledger import Conflict, Ledger
+from storage.records import FileRecord
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME = 255
@@ -40,23 +39,23 @@ class Uploads:
         self.folders = folders
         self._max_upload = max_upload
 
-    async def keep(self, part: BodyPartReader, owner: str) -> FileRow:
+    async def keep(self, part: BodyPartReader, owner: str) -> FileRecord:
         """Keep a file; nothing of it stays when that fails. Raises: TooLarge, InvalidInput."""
         file_id, path = new_upload(self.folders)
         try:
             size = await self._receive(part, path)
             name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-            row = FileRow(file_id, owner, str(path), name, size, time.time())
-            await self._ledger.commit(rows.file_added(row))
+            row = FileRecord(file_id, owner, str(path), name, size, time.time())
+            await self._ledger.keep(row)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return row
 
     @asynccontextmanager
-    async def all_or_none(self) -> AsyncIterator[list[FileRow]]:
+    async def all_or_none(self) -> AsyncIterator[list[FileRecord]]:
         """Files that are kept in the block, which lists them; when it fails, none of them stays."""
-        kept: list[FileRow] = []
+        kept: list[FileRecord] = []
         try:
             yield kept
         except BaseException:
@@ -65,10 +64,10 @@ class Uploads:
                     await self.remove(row)
             raise
 
-    async def remove(self, row: FileRow) -> None:
+    async def remove(self, row: FileRecord) -> None:
         """Raises: FileNotFound when somebody else was faster."""
         try:
-            await self._ledger.commit(rows.file_removed(row.id))
+            await self._ledger.drop(row.id)
         except Conflict as exc:
             raise FileNotFound(f"There is no upload {row.id!r}.", field="file_id") from exc
         await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
@@ -94,9 +93,9 @@ class Uploads:
 class FileDoor:
     """The routes under /files."""
 
-    def __init__(self, ledger: Ledger, tokens: Tokens, uploads: Uploads) -> None:
+    def __init__(self, ledger: Ledger, callers: Authenticators, uploads: Uploads) -> None:
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._uploads = uploads
 
     def attach(self, app: web.Application) -> None:
@@ -111,17 +110,17 @@ class FileDoor:
 
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep a file, sent as field `file` of a form; answers its `file_id`, and those of several as `files`."""
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        owner = self._callers.who(request).owner
         async with self._uploads.all_or_none() as kept:
             async for part in _file_parts(request):
                 kept.append(await self._uploads.keep(part, owner))
         told = [{"file_id": row.id, "size": row.bytes, "name": row.name} for row in kept]
         return reply({**told[0], "files": told} if len(told) > 1 else told[0], 201)
 
-    async def _own_file(self, request: web.Request) -> FileRow:
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+    async def _own_file(self, request: web.Request) -> FileRecord:
+        owner = self._callers.who(request).owner
         file_id = request.match_info["file_id"]
-        row = await self._ledger.read(lambda db: rows.file_row(db, file_id))
+        row = await self._ledger.file(file_id)
         if row is None or row.owner != owner:
             raise FileNotFound(f"There is no upload {file_id!r}.", field="file_id")
         return row
@@ -133,12 +132,12 @@ class FileDoor:
 
     async def _download_made(self, request: web.Request) -> web.StreamResponse:
         """The content of a file that the server made, `?path=` as an answer names it."""
-        owner = self._tokens.of_header(request.headers.get("Authorization")).owner
+        owner = self._callers.who(request).owner
         path = request.query.get("path", "")
         if not path:
             raise InvalidInput("Say which: '?path=' as an answer names a file that the server made.", field="path")
-        row = await self._ledger.read(lambda db: rows.made_file(db, path, owner)) if is_unicode(path) else None
-        made = row is not None and Path(row.path).parent in self._uploads.folders.made
+        row = await self._ledger.file_at(path) if is_unicode(path) else None
+        made = row is not None and row.owner == owner and Path(row.path).parent in self._uploads.folders.made
         if row is None or not made or not await asyncio.to_thread(Path(row.path).is_file):
             raise FileNotFound(f"The server keeps no file {path[:200]!r} that it made for you.", field="path")
         return _content(row, content_disposition_header("attachment", quote_fields=False, filename=row.name))
@@ -149,7 +148,7 @@ class FileDoor:
         return reply({"deleted": True})
 
 
-def _content(row: FileRow, disposition: str) -> web.FileResponse:
+def _content(row: FileRecord, disposition: str) -> web.FileResponse:
     """Somebody else's bytes on our origin: never rendered, always saved."""
     headers = {
         "Content-Type": "application/octet-stream",

@@ -14,14 +14,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.base import Transport
-from storage.database import Database
+from storage.ledger import Ledger
 
 
 class Health:
     """connections: how many Socket.IO connections there are now."""
 
     def __init__(
-        self, road: ResultQueue, transport: Transport, ledger: Database, connections: Callable[[], int], version: str
+        self, road: ResultQueue, transport: Transport, ledger: Ledger, connections: Callable[[], int], version: str
     ) -> None:
         self._road = road
         self._transport = transport

@@ -18,15 +18,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from contract.errors import InvalidInput, JobNotFound, Unauthorized
 from contract.folders import Folders
 from gateway.answers import Writer, reply, reply_in_parts
-from gateway.auth import Tickets, Tokens
+from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
-from pipeline.intake import Identity
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage import ledger as rows
-from storage.ledger import JobRow, Ledger
+from storage.ledger import Ledger
+from storage.records import JobRecord
 from storage.voices import Voices
 
 MAX_SEQ_DIGITS = 19
@@ -42,10 +41,12 @@ PING_SECONDS = 15.0
 class HttpDoor:
     """The routes but for those of files."""
 
-    def __init__(self, road: ResultQueue, ledger: Ledger, tokens: Tokens, folders: Folders, health: Health) -> None:
+    def __init__(
+        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, folders: Folders, health: Health
+    ) -> None:
         self._road = road
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._folders = folders
         self._health = health
         self._saved_voices = Voices(folders.voices)
@@ -86,31 +87,35 @@ class HttpDoor:
 
     async def _voices(self, request: web.Request) -> web.Response:
         """The saved voices of who asks."""
-        found = await asyncio.to_thread(self._saved_voices.of, self._who(request).owner)
+        found = await asyncio.to_thread(self._saved_voices.of, self._callers.who(request).owner)
         return reply({"voices": [voice.shown() for voice in found]})
 
     async def _delete_voice(self, request: web.Request) -> web.Response:
         """Delete a saved voice."""
-        await asyncio.to_thread(self._saved_voices.delete, request.match_info["reference_id"], self._who(request).owner)
+        await asyncio.to_thread(
+            self._saved_voices.delete, request.match_info["reference_id"], self._callers.who(request).owner
+        )
         return reply({"deleted": True})
 
     # Jobs.
 
     async def _jobs(self, request: web.Request) -> web.Response:
         """The jobs of who asks, newest first."""
-        if "Authorization" not in request.headers:
+        who = self._callers.known(request)
+        if who is None:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
-        return reply({"jobs": await self._road.jobs(self._who(request).client)})
+        return reply({"jobs": await self._road.jobs(who)})
 
-    async def _own_job(self, request: web.Request) -> JobRow:
-        if "Authorization" not in request.headers:
+    async def _own_job(self, request: web.Request) -> JobRecord:
+        who = self._callers.known(request)
+        if who is None:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
-        return await self._road.job(request.match_info["job_id"], self._who(request).client)
+        return await self._road.job(request.match_info["job_id"], who)
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         """A job's state, progress and, once it has ended, its whole answer."""
         row = await self._own_job(request)
-        final = await self._ledger.read(lambda db: rows.final_event(db, row.id))
+        final = await self._ledger.answer(row.id)
         answer = await self._parts(final) if final else [b"null"]
         head = orjson.dumps(self._road.describe(row)).removesuffix(b"}") + b',"answer":'
         return await reply_in_parts(request, [head, *answer, b"}"])
@@ -118,18 +123,18 @@ class HttpDoor:
     async def _cancel(self, request: web.Request) -> web.Response:
         """Cancel a job."""
         row = await self._own_job(request)
-        return reply({"cancelled": await self._road.cancel(row.id, row.client)})
+        return reply({"cancelled": await self._road.cancel(row.id, row)})
 
     async def _ticket(self, request: web.Request) -> web.Response:
         """A URL that opens the job's events without a token, for a browser's `EventSource`, within a minute."""
         row = await self._own_job(request)
-        ticket = self._tickets.issue(row.id, row.client)
+        ticket = self._tickets.issue(row.id, row)
         url = f"{request[ADDRESS].prefix}/jobs/{row.id}/events?ticket={ticket}"
         return reply({"ticket": ticket, "expires_in": self._tickets.seconds, "url": url})
 
-    async def _ticketed_job(self, request: web.Request, ticket: str) -> JobRow:
+    async def _ticketed_job(self, request: web.Request, ticket: str) -> JobRecord:
         job_id = request.match_info["job_id"]
-        return await self._road.job(job_id, self._tickets.client(job_id, ticket))
+        return await self._road.job(job_id, self._tickets.who(job_id, ticket))
 
     async def _append(self, request: web.Request) -> web.Response:
         """Add the body to a recording that a job follows; `?offset=`: the bytes before it; `&end=1`: it is whole."""
@@ -138,7 +143,7 @@ class HttpDoor:
         if offset is not None and (not offset.isdecimal() or len(offset) > MAX_SEQ_DIGITS):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         place, end = None if offset is None else int(offset), request.query.get("end") == "1"
-        received = self._road.recordings.append(row.id, row.client, place, await request.read(), end=end)
+        received = self._road.recordings.append(row.id, row, place, await request.read(), end=end)
         return reply({"received": received})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -160,10 +165,10 @@ class HttpDoor:
             head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
             await (writer.write(head.encode(), *body, b"\n\n") if kind else writer.write(b": ping\n\n"))
             if ticket is not None:
-                self._tickets.issue(row.id, row.client)  # it is in use
+                self._tickets.issue(row.id, row)  # it is in use
         return response
 
-    async def _follow(self, row: JobRow, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:
+    async def _follow(self, row: JobRecord, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:
         """(kind, seq, body) of a job's events, the kind "" when there was none for a while.
 
         What is kept comes from the ledger, until there is no more; live news only rings the bell.
@@ -203,6 +208,3 @@ class HttpDoor:
         if blobs.MARK not in body:
             return [body]
         return await asyncio.to_thread(blobs.parts, orjson.loads(body), self._folders)
-
-    def _who(self, request: web.Request) -> Identity:
-        return self._tokens.of_header(request.headers.get("Authorization"))

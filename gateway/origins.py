@@ -49,6 +49,8 @@ class Address(NamedTuple):
 
 ADDRESS = web.RequestKey("address", Address)
 """By what address a request was sent."""
+PEER = web.RequestKey("peer", str)
+"""The network address of who sent a request; behind trusted proxies, of who the outermost of them heard it from."""
 _ALLOWED = web.RequestKey("allowed_origin", str)
 
 
@@ -80,6 +82,7 @@ class Origins:
             await self._check_host(host)
         address = request[ADDRESS] = self._address(request)
         await self._check_host(address.host)
+        request[PEER] = self._peer(request)
         origin = request.headers.get("Origin")
         if origin is None or _host_of(origin) == address.host:
             return await handler(request)
@@ -104,13 +107,18 @@ class Origins:
         scheme = "https" if _last(request, "X-Forwarded-Proto").lower() == "https" else "http"
         return Address(given or host, f"{scheme}://{given}" if given else None, f"/{prefix}" if prefix else "")
 
+    def _peer(self, request: web.Request) -> str:
+        """Each proxy adds to `X-Forwarded-For` who it was asked by; only what trusted ones added is believed."""
+        peer = request.remote or ""
+        for heard_from in reversed(",".join(request.headers.getall("X-Forwarded-For", ())).split(",")):
+            if not self._is_proxy(peer) or _ip(heard_from.strip()) is None:
+                break
+            peer = heard_from.strip()
+        return peer
+
     def _is_proxy(self, peer: str | None) -> bool:
-        try:
-            address = ipaddress.ip_address(peer or "")
-        except ValueError:  # a Unix socket's
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._proxies)
+        address = _ip(peer or "")
+        return address is not None and any(address in network for network in self._proxies)
 
     async def _check_host(self, host: str) -> None:
         name = name_of(host)
@@ -157,6 +165,15 @@ def is_local(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address that came over IPv6 as what it is. None for what is no address, such as a Unix socket's."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _refused(origin: str) -> ServiceError:

@@ -15,7 +15,7 @@ from socketio import exceptions
 from contract.errors import InvalidInput, ServiceError, as_failure
 from contract.folders import Folders
 from contract.logs import about
-from gateway.auth import Tokens
+from gateway.auth import Authenticators, Credentials
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
@@ -35,9 +35,9 @@ MAX_JOB_ID = 100
 class SocketDoor:
     """Serves Socket.IO on an aiohttp application."""
 
-    def __init__(self, road: ResultQueue, tokens: Tokens, folders: Folders) -> None:
+    def __init__(self, road: ResultQueue, callers: Authenticators, folders: Folders) -> None:
         self._road = road
-        self._tokens = tokens
+        self._callers = callers
         self._folders = folders
         self._saved_voices = Voices(folders.voices)
         self._server = SocketServer(self._on_event, self._on_connected)
@@ -69,10 +69,11 @@ class SocketDoor:
         try:
             if isinstance(auth, Unreadable):
                 raise InvalidInput("'auth' must be JSON such as {\"token\": …}.", field="auth")
-            who, token = self._tokens.issue() if token is None else (self._tokens.read(token), token)
+            who = self._callers.identity(Credentials.sent(token, environ["aiohttp.request"]))
         except ServiceError as exc:
             raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc
         send = partial(self._server.deliver, sid)
+        token = self._callers.token(who) if token is None else token
         connection = Connection(who, token, send, partial(self._server.outbound, sid), self._road, self._folders)
         self._connections[sid] = connection
         self._of_client[who.client].add(connection)
@@ -148,14 +149,14 @@ class SocketDoor:
         if offset is not None and not _is_seq(offset):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         end = message.get("end") is True
-        received = self._road.recordings.append(job_id, connection.who.client, offset, sound, end=end)
+        received = self._road.recordings.append(job_id, connection.who, offset, sound, end=end)
         return {"status": "success", "job_id": job_id, "received": received}
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who.client)}
+        return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"jobs": await self._road.jobs(connection.who.client)}
+        return {"jobs": await self._road.jobs(connection.who)}
 
     async def _voices(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         found = await asyncio.to_thread(self._saved_voices.of, connection.who.owner)

@@ -17,17 +17,18 @@ import orjson
 from aiohttp import BodyPartReader, web
 
 from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
+from contract.identity import Identity
 from gateway.answers import MESSAGE, reply, reply_in_parts
-from gateway.auth import Tokens
+from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
-from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
+from pipeline.intake import MAX_CONTENT_BYTES, check_message, check_text
 from pipeline.job import Out
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage import ledger as rows
-from storage.ledger import FileRow, Ledger
+from storage.ledger import Ledger
+from storage.records import FileRecord
 
 MAX_WAIT_SECONDS = 600.0
 MAX_WAITING = 1000
@@ -42,11 +43,11 @@ class SubmitDoor:
     """The route that takes jobs in."""
 
     def __init__(
-        self, road: ResultQueue, ledger: Ledger, tokens: Tokens, uploads: Uploads, plans: Mapping[str, Plan]
+        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, uploads: Uploads, plans: Mapping[str, Plan]
     ) -> None:
         self._road = road
         self._ledger = ledger
-        self._tokens = tokens
+        self._callers = callers
         self._uploads = uploads
         self._plans = plans
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -64,15 +65,15 @@ class SubmitDoor:
         was sent.
         """
         seconds = _seconds(request.query.get("wait"))
-        fresh = "Authorization" not in request.headers
-        who = self._tokens.of_header(request.headers.get("Authorization"))
+        known = self._callers.known(request)
+        who = known or self._callers.who(request)
         if (request.content_type or "").startswith("multipart/"):
             message, job_id = await self._submit_form(request, who)
         else:
             message = _json(await request.read())
             job_id = await self._accept(request, message, who)
-        token = {"token": self._tokens.issue(who.client)[1]} if fresh else {}
-        if seconds and (answer := await self._answer(request, job_id, who.client, seconds)):
+        token = {"token": self._callers.token(who)} if known is None else {}
+        if seconds and (answer := await self._answer(request, job_id, who, seconds)):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
             parts = await asyncio.to_thread(blobs.parts, {**answer, **token}, self._uploads.folders)
@@ -90,7 +91,7 @@ class SubmitDoor:
             message = message_of(await self._fields(request, who, kept), self._plans)
             return message, await self._accept(request, message, who)
 
-    async def _fields(self, request: web.Request, who: Identity, kept: list[FileRow]) -> list[tuple[str, str]]:
+    async def _fields(self, request: web.Request, who: Identity, kept: list[FileRecord]) -> list[tuple[str, str]]:
         """The form's fields in order, files as their ids. kept: filled with the files."""
         fields: list[tuple[str, str]] = []
         room = MAX_CONTENT_BYTES
@@ -113,7 +114,7 @@ class SubmitDoor:
 
     # Waiting.
 
-    async def _answer(self, request: web.Request, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
+    async def _answer(self, request: web.Request, job_id: str, who: Identity, seconds: float) -> dict[str, Any] | None:
         """The job's final answer if there is one within so many seconds, its blobs as references.
 
         The job does not depend on who waits. Raises: ConnectionResetError when the client has left.
@@ -123,7 +124,7 @@ class SubmitDoor:
         ended = asyncio.Event()
         self._waiting[job_id].add(ended)
         try:
-            if (await self._road.job(job_id, client)).finished_at is None:
+            if (await self._road.job(job_id, who)).finished_at is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await _ended(ended, request)
@@ -131,7 +132,7 @@ class SubmitDoor:
             self._waiting[job_id].discard(ended)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
-        final = await self._ledger.read(lambda db: rows.final_event(db, job_id))
+        final = await self._ledger.answer(job_id)
         return orjson.loads(final) if final is not None else None
 
     def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:

@@ -34,31 +34,32 @@ class Places:
         self._taken: Counter[str] = Counter()
         self._total = 0
 
-    def take(self, client: str) -> None:
-        """Raises: QueueFull when the client has no place left, or the server."""
+    def take(self, who: str) -> None:
+        """who: as `Identity.limited_as`. Raises: QueueFull when they have no place left, or the server has none."""
         limits = self._limits
         if self._total >= limits.open_jobs:
             raise QueueFull(
                 f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        if self._taken[client] >= limits.open_jobs_per_client:
+        if self._taken[who] >= limits.open_jobs_per_client:
             raise QueueFull(
-                f"You have {limits.open_jobs_per_client} unfinished jobs; wait for some of them.",
+                f"You have {limits.open_jobs_per_client} unfinished jobs (without a token: you and others at your "
+                "address together); wait for some of them.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        self.hold(client)
+        self.hold(who)
 
-    def hold(self, client: str) -> None:
+    def hold(self, who: str) -> None:
         """Take a place whatever the limits: for a job that was accepted before this server started."""
-        self._taken[client] += 1
+        self._taken[who] += 1
         self._total += 1
 
-    def give_back(self, client: str) -> None:
-        self._taken[client] -= 1
+    def give_back(self, who: str) -> None:
+        self._taken[who] -= 1
         self._total -= 1
-        if not self._taken[client]:
-            del self._taken[client]
+        if not self._taken[who]:
+            del self._taken[who]
 
 
 class Deadlines:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import structlog
 
 from contract.errors import Internal, ServiceError, as_failure
+from contract.identity import whose
 from contract.messages import Event, Item, Task
 from pipeline.answer import answer, element
 from pipeline.plans import Scope, Stage, gathered_depth
@@ -138,6 +139,7 @@ class Change(View):
             client=self.request.client,
             owner=self.request.owner,
             attempt=run.attempt,
+            queued_as=whose(self.request).name,
             priority=self.job.priority,
             alone=run.deaths > 0 and not stage.live,  # alone, a conversation would hold up everybody for its length
             live=stage.live is not None,

@@ -6,22 +6,26 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from contract.folders import Folders
+from contract.identity import Identity
 from contract.messages import FILE_ID, FileRef, Request
-from contract.params import checked
+from contract.params import Bind, checked
 from pipeline.catalog import choose
 from pipeline.plans import Plan
-from storage.database import Database
 from storage.files import bind_path
-from storage.ledger import FileRow, file_added, file_row, new_file_id, owner_of_path
+from storage.ledger import Ledger
+from storage.records import FileRecord, new_file_id
+
+T = TypeVar("T")
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """What one message may carry itself, text and binary together."""
@@ -34,18 +38,11 @@ MAX_ID_BYTES = 2048
 """An `id` is repeated on every event, and a thousand of them stand in one listing of jobs."""
 
 
-class Identity(NamedTuple):
-    """Who asks. client: where answers go, and whose jobs they are; owner: whose files they are."""
-
-    client: str
-    owner: str
-
-
 class Intake:
     """Reads messages. Files are looked at (never opened) in a thread, since a network disk may hang."""
 
     def __init__(
-        self, plans: Mapping[str, Plan], folders: Folders, ledger: Database, off: Mapping[str, str] | None = None
+        self, plans: Mapping[str, Plan], folders: Folders, ledger: Ledger, off: Mapping[str, str] | None = None
     ) -> None:
         """off: workers that are switched off, and the setting that does so."""
         self._plans = plans
@@ -63,27 +60,33 @@ class Intake:
         key = raw.get("idempotency_key")
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
             raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
-        binder = _Binder(self.folders, self._ledger, who)
-        if plan.may_hold_files(raw):
-            try:
-                params, warnings = await asyncio.to_thread(plan.parse, raw, binder)
-            except Exception:
-                await asyncio.to_thread(binder.discard)
-                raise
-            for row in binder.uploads:
-                await self._ledger.commit(file_added(row))
-        else:
-            params, warnings = plan.parse(raw, binder)
+        params, warnings = await self._parsed(partial(plan.parse, raw), who)
         if plan.live:
+            binder = _Binder(self.folders, self._ledger, who)
             params["file"] = await asyncio.to_thread(binder.recording)
-            await self._ledger.commit(file_added(binder.uploads[-1]))
-        return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
+            await self._ledger.keep(binder.uploads[-1])
+        return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings, who.limited_as), plan
+
+    async def _parsed(self, parse: Callable[[Bind], T], who: Identity) -> T:
+        """What a client wrote; in a thread, and with its content kept, where it names or holds a file."""
+        try:
+            return parse(_no_file)
+        except _FileNamed:
+            binder = _Binder(self.folders, self._ledger, who)
+        try:
+            parsed = await asyncio.to_thread(parse, binder)
+        except Exception:
+            await asyncio.to_thread(binder.discard)
+            raise
+        for file in binder.uploads:
+            await self._ledger.keep(file)
+        return parsed
 
     async def signalled(self, model: type[BaseModel], data: Any, who: Identity) -> dict[str, Any]:
         """The data of a signal as the job's stages see it. Raises: InvalidInput, and what its files give."""
         if not isinstance(data, dict):
             raise InvalidInput("The 'data' of this signal must be an object.", field="data")
-        return (await asyncio.to_thread(checked, model, data, _Binder(self.folders, self._ledger, who))).model_dump()
+        return await self._parsed(lambda bind: checked(model, data, bind).model_dump(), who)
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
         if not isinstance(message, dict):
@@ -103,20 +106,32 @@ class Intake:
         return ", ".join(sorted(name for name in self._plans if "." not in name))
 
 
-class _Binder:
-    """Turns what a client wrote for a file into a `FileRef`; keeps binary content as an upload of its owner."""
+class _FileNamed(Exception):
+    """The message names a file, or holds one."""
 
-    def __init__(self, folders: Folders, ledger: Database, who: Identity) -> None:
+
+def _no_file(value: str | bytes) -> FileRef:
+    raise _FileNamed
+
+
+class _Binder:
+    """Turns what a client wrote for a file into a `FileRef`; keeps binary content as an upload of its owner.
+
+    It is called in a thread, beside the event loop on which it was made.
+    """
+
+    def __init__(self, folders: Folders, ledger: Ledger, who: Identity) -> None:
+        self._loop = asyncio.get_running_loop()
         self._folders = folders
         self._ledger = ledger
         self._who = who
-        self.uploads: list[FileRow] = []
+        self.uploads: list[FileRecord] = []
 
     def __call__(self, value: str | bytes) -> FileRef:
         if isinstance(value, bytes):
             return self._keep(value)
         if FILE_ID.fullmatch(value):
-            row = self._ledger.read_here(lambda db: file_row(db, value))
+            row = self._ask(self._ledger.file(value))
             if row is None or row.owner != self._who.owner:
                 raise FileNotFound(f"There is no upload {value!r}; upload the file again.", field="file")
             uploaded = Path(row.path).parent == self._folders.uploads
@@ -127,7 +142,7 @@ class _Binder:
         """An upload that is empty yet, as a parameter of a task."""
         file_id, path = new_upload(self._folders)
         path.touch(exist_ok=False)
-        self.uploads.append(FileRow(file_id, self._who.owner, str(path), "recording", 0, time.time()))
+        self.uploads.append(FileRecord(file_id, self._who.owner, str(path), "recording", 0, time.time()))
         return {"$file": {"kind": "upload", "value": file_id, "name": "recording"}}
 
     def discard(self) -> None:
@@ -136,7 +151,11 @@ class _Binder:
             Path(row.path).unlink(missing_ok=True)
 
     def _owns(self, path: Path) -> bool:
-        return self._ledger.read_here(lambda db: owner_of_path(db, str(path))) == self._who.owner
+        row = self._ask(self._ledger.file_at(str(path)))
+        return row is not None and row.owner == self._who.owner
+
+    def _ask(self, question: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
     def _keep(self, content: bytes) -> FileRef:
         if not content:
@@ -146,7 +165,7 @@ class _Binder:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        self.uploads.append(FileRow(file_id, self._who.owner, str(path), "content", len(content), time.time()))
+        self.uploads.append(FileRecord(file_id, self._who.owner, str(path), "content", len(content), time.time()))
         return FileRef("upload", file_id, "content")
 
 

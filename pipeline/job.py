@@ -58,7 +58,7 @@ def advance(job: Job, event: Event) -> Step:
     run = job.runs.get((event.stage, event.item))
     if job.state.ended or run is None or run.settled or event.attempt != run.attempt:
         return Step(job)
-    return dataclasses.replace(_RULES[event.kind](Change(job), event, run), events=(event,))
+    return _RULES[event.kind](Change(job), event, run)
 
 
 def signal(job: Job, name: str, data: Any) -> Step:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel
 
-from contract.params import Bind, checked, file_fields
+from contract.params import Bind, checked
 from pipeline.keys import unknown_keys
 
 REFUSED = "$error"
@@ -154,21 +154,10 @@ class Plan:
         """The stage that follows the client's recording, which is the parameter `file`."""
         return next((stage for stage in self.stages if stage.live), None)
 
-    @cached_property
-    def files(self) -> frozenset[str]:
-        """The keys of a message that may hold a file, here or within."""
-        return file_fields(self.written) | file_fields(self.params)
-
     @property
     def written(self) -> type[BaseModel]:
         """What a client writes."""
         return self.message or self.params
-
-    def may_hold_files(self, raw: Mapping[str, Any]) -> bool:
-        """Whether a message has something where a file may stand, which is then looked at on the disk."""
-        return bool(self.files) and any(
-            isinstance(value, (str, bytes, list, dict)) for key, value in raw.items() if key in self.files | self.also
-        )
 
     def of_version(self, version: int) -> Plan | None:
         return next((plan for plan in (self, *self.before) if plan.version == version), None)

@@ -4,7 +4,8 @@
                         ├─▶ Step ─▶ ledger (committed) ──┤
     events ─▶ advance() ┘                                └─▶ listeners (what the clients are told)
 
-Everything that a client hears, but for progress hints, has reached the disk before.
+Everything that a client hears, but for progress hints, has reached the disk before. Where somebody else has changed a
+job, it is loaded, and what happened to it is played again on that (`replay`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
-import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -24,20 +24,20 @@ import structlog
 
 from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
 from contract.folders import Folders
-from contract.logs import about
+from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
-from pipeline.clock import clocked, waiting_for
-from pipeline.intake import Identity, Intake
+from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
 from pipeline.plans import Plan
+from pipeline.replay import Cause, Changes, Effects
+from pipeline.stored import changed, failed, out_of, restored
 from pipeline.transport.base import Transport
 from storage import blobs
-from storage import ledger as rows
-from storage.database import Conflict, Statement
-from storage.ledger import EventRow, JobRow, Ledger
+from storage.ledger import PAGE_BYTES, Conflict, Ledger, ReadFailed
 from storage.recordings import Recordings
+from storage.records import EventRecord, JobRecord, StoredJob
 
 log = structlog.get_logger()
 
@@ -71,7 +71,6 @@ class ResultQueue:
         self._open: dict[str, Job] = {}
         self._told: dict[str, int] = {}
         self._fractions: dict[str, float] = {}
-        self._parked: set[str] = set()
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
@@ -79,25 +78,29 @@ class ResultQueue:
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
-        self._backlog = Backlog(transport.hold)
+        effects = Effects(self._act, self._hint, self._told_elsewhere, self._ended_elsewhere, self._read)
+        self._changes = Changes(ledger, self._open, self._told, Backlog(transport.hold), effects)
 
     # Life.
 
     async def start(self) -> None:
         """Go on with every unfinished job, then take events."""
-        jobs, orphans = await self._ledger.read(lambda db: rows.unfinished(db, self._plans))
-        if orphans:
-            gone = as_failure(Internal("This server no longer has the pipeline of this job; send it again."))
-            body = {"status": "error", **gone}
-            await self._ledger.commit(list(rows.orphans_ended(orphans, body, time.time())), refusable=False)
-        for job in jobs:
-            self._places.hold(job.request.client)
-            self._enter(job, told=job.seq)
-            self._write(job, _worked_out(job, restart))
-        if jobs:
-            log.info("jobs_resumed", jobs=len(jobs))
+        unplanned: list[JobRecord] = []
+        for stored in await self._ledger.unfinished():
+            if self._plan_of(stored.job) is None:
+                unplanned.append(stored.job)
+            elif stored.job.waiting_for is None:  # who waits is taken up when the signal comes
+                self._take_up(stored)
+        await asyncio.gather(*map(self._end_without_plan, unplanned))
+        if self._open:
+            log.info("jobs_resumed", jobs=len(self._open))
         self._taker = asyncio.create_task(self._take_events())
         self._taker.add_done_callback(_report)
+
+    async def _end_without_plan(self, record: JobRecord) -> None:
+        gone = as_failure(Internal("This server no longer has the pipeline that this job began with; send it again."))
+        with contextlib.suppress(Conflict):  # somebody else goes on with it
+            await self._ledger.advanced(failed(record, {"status": "error", **gone}, time.time()), record.version)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""
@@ -105,7 +108,7 @@ class ResultQueue:
         await self._transport.drain(seconds)
         self._take(self._transport.left())
         with contextlib.suppress(ServiceError):
-            await self._ledger.commit([])  # what was written before has now been told
+            await self._ledger.settled()  # what was written before has now been told
 
     async def close(self) -> None:
         """Stop the workers and hand to the ledger what they still said."""
@@ -116,6 +119,7 @@ class ResultQueue:
             self._taker.cancel()
             await asyncio.gather(self._taker, return_exceptions=True)
         self._take(self._transport.left())
+        await self._changes.close()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with everything that clients are told; returns how to stop that."""
@@ -142,7 +146,7 @@ class ResultQueue:
         if not isinstance(key, str):
             return await self._accept(message, who)
         if (who.client, key) not in self._keys:
-            known = await self._ledger.read(lambda db: rows.job_by_key(db, who.client, key))
+            known = await self._ledger.job_by_key(who.client, key)
             if known is not None:
                 return known
         return await self._accept_once(message, who, (who.client, key))
@@ -155,20 +159,20 @@ class ResultQueue:
         try:
             return await asyncio.shield(self._keys[key])
         except Conflict:  # it was accepted between our look into the ledger and our turn
-            known = await self._ledger.read(lambda db: rows.job_by_key(db, *key))
+            known = await self._ledger.job_by_key(*key)
             assert known is not None, "a duplicate key belongs to a job"
             return known
 
     async def _accept(self, message: Any, who: Identity) -> str:
-        self._places.take(who.client)  # counted before anything is awaited, so that a burst cannot pass the limit
+        self._places.take(who.limited_as)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
             request, plan = await self._intake.read(message, who)
             now = time.time()
             job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
             step = begin(job)
-            await self._ledger.commit(rows.accepted(step, now))
+            await self._ledger.accept(changed(step, now))
         except BaseException:
-            self._places.give_back(who.client)
+            self._places.give_back(who.limited_as)
             raise
         self._enter(step.job)
         self.counts.accepted[request.type] += 1
@@ -176,53 +180,73 @@ class ResultQueue:
         asyncio.get_running_loop().call_soon(self._act, step)  # after the door has said "accepted"
         return job.id
 
-    async def cancel(self, job_id: Any, client: str) -> bool:
+    async def cancel(self, job_id: Any, who: Party) -> bool:
         """End a job as cancelled; False when it had ended. Raises: JobNotFound."""
-        await self.job(job_id, client)
-        job = self._open.get(job_id)
-        if job is None or job.state.ended:
+        record = await self.job(job_id, who)
+        job = self._open.get(record.id)
+        if record.finished_at is not None or (job is not None and job.state.ended):
             return False
-        self._write(job, finish(job, State.CANCELLED))
-        return True
+        return await self._play(record.id, partial(finish, state=State.CANCELLED))
 
     async def signal(self, job_id: Any, name: Any, data: Any, who: Identity) -> bool:
         """What a job waits for has come; False where it does not wait for that, or no longer.
 
-        name: the stage's, as `waiting_for` gives it. Once this returns it has reached the disk.
-        Raises: JobNotFound, the same for another owner's job as for one that never was; InvalidInput.
+        name: as `waiting_for` of a listing has it. Once this returns the signal has reached the disk.
+        Raises: JobNotFound, the same for another owner's job as for one that never was; InvalidInput, and what files
+        in `data` give.
         """
-        row = await self._ledger.read(lambda db: rows.job_row(db, job_id)) if isinstance(job_id, str) else None
-        if row is None or row.owner != who.owner:
+        record = await self._ledger.job(job_id) if isinstance(job_id, str) else None
+        if record is None or not may_signal(record, who):
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
-        job = self._open.get(row.id)
-        stage = job.plan.by_name.get(waiting_key(str(name))[0]) if job is not None else None
-        if job is None or stage is None or stage.wait is None:
+        plan = self._plan_of(record)
+        stage = plan.by_name.get(waiting_key(str(name))[0]) if plan is not None else None
+        if stage is None or stage.wait is None or record.finished_at is not None:
             return False
         said = await self._intake.signalled(stage.wait, data, who)
-        job = self._open.get(row.id, job)
-        step = signal(job, str(name), said)
-        self._write(job, step)
-        await self._ledger.commit([])
-        return step.job is not job
+        changed = False
 
-    async def job(self, job_id: Any, client: str) -> JobRow:
-        """A client's own job. Raises: JobNotFound, the same for another's as for one that never was."""
-        row = await self._ledger.read(lambda db: rows.job_row(db, job_id)) if isinstance(job_id, str) else None
-        if row is None or row.client != client:
+        def cause(job: Job) -> Step:
+            nonlocal changed
+            step = signal(job, str(name), said)
+            changed = step.job is not job
+            return step
+
+        await self._play(record.id, cause)
+        await self._ledger.settled()
+        return changed
+
+    async def _play(self, job_id: str, cause: Cause) -> bool:
+        """Change a job that is open, or that waits in the ledger; False where it is neither."""
+        if job_id in self._open:
+            self._changes.play(job_id, [cause])
+            return True
+        stored = await self._ledger.load(job_id)
+        if job_id in self._open:  # somebody else has taken it up meanwhile
+            self._changes.play(job_id, [cause])
+        elif stored is None or stored.job.waiting_for is None or self._plan_of(stored.job) is None:
+            return False
+        else:
+            self._take_up(stored, cause)
+        return True
+
+    async def job(self, job_id: Any, who: Party) -> JobRecord:
+        """A job that `who` may read. Raises: JobNotFound, the same for another's as for one that never was."""
+        record = await self._ledger.job(job_id) if isinstance(job_id, str) else None
+        if record is None or not may_read(record, who):
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
-        return row
+        return record
 
-    async def last_seqs(self, job_ids: Collection[str], client: str) -> dict[str, int]:
-        """The last `seq` of those of these jobs that are the client's."""
-        return await self._ledger.read(lambda db: rows.last_seqs(db, client, job_ids))
+    async def last_seqs(self, job_ids: Collection[str], who: Party) -> dict[str, int]:
+        """The last `seq` of those of these jobs that `who` may read."""
+        return await self._ledger.seqs(whose(who), job_ids)
 
-    async def told(self, job_id: str, seq: int, enough: int = rows.PAGE_BYTES) -> list[EventRow]:
+    async def told(self, job_id: str, seq: int, enough: int = PAGE_BYTES) -> list[EventRecord]:
         """A page of what the job's client was told after `seq`, of at least `enough` bytes; empty when that is all.
 
         Nothing that the listeners have yet to hear is in it, so that who reads and listens hears each event once. The
         caller has made sure that it asks for its own job.
         """
-        page = await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, enough))
+        page = await self._ledger.told(job_id, seq, enough)
         last = self._told.get(job_id)
         return page if last is None else [event for event in page if event.seq <= last]
 
@@ -230,27 +254,26 @@ class ResultQueue:
         """Whether the listeners have yet to hear the job's final answer."""
         return job_id in self._open
 
-    async def jobs(self, client: str) -> list[dict[str, Any]]:
-        """A client's jobs within retention, newest first."""
-        found = await self._ledger.read(lambda db: rows.jobs_of(db, client))
-        return [self.describe(row) for row in found]
+    async def jobs(self, who: Party) -> list[dict[str, Any]]:
+        """The jobs that `who` may read, within retention, newest first."""
+        return [self.describe(record) for record in await self._ledger.jobs(whose(who))]
 
-    def describe(self, row: JobRow) -> dict[str, Any]:
+    def describe(self, record: JobRecord) -> dict[str, Any]:
         """A job as clients see it in listings. Times: seconds since 1970."""
-        job = self._open.get(row.id)
-        state = job.state if job is not None else State(row.state)
-        waits = waiting_for(job) if job is not None else None
+        job = self._open.get(record.id)
+        state = job.state if job is not None else State(record.state)
+        waits = {"name": record.waiting_for, "since": record.waiting_since}
         waiting = state is State.PENDING
         return {
-            "job_id": row.id,
-            "id": rows.client_id(row),
-            "type": row.type,
+            "job_id": record.id,
+            "id": record.client_id,
+            "type": record.type,
             "state": state,
-            "created_at": row.created_at,
-            "finished_at": row.finished_at,
-            "fraction": 1.0 if state is State.COMPLETED else self._fractions.get(row.id),
-            "queue_position": self._position(row.id) if waiting else None,
-            **({"waiting_for": waits} if waits else {}),
+            "created_at": record.created_at,
+            "finished_at": record.finished_at,
+            "fraction": 1.0 if state is State.COMPLETED else self._fractions.get(record.id),
+            "queue_position": self._position(record.id) if waiting else None,
+            **({"waiting_for": waits} if state is State.WAITING and record.waiting_for is not None else {}),
         }
 
     def _position(self, job_id: str) -> int:
@@ -268,65 +291,15 @@ class ResultQueue:
             self._take(events)
 
     def _take(self, events: list[Event]) -> None:
-        before: dict[str, Job] = {}
+        causes: defaultdict[str, list[Cause]] = defaultdict(list)
         waited_for: set[str] = set()
-        steps: dict[str, list[Step]] = defaultdict(list)
         for event in events:
-            job = self._open.get(event.job)
-            if job is None:
-                continue
-            step = _worked_out(job, lambda job, event=event: advance(job, event))  # type: ignore[misc]
-            if step.job is not job:
-                self._open[job.id] = step.job
-                before.setdefault(job.id, job)
+            if event.job in self._open:
+                causes[event.job].append(partial(advance, event=event))
                 if event.kind != "started":
-                    waited_for.add(job.id)
-                steps[job.id].append(step)
-            elif step.outs:
-                self._hint(step)
-        for job_id, several in steps.items():
-            step = several[0] if len(several) == 1 else _merged(several)
-            self._write(before[job_id], step, soon=job_id in waited_for)
-
-    def _write(self, before: Job, step: Step, soon: bool = True) -> None:
-        """Make a step the job's state, and write it; nothing to do where nothing has changed.
-
-        soon: somebody waits for its effects; nobody does to learn that a task has started.
-        """
-        if step.job is before:
-            return
-        step = clocked(step, before, time.time())
-        self._open[before.id] = step.job
-        self._park(before, step.job)
-        try:
-            statements: list[Statement] = rows.advanced(step, before.version, time.time())
-        except Exception:
-            with about(before.id, before.request.params):
-                log.exception("step_not_writable")
-            step = finish(before, State.FAILED, as_failure(_broken()))
-            self._open[before.id] = step.job
-            statements = rows.advanced(step, before.version, time.time())
-        self._backlog.add(step)
-        self._ledger.write(statements, partial(self._written, step), soon=soon)
-
-    def _written(self, step: Step, error: Exception | None) -> None:
-        self._backlog.remove(step)
-        if error is None:
-            self._act(step)
-        else:
-            log.error("step_not_written", job=step.job.id, version=step.job.version, exc_info=error)
-            self._later(self._end_from_ledger(step.job))
-
-    async def _end_from_ledger(self, job: Job) -> None:
-        """A job whose last step could not be written ends where the ledger has it; nothing of the step was told."""
-        row = await self._ledger.read(lambda db: rows.job_row(db, job.id))
-        if row is None or job.id not in self._open:
-            return
-        kept = dataclasses.replace(job, state=State(row.state), version=row.version, seq=row.seq)
-        if kept.state.ended:
-            self._leave(kept)
-        else:
-            self._write(kept, finish(kept, State.FAILED, as_failure(_broken())))
+                    waited_for.add(event.job)
+        for job_id, several in causes.items():
+            self._changes.play(job_id, several, soon=job_id in waited_for)
 
     def _act(self, step: Step) -> None:
         """The effects of a step that has reached the disk."""
@@ -349,6 +322,9 @@ class ResultQueue:
             seconds = time.time() - job.created_at
             self.counts.seconds[job.request.type] += seconds
             _log_end(step, seconds)
+        elif job.state is State.WAITING and self._open.get(job.id) is job:
+            self._leave(job)
+            log.info("waiting", job=job.id, type=job.request.type, signal=job.waiting_for)
 
     async def _submit_again(self, task: Task) -> None:
         """A later attempt gets what the earlier ones finished."""
@@ -357,8 +333,8 @@ class ResultQueue:
         await asyncio.sleep(task.after)
         place = (task.job, task.stage, task.item)
         try:
-            finished = await self._ledger.read(lambda db: rows.finished_partials(db, *place))
-        except sqlite3.Error as exc:
+            finished = await self._ledger.finished(*place)
+        except ReadFailed as exc:
             log.exception("partials_not_read", job=task.job)
             self._take([Event.of(task, "failed", as_failure(exc))])
             return
@@ -368,10 +344,21 @@ class ResultQueue:
 
     async def _open_blob(self, job_id: str, name: str) -> None:
         """Give a job the value of a blob that its plan looks into."""
-        value = await asyncio.to_thread(_value_of, name, self._intake.folders)
-        job = self._open.get(job_id)
-        if job is not None:
-            self._write(job, _worked_out(job, lambda job: opened(job, name, value)))
+        value = await self._read(name)
+        if job_id in self._open:
+            self._changes.play(job_id, [partial(opened, blob=name, value=value)])
+
+    async def _read(self, blob: str) -> Any:
+        return await asyncio.to_thread(_value_of, blob, self._intake.folders)
+
+    def _told_elsewhere(self, job: Job, events: list[EventRecord]) -> None:
+        """What another server has told, for those who listen here."""
+        self._told[job.id] = events[-1].seq
+        self._tell(job, tuple(map(out_of, events)))
+
+    def _ended_elsewhere(self, job: Job) -> None:
+        self._leave(job)
+        self._transport.cancel(job.id)
 
     def _hint(self, step: Step) -> None:
         fraction = step.outs[0].body.get("fraction")
@@ -392,41 +379,43 @@ class ResultQueue:
 
     # Open jobs.
 
+    def _plan_of(self, record: JobRecord) -> Plan | None:
+        """The plan that a job began with."""
+        plan = self._plans.get(record.plan)
+        return plan.of_version(record.plan_version) if plan is not None else None
+
+    def _take_up(self, stored: StoredJob, *causes: Cause) -> None:
+        """Go on with a job that the ledger has; its plan is there."""
+        plan = self._plan_of(stored.job)
+        assert plan is not None, "whoever calls this has looked"
+        job = restored(stored, plan)
+        self._places.hold(job.request.limited_as)
+        self._enter(job, told=job.seq)
+        self._changes.loaded(job)
+        self._changes.play(job.id, [restart, *causes])
+
     def _enter(self, job: Job, told: int = 0) -> None:
         self._open[job.id] = job
         self._told[job.id] = told
         self._deadlines.add(job.deadline, job.id)
         if job.plan.live:
-            self.recordings.enter(job)
-
-    def _park(self, before: Job, job: Job) -> None:
-        """A job that waits for a signal gives its place back, and takes it again when it goes on."""
-        waits = job.state is State.WAITING
-        if waits and job.id not in self._parked:
-            self._parked.add(job.id)
-            self._places.give_back(job.request.client)
-        elif not waits and job.id in self._parked:
-            self._parked.discard(job.id)
-            self._places.hold(job.request.client)
-            self._deadlines.add(job.deadline, job.id)
+            self.recordings.enter(job.id, job.request)
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
         self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
         self.recordings.leave(job.id)
-        self._places.give_back(job.request.client)
+        self._places.give_back(job.request.limited_as)
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
-        if job.state is State.WAITING:
-            return
         if job.deadline > time.time():  # it has waited meanwhile
             self._deadlines.add(job.deadline, job_id)
             return
         hours = (job.deadline - job.created_at) / 3600
         late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
-        self._write(job, finish(job, State.FAILED, as_failure(late)))
+        self._changes.play(job_id, [partial(finish, state=State.FAILED, failure=as_failure(late))])
 
 
 def _log_end(step: Step, seconds: float) -> None:
@@ -438,42 +427,6 @@ def _log_end(step: Step, seconds: float) -> None:
 
 
 _ENDS = {State.COMPLETED: "done", State.FAILED: "failed", State.CANCELLED: "cancelled"}
-
-
-def _worked_out(job: Job, decide: Callable[[Job], Step]) -> Step:
-    """A job's next step. One that cannot be worked out ends this job, and must not end the road of all the others."""
-    try:
-        return decide(job)
-    except Exception:
-        with about(job.id, job.request.params):
-            log.exception("step_not_worked_out")
-        return finish(job, State.FAILED, as_failure(_broken()))
-
-
-def _broken() -> Internal:
-    return Internal("The server could not go on with this job; its log has the reason.")
-
-
-def _merged(steps: list[Step]) -> Step:
-    """Several steps of one job as one change: later runs stand for earlier ones, all outs stay, in order."""
-    changed = {key: None for step in steps for key in step.changed}
-    job = steps[-1].job
-    tasks = tuple(
-        task
-        for step in steps
-        for task in step.tasks
-        if not job.state.ended and job.runs[task.stage, task.item].attempt == task.attempt
-    )
-    return Step(
-        job,
-        tasks,
-        outs=tuple(out for step in steps for out in step.outs),
-        changed=tuple(changed),
-        made=tuple(made for step in steps for made in step.made),
-        reads=tuple(blob for step in steps for blob in step.reads),
-        whole=any(step.whole for step in steps),
-        events=tuple(event for step in steps for event in step.events),
-    )
 
 
 def _value_of(name: str, folders: Folders) -> Any:

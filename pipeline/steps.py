@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 from rpds import HashTrieMap
 
-from contract.messages import Event, Item, Request, Task
+from contract.messages import Item, Request, Task
 from pipeline.plans import Plan, Scope
 from pipeline.references import Fan, Key, Run
 
@@ -71,7 +71,7 @@ class Todo:
 class Job:
     """A request on its way. version: one more with each change, for compare-and-swap. Times: seconds since 1970.
 
-    waiting_since: when it came to wait for nothing but signals; that time does not count against the deadline.
+    waiting_for, waiting_since: the signal that it waits for, and since when it has waited for nothing else.
     runs: each stage for each item, as far as they have begun.
     """
 
@@ -85,6 +85,7 @@ class Job:
     seq: int = 0
     priority: int = 0
     runs: HashTrieMap[Key, Run] = EMPTY
+    waiting_for: str | None = None
     waiting_since: float | None = None
     book: Book = dataclasses.field(default_factory=Book)
 
@@ -111,7 +112,7 @@ class Step:
     """What a change amounts to.
 
     changed: the runs that the ledger has to write. made: files that now belong to the owner. reads: blobs whose values
-    the job needs, by `opened`. whole: the recording that a task follows has ended. events: what caused it.
+    the job needs, by `opened`. whole: the recording that a task follows has ended.
     """
 
     job: Job
@@ -121,4 +122,3 @@ class Step:
     made: tuple[dict[str, Any], ...] = ()
     reads: tuple[str, ...] = ()
     whole: bool = False
-    events: tuple[Event, ...] = ()

@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from contract.errors import DiskFull, Internal, ServiceError
+from storage.ledger import Conflict, Done, ReadFailed, Unusable
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -34,23 +35,12 @@ LOCK_SECONDS = 10.0
 """How long a write waits for a lock that another program (a backup) holds."""
 
 
-class Conflict(Exception):
-    """The row was changed by somebody else, or the key exists already."""
-
-
-class Unusable(Exception):
-    """The database file is not one that this program can work with; the message says what to do."""
-
-
 class Statement(NamedTuple):
     """One change. one_row: it must change exactly one row, or its write is a `Conflict`."""
 
     sql: str
     args: tuple[object, ...] = ()
     one_row: bool = False
-
-
-Done = Callable[[Exception | None], None]
 
 
 class _Write(NamedTuple):
@@ -138,15 +128,17 @@ class Database:
         await future
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `query`, run beside the event loop on a connection of its own."""
-        return await self._loop.run_in_executor(self._readers, self.read_here, query)
+        """The result of `query`, run beside the event loop on a connection of its own. Raises: ReadFailed."""
+        return await self._loop.run_in_executor(self._readers, self._read_here, query)
 
-    def read_here(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """The same in the calling thread, which must not be the event loop's."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        return query(connection)
+    def _read_here(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = self._connect()
+            return query(connection)
+        except sqlite3.Error as exc:
+            raise ReadFailed(str(exc)) from exc
 
     async def close(self) -> None:
         """Commit what waits, then close."""

@@ -19,7 +19,8 @@ import structlog
 
 from contract.errors import JobNotFound
 from contract.folders import Folders
-from pipeline.job import Job
+from contract.identity import Party, Whose, whose
+from contract.messages import Request
 from storage import live
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ SILENCE_SECONDS = 60.0
 
 
 class _Recording(NamedTuple):
-    client: str
+    whose: Whose
     path: Path
     alarm: asyncio.TimerHandle
 
@@ -42,10 +43,10 @@ class Recordings:
         self._limit = limit
         self._open: dict[str, _Recording] = {}
 
-    def enter(self, job: Job) -> None:
+    def enter(self, job_id: str, request: Request) -> None:
         """Expect a live job's recording."""
-        path = self._folders.uploads / job.request.params["file"]["$file"]["value"]
-        self._open[job.id] = _Recording(job.request.client, path, self._alarm(job.id))
+        path = self._folders.uploads / request.params["file"]["$file"]["value"]
+        self._open[job_id] = _Recording(whose(request), path, self._alarm(job_id))
 
     def leave(self, job_id: str) -> None:
         """The job has ended."""
@@ -53,12 +54,12 @@ class Recordings:
         if recording is not None:
             recording.alarm.cancel()
 
-    def append(self, job_id: Any, client: str, offset: int | None, sound: bytes, *, end: bool = False) -> int:
+    def append(self, job_id: Any, who: Party, offset: int | None, sound: bytes, *, end: bool = False) -> int:
         """Bytes of the recording so far; see `live.append`. end: it is whole, if nothing before these is missing.
 
         Raises: JobNotFound, the same for another's job as for one that never listened; InvalidInput, TooLarge, OSError.
         """
-        recording = self._own(job_id, client)
+        recording = self._own(job_id, who)
         received = live.append(recording.path, offset, sound, self._limit)
         recording.alarm.cancel()
         self._open[job_id] = recording._replace(alarm=self._alarm(job_id))
@@ -74,9 +75,9 @@ class Recordings:
         live.finish(recording.path)
         self._more(job_id)
 
-    def _own(self, job_id: Any, client: str) -> _Recording:
+    def _own(self, job_id: Any, who: Party) -> _Recording:
         recording = self._open.get(job_id) if isinstance(job_id, str) else None
-        if recording is None or recording.client != client:
+        if recording is None or recording.whose != whose(who):
             raise JobNotFound("You have no job of this id that listens; it may have ended.", field="job_id")
         return recording
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 
 from contract.folders import Folders
-from storage import ledger as rows
 from storage.ledger import Ledger
 
 log = structlog.get_logger()
@@ -37,10 +36,9 @@ class Retention:
     async def start(self) -> None:
         """Clear what a crash left behind, then sweep for as long as the server runs."""
         await asyncio.to_thread(shutil.rmtree, self._folders.work, ignore_errors=True)
-        blobs = await self._ledger.read(rows.known_blobs)
-        uploads = await self._ledger.read(rows.known_uploads)
-        await asyncio.to_thread(_unlink, _strangers(self._folders.blobs, blobs))
-        await asyncio.to_thread(_unlink, _strangers(self._folders.uploads, uploads))
+        known = await self._ledger.known()
+        await asyncio.to_thread(_unlink, _strangers(self._folders.blobs, known.blobs))
+        await asyncio.to_thread(_unlink, _strangers(self._folders.uploads, known.files))
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -51,8 +49,8 @@ class Retention:
     async def sweep(self) -> None:
         """Forget everything that is older than the retention."""
         before = time.time() - self._seconds
-        while any(old := await self._ledger.read(lambda db: rows.expired(db, before, SWEEP_ROWS))):
-            await self._ledger.commit(rows.forgotten(old), refusable=False)
+        while any(old := await self._ledger.expired(before, SWEEP_ROWS)):
+            await self._ledger.forget(old)
             paths = [*(self._folders.blobs / name for name in old.blobs), *map(Path, old.files)]
             await asyncio.to_thread(_unlink, paths)
 
@@ -65,7 +63,7 @@ class Retention:
             await asyncio.sleep(SWEEP_SECONDS)
 
 
-def _strangers(folder: Path, known: set[str]) -> list[Path]:
+def _strangers(folder: Path, known: frozenset[str]) -> list[Path]:
     return [path for path in folder.iterdir() if path.name not in known] if folder.is_dir() else []
 
 

@@ -7,19 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from contract.identity import Identity
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
-from pipeline.intake import Identity, Intake
+from pipeline.intake import Intake
 from pipeline.job import Out
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
-from storage.ledger import Ledger
+from storage.sqlite import SqliteLedger
 from tests.drive import folders
 from tests.inline import InlineTransport
 from workers.base import Worker
 
-ME = Identity("me", "local")
-YOU = Identity("you", "local")
+ME = Identity.known("me")
+YOU = Identity.known("you")
 
 
 class Road:
@@ -30,7 +31,7 @@ class Road:
     ) -> None:
         self.folders = folders(folder / "data", folder)
         self.folders.speech.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(self.folders.data / "ledger.sqlite3")
+        self.ledger = SqliteLedger(self.folders.data / "ledger.sqlite3")
         crew = {toy.name: toy for toy in toys}
         self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in crew.items()})
         self.plans = {**load_plans(crew, max_items), **{plan.name: plan for plan in plans}}

@@ -8,7 +8,6 @@ from pathlib import Path
 import aiohttp
 
 from client import AsyncClient
-from pipeline.batches import single
 from tests.asking import Call
 from tests.roads import ME, Road
 from tests.toys.looker import Looker
@@ -47,9 +46,3 @@ async def test_content_in_any_parameter_is_kept_as_an_upload_of_its_owner(tmp_pa
         kept = ledger.execute("SELECT path, bytes FROM files").fetchall()
     [upload] = road.folders.uploads.iterdir()
     assert kept == [(str(upload), len(PICTURE))]
-
-
-def test_the_files_of_a_plan_are_looked_at_beside_the_event_loop() -> None:
-    plan = single(Looker)
-    assert plan.may_hold_files({"type": "looker", "image": "a.png"})
-    assert not plan.may_hold_files({"type": "looker", "file": "a.png"})

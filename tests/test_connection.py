@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import answers, connection
-from gateway.auth import Tokens
+from gateway.auth import Authenticators, Credentials, Tokens
 from gateway.connection import Connection
 from gateway.health import Health
 from gateway.http import HttpDoor
@@ -30,6 +30,7 @@ from tests.roads import ME, Road
 from tests.toys.contract_toy import Echo
 
 PATIENCE = 60.0
+NOBODY = Credentials(None, None)
 
 
 class Reader:
@@ -192,16 +193,16 @@ JOBS = st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300)
 
 
 @contextlib.asynccontextmanager
-async def http_door(road: Road, *middlewares: Any) -> AsyncIterator[tuple[str, Tokens]]:
-    tokens = Tokens.stored(road.folders.data / "secret.key")
+async def http_door(road: Road, *middlewares: Any) -> AsyncIterator[tuple[str, Authenticators]]:
+    callers = Authenticators(Tokens.stored(road.folders.data / "secret.key"))
     health = Health(road.queue, road.transport, road.ledger, lambda: 0, "0")
     app = web.Application(middlewares=middlewares)
-    HttpDoor(road.queue, road.ledger, tokens, road.folders, health).attach(app)
+    HttpDoor(road.queue, road.ledger, callers, road.folders, health).attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", tokens
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", callers
     finally:
         await runner.cleanup()
 
@@ -221,9 +222,9 @@ def test_every_stream_of_events_is_whole_wherever_it_begins(jobs: list[tuple[int
     """Some streams are opened while their job runs, some when it is over, and some at its last event."""
 
     async def live(road: Road) -> None:
-        async with http_door(road) as (url, tokens):
-            who, token = tokens.issue()
-            headers = {"Authorization": f"Bearer {token}"}
+        async with http_door(road) as (url, callers):
+            who = callers.identity(NOBODY)
+            headers = {"Authorization": f"Bearer {callers.token(who)}"}
             async with aiohttp.ClientSession(url, headers=headers) as http, asyncio.TaskGroup() as streams:
                 found = []
                 for partials, size, turns, after in jobs:
@@ -254,8 +255,9 @@ def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPat
             over.set()
 
     async def live(road: Road) -> None:
-        async with http_door(road, watch) as (url, tokens):
-            who, token = tokens.issue()
+        async with http_door(road, watch) as (url, callers):
+            who = callers.identity(NOBODY)
+            token = callers.token(who)
             job = await road.queue.submit({"type": "contract_echo", "result_bytes": 40_000_000}, who)
             await road.final(job)
             host, port = url.removeprefix("http://").split(":")

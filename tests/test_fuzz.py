@@ -20,7 +20,7 @@ from gateway.packets import malformed
 from pipeline.catalog import choose, load_plans
 from pipeline.intake import check_message
 from pipeline.job import Job, begin
-from storage import ledger as rows
+from pipeline.stored import changed
 from tests.peers import PATIENCE, Raw
 from tests.servers import ROOT, Server
 from tests.test_contract import WEBSOCKET, Polling
@@ -31,7 +31,7 @@ FUZZ = settings(
 )
 """The same examples on every machine."""
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 KEYS = sorted(
     {field for cls in SHIPPED.values() for field in cls.Params.model_fields}
@@ -86,7 +86,8 @@ def test_any_message_is_refused_or_can_be_written_down(message: dict[str, Any]) 
         return
     request = Request(message.get("id"), "client", "owner", message["type"], params, None, warnings)
     step = begin(Job("job", request, plan, 0.0, 1.0))
-    rows.accepted(step, time.time())
+    change = changed(step, time.time())
+    orjson.dumps([change.job, change.runs])
     orjson.dumps([out.body for out in step.outs])
 
 

@@ -151,7 +151,7 @@ async def test_a_recording_that_nobody_goes_on_with_ends(tmp_path: Path, monkeyp
     monkeypatch.setattr(recordings, "SILENCE_SECONDS", 0.05)
     road = await Road(tmp_path, [Listener]).start()
     job_id = await road.queue.submit({"type": "toy_listener"}, ME)
-    road.queue.recordings.append(job_id, ME.client, None, SOUND)
+    road.queue.recordings.append(job_id, ME, None, SOUND)
     assert (await asyncio.wait_for(road.final(job_id), 10))["heard"] == SOUND.decode()
     await road.close()
 

@@ -297,7 +297,8 @@ def test_all_old_jobs_are_forgotten_however_many(tmp_path: Path) -> None:
     copies = f"""
         WITH RECURSIVE n(n) AS (SELECT 1 UNION SELECT n + 1 FROM n WHERE n < {2 * SWEEP_ROWS + 1})
         INSERT INTO jobs SELECT id || n, client, owner, client_id, type, plan, params, warnings, id || n, priority,
-            created_at, deadline, finished_at, state, version, seq FROM jobs, n"""
+            created_at, deadline, finished_at, state, version, seq, plan_version, waiting_since, limited_as
+            FROM jobs, n"""
     with closing(sqlite3.connect(server.data / "ledger.sqlite3", isolation_level=None)) as ledger:
         ledger.execute(copies)
     with server, Client(server.url, token) as client:

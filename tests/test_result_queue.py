@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
+from contract.identity import Identity
 from contract.messages import FileRef
-from pipeline.intake import Identity
 from pipeline.plans import Plan, Stage
 from storage.retention import Retention
 from tests.roads import ME, YOU, Road
@@ -88,7 +88,7 @@ async def test_too_many_open_jobs_are_refused_at_once(road: Road, tmp_path: Path
     assert [job is None for job in mine] == [False] * 4 + [True] * 2
     assert [job is None for job in yours] == [False] * 2 + [True] * 2
     for job, who in (*((job, ME) for job in mine if job), *((job, YOU) for job in yours if job)):
-        await road.queue.cancel(job, who.client)
+        await road.queue.cancel(job, who)
         await road.final(job)
     await road.final(await road.queue.submit({"type": "toy", "words": ["w"]}, ME))
 
@@ -120,11 +120,11 @@ async def test_nobody_sees_or_stops_anothers_job(road: Road, tmp_path: Path) -> 
     job = await road.queue.submit({"type": "waiter", "fifo": str(tmp_path / "pipe")}, ME)
     await road.some_news()
     with pytest.raises(JobNotFound):
-        await road.queue.cancel(job, YOU.client)
-    assert await road.queue.jobs(YOU.client) == []
-    assert await road.queue.cancel(job, ME.client)
+        await road.queue.cancel(job, YOU)
+    assert await road.queue.jobs(YOU) == []
+    assert await road.queue.cancel(job, ME)
     assert (await road.final(job))["status"] == "cancelled"
-    assert not await road.queue.cancel(job, ME.client)
+    assert not await road.queue.cancel(job, ME)
 
 
 async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
@@ -135,7 +135,7 @@ async def test_what_a_worker_made_is_its_owners_to_read(road: Road) -> None:
     stranger.write_text("somebody else's")
     message = {"type": "reader", "file": str(path)}
     assert (await road.final(await road.queue.submit(message, ME)))["text"] == "A"
-    for who, file in ((Identity("me", "another owner"), path), (ME, stranger)):
+    for who, file in ((Identity.known("me", "another owner"), path), (ME, stranger)):
         with pytest.raises(FileNotFound):
             await road.queue.submit({"type": "reader", "file": str(file)}, who)
 

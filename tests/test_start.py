@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from config import Settings, variables
 from contract.spelling import meant
-from gateway.auth import Tokens
+from gateway.auth import Credentials, Tokens
 from tests.servers import ROOT, Server
 from workers.runtime.discovery import discover
 
@@ -199,8 +199,12 @@ def test_a_key_whose_writing_was_cut_short_is_made_anew(
         with monkeypatch.context() as broken, pytest.raises(OSError, match="full"):
             broken.setattr(os, "fsync", _full)
             Tokens.stored(path)
-    who, token = Tokens.stored(path).issue()
-    assert Tokens.stored(path).read(token) == who
+    tokens = Tokens.stored(path)
+    who = tokens.identity(Credentials(None, None))
+    assert who is not None
+    again = Tokens.stored(path).identity(Credentials(tokens.issue(who), None))
+    assert again is not None
+    assert again.client == who.client
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

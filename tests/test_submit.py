@@ -13,9 +13,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from contract.errors import InvalidInput, JobNotFound
+from contract.identity import Identity
 from gateway import submit
 from gateway.answers import answer_errors
-from gateway.auth import Tickets, Tokens
+from gateway.auth import Authenticators, Tickets, Tokens
 from gateway.files import Uploads
 from gateway.form import message_of
 from pipeline.catalog import load_plans
@@ -90,9 +91,9 @@ async def test_who_leaves_waits_no_more(tmp_path: Path, monkeypatch: pytest.Monk
     road = await Road(tmp_path, [Toy, Echo]).start()
     road.transport.hold(["toy"])
     app = web.Application(middlewares=[answer_errors])
-    door = submit.SubmitDoor(
-        road.queue, road.ledger, Tokens(b"k" * 32), Uploads(road.ledger, road.folders, 1000), road.plans
-    )
+    callers = Authenticators(Tokens(b"k" * 32))
+    uploads = Uploads(road.ledger, road.folders, 1000)
+    door = submit.SubmitDoor(road.queue, road.ledger, callers, uploads, road.plans)
     door.attach(app)
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = server.make_url("/jobs?wait=600")
@@ -215,7 +216,7 @@ async def test_a_malformed_form_is_refused(call: Call, body: bytes) -> None:
     assert (reply.status, reply.body["error_code"]) == (400, "INVALID_INPUT")
 
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 
 
@@ -304,16 +305,19 @@ async def test_a_stranger_gets_no_ticket(call: Call) -> None:
     assert (await call("POST", f"/jobs/{job}/ticket", stranger)).body["error_code"] == "JOB_NOT_FOUND"
 
 
+ANN = Identity.known("ann")
+
+
 def test_a_ticket_expires_unless_it_is_in_use() -> None:
     now = 0.0
     tickets = Tickets(60, clock=lambda: now)
-    secret = tickets.issue("job", "ann")
+    secret = tickets.issue("job", ANN)
     now = 59.0
-    assert tickets.client("job", secret) == "ann"
-    assert tickets.issue("job", "ann") == secret
+    assert tickets.who("job", secret) == ANN
+    assert tickets.issue("job", ANN) == secret
     now = 118.0
-    assert tickets.client("job", secret) == "ann"
+    assert tickets.who("job", secret) == ANN
     now = 120.0
     with pytest.raises(JobNotFound):
-        tickets.client("job", secret)
-    assert tickets.issue("job", "ann") != secret
+        tickets.who("job", secret)
+    assert tickets.issue("job", ANN) != secret

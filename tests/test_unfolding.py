@@ -13,12 +13,12 @@ from pydantic import BaseModel
 from contract.errors import FileNotFound
 from contract.messages import Event, Request, Task
 from pipeline.change import Change
-from pipeline.clock import clocked, waiting_for
+from pipeline.clock import clocked
 from pipeline.job import Job, State, Step, advance, begin, finish, loaded, opened, restart, signal
 from pipeline.plans import Plan, Retry, Stage
 from tests.test_job import Params, Player, final, histories, new, says
 
-BIG = {"$blob": "a" * 32 + ".json", "bytes": 200_000}
+BIG: dict[str, Any] = {"$blob": "a" * 32 + ".json", "bytes": 200_000}
 SEGMENTS = [{"start": 0, "text": "one"}, {"start": 1, "text": "two"}]
 
 DUB = Plan(
@@ -232,8 +232,9 @@ def test_a_wait_survives_restarts() -> None:
 def test_each_element_of_a_list_waits_for_a_signal_of_its_own() -> None:
     plan = Plan("all", Params, (Stage("ok", wait=Review, over="$request.urls"),), each={"ok": "$ok.text"})
     job = new(plan).job
-    job = signal(job, "ok.1", {"approved": True, "text": "second"}).job
-    assert waiting_for(job) == {"name": "ok.0", "since": None}
+    step = signal(job, "ok.1", {"approved": True, "text": "second"})
+    job = clocked(step, job, now=5.0).job
+    assert job.waiting_for == "ok.0"
     ended = signal(job, "ok.0", {"approved": True, "text": "first"})
     assert [element["ok"] for element in final(ended)["data"]] == ["first", "second"]
 
@@ -248,10 +249,10 @@ def test_a_job_that_works_beside_its_wait_does_not_count_as_waiting() -> None:
 def test_waiting_moves_the_deadline() -> None:
     step = new(REVIEWED)
     before, step = step.job, clocked(done(step, "draft"), step.job, now=5.0)
-    assert (step.job.waiting_since, step.job.deadline) == (5.0, before.deadline)
-    assert waiting_for(step.job) == {"name": "review", "since": 5.0}
+    assert (step.job.waiting_for, step.job.waiting_since, step.job.deadline) == ("review", 5.0, before.deadline)
     step = clocked(signal(step.job, "review", {"approved": True, "text": "t"}), step.job, now=105.0)
-    assert (step.job.waiting_since, step.job.deadline) == (None, before.deadline + 100.0)
+    waited = step.job
+    assert (waited.waiting_for, waited.waiting_since, waited.deadline) == (None, None, before.deadline + 100.0)
 
 
 def test_a_recording_whose_follower_has_ended_is_waited_for_no_more() -> None:

@@ -16,7 +16,7 @@ from tests.sites import Site
 from workers.runtime.discovery import discover
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
+SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""The tasks that wait for one worker: by priority, and within it fairly between clients.
+"""The tasks that wait for one worker: by priority, and within it fairly between those whose turns they take.
 
-Fair means start-time fair queueing with tasks of equal cost: a client's n-th waiting task comes after the (n-1)-th of
+Fair means start-time fair queueing with tasks of equal cost: somebody's n-th waiting task comes after the (n-1)-th of
 everybody else who waits, so one client's thousand items do not stand before another's single one.
 """
 
@@ -25,8 +25,8 @@ class WorkQueue:
         return len(self._heap)
 
     def put(self, task: Task) -> None:
-        turn = max(self._now, self._turns.get(task.client, 0)) + 1
-        self._turns[task.client] = turn
+        turn = max(self._now, self._turns.get(task.queued_as, 0)) + 1
+        self._turns[task.queued_as] = turn
         heapq.heappush(self._heap, (-task.priority, turn, next(self._order), task))
 
     def peek(self) -> Task | None:
@@ -36,17 +36,17 @@ class WorkQueue:
         """The next task. Raises: IndexError when there is none."""
         _, turn, _, task = heapq.heappop(self._heap)
         self._now = max(self._now, turn)
-        if self._turns.get(task.client) == turn:
-            del self._turns[task.client]
+        if self._turns.get(task.queued_as) == turn:
+            del self._turns[task.queued_as]
         return task
 
     def remove(self, job: str) -> None:
-        """Forget the tasks of a job; their client gets its turns back."""
+        """Forget the tasks of a job; who queued them gets the turns back."""
         left = [entry for entry in self._heap if entry[3].job != job]
         if len(left) < len(self._heap):
             heapq.heapify(left)
             self._heap = left
-            self._turns = {task.client: turn for _, turn, _, task in sorted(left, key=lambda entry: entry[1])}
+            self._turns = {task.queued_as: turn for _, turn, _, task in sorted(left, key=lambda entry: entry[1])}
 
     def clear(self) -> list[Task]:
         """Take out everything, in order."""

@@ -1,4 +1,4 @@
-"""The database below the ledger: group commit, order, refusals, a full disk, migrations."""
+"""The database below SQLite's ledger: group commit, order, refusals, a full disk, migrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from contract.errors import DiskFull
-from storage.database import Conflict, Database, Statement, Unusable
+from storage.database import Database, Statement
+from storage.ledger import Conflict, Unusable
 
 MIGRATIONS = ("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",)
 SMALL_DISK = (*MIGRATIONS, "PRAGMA max_page_count=60")

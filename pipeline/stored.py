@@ -1,0 +1,138 @@
+"""A job as the ledger keeps it: steps as changes to write, records as jobs to go on with.
+
+Step ─▶ changed() ─▶ Change          StoredJob, Plan ─▶ restored() ─▶ Job
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from rpds import HashTrieMap
+
+from contract.messages import Request
+from pipeline.job import Job, Out, State, Step
+from pipeline.plans import Plan
+from pipeline.references import Key, Run
+from storage import blobs
+from storage.records import (
+    BlobRecord,
+    Change,
+    EventRecord,
+    FileRecord,
+    JobRecord,
+    RunRecord,
+    StoredJob,
+    new_file_id,
+)
+
+
+def changed(step: Step, now: float) -> Change:
+    """What the ledger has to write of a step, the first or any other. now: seconds since 1970."""
+    job = step.job
+    kept = [(key, job.runs[key]) for key in step.changed]
+    owner = job.request.owner
+    return Change(
+        _record(job, now),
+        tuple(_run_record(key, run) for key, run in kept),
+        tuple(event_of(out) for out in step.outs if out.seq is not None),
+        tuple(FileRecord(new_file_id(), owner, file["path"], file["name"], file["bytes"], now) for file in step.made),
+        tuple(BlobRecord(*found) for _, run in kept if run.state == "done" for found in blobs.references(run.result)),
+    )
+
+
+def restored(stored: StoredJob, plan: Plan) -> Job:
+    """The job to go on with."""
+    record = stored.job
+    request = Request(
+        id=record.client_id,
+        client=record.client,
+        owner=record.owner,
+        type=record.type,
+        params=record.params,
+        key=record.key,
+        warnings=record.warnings,
+        limited_as=record.limited_as,
+    )
+    return Job(
+        id=record.id,
+        request=request,
+        plan=plan,
+        created_at=record.created_at,
+        deadline=record.deadline,
+        state=State(record.state),
+        version=record.version,
+        seq=record.seq,
+        priority=record.priority,
+        runs=HashTrieMap(map(_keyed_run, stored.runs)),
+        waiting_for=record.waiting_for,
+        waiting_since=record.waiting_since,
+    )
+
+
+def event_of(out: Out) -> EventRecord:
+    """What a client was told, to be kept."""
+    assert out.seq is not None, "hints are not kept"
+    return EventRecord(out.seq, out.kind, out.stage, out.item, out.index, out.text)
+
+
+def out_of(event: EventRecord) -> Out:
+    """What was kept, to be told."""
+    kind: Any = event.kind
+    return Out(kind, event.seq, orjson.loads(event.body), event.stage, event.item, event.index)
+
+
+def failed(record: JobRecord, body: Mapping[str, Any], now: float) -> Change:
+    """The end of a job of which nobody has the plan, with the answer `body`."""
+    seq = record.seq + 1
+    final = {"job_id": record.id, "id": record.client_id, "seq": seq, "type": record.type, **body}
+    ended = dataclasses.replace(record, state=State.FAILED, version=record.version + 1, seq=seq, finished_at=now)
+    return Change(ended, events=(EventRecord(seq, "final", "", (), None, orjson.dumps(final)),))
+
+
+def _record(job: Job, now: float) -> JobRecord:
+    request = job.request
+    return JobRecord(
+        id=job.id,
+        client=request.client,
+        owner=request.owner,
+        limited_as=request.limited_as,
+        client_id=request.id,
+        type=request.type,
+        plan=job.plan.name,
+        plan_version=job.plan.version,
+        params=request.params,
+        warnings=request.warnings,
+        key=request.key,
+        priority=job.priority,
+        created_at=job.created_at,
+        deadline=job.deadline,
+        waiting_for=job.waiting_for,
+        waiting_since=job.waiting_since,
+        finished_at=now if job.state.ended else None,
+        state=job.state,
+        version=job.version,
+        seq=job.seq,
+    )
+
+
+def _run_record(key: Key, run: Run) -> RunRecord:
+    stage, item = key
+    return RunRecord(
+        stage,
+        item,
+        state=run.state,
+        attempt=run.attempt,
+        deaths=run.deaths,
+        retries=run.retries,
+        checkpoint=run.checkpoint,
+        result=run.result,
+    )
+
+
+def _keyed_run(record: RunRecord) -> tuple[Key, Run]:
+    state: Any = record.state
+    run = Run(state, record.attempt, record.deaths, record.retries, record.checkpoint, record.result)
+    return (record.stage, record.item), run
