@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import orjson
 from aiohttp import BodyPartReader, web
 
 from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
-from gateway.answers import MESSAGE, reply, reply_in_parts
+from gateway.answers import MESSAGE, reply, reply_in_parts, while_connected
 from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import message_of
+from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
-from pipeline.job import Out
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage import ledger as rows
-from storage.ledger import FileRow, Ledger
+from storage.ledger import FileRow
 
 MAX_WAIT_SECONDS = 600.0
-MAX_WAITING = 1000
-"""So many requests may wait at once. One more is answered with 202."""
-LOOK_SECONDS = 5.0
-"""How often a request that waits is looked at, since nothing tells that its client has left."""
 MAX_FIELDS = 2000
 FILE_FIELDS = frozenset({"file", "files", "references", "reference_audio"})
 
@@ -42,20 +35,21 @@ class SubmitDoor:
     """The route that takes jobs in."""
 
     def __init__(
-        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, uploads: Uploads, plans: Mapping[str, Plan]
+        self,
+        road: ResultQueue,
+        following: Following,
+        callers: Authenticators,
+        uploads: Uploads,
+        plans: Mapping[str, Plan],
     ) -> None:
         self._road = road
-        self._ledger = ledger
+        self._following = following
         self._callers = callers
         self._uploads = uploads
         self._plans = plans
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._closing = False
-        road.listen(self._tell)
 
     def attach(self, app: web.Application) -> None:
         app.add_routes([web.post("/jobs", self._submit)])
-        app.on_shutdown.append(self._close)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
         """Accept a message, as JSON or as a form with its files; answers 202 with its `job_id`.
@@ -72,7 +66,7 @@ class SubmitDoor:
             message = _json(await request.read())
             job_id = await self._accept(request, message, who)
         token = {"token": self._callers.token(who)} if known is None else {}
-        if seconds and (answer := await self._answer(request, job_id, who.client, seconds)):
+        if seconds and (answer := await while_connected(request, self._following.answer(job_id, seconds))):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
             parts = await asyncio.to_thread(blobs.parts, {**answer, **token}, self._uploads.folders)
@@ -110,50 +104,6 @@ class SubmitDoor:
             else:
                 raise InvalidInput(f"The form's field {name!r} takes no file.", field=name)
         return fields
-
-    # Waiting.
-
-    async def _answer(self, request: web.Request, job_id: str, client: str, seconds: float) -> dict[str, Any] | None:
-        """The job's final answer if there is one within so many seconds, its blobs as references.
-
-        The job does not depend on who waits. Raises: ConnectionResetError when the client has left.
-        """
-        if sum(map(len, self._waiting.values())) >= MAX_WAITING or self._closing:
-            return None
-        ended = asyncio.Event()
-        self._waiting[job_id].add(ended)
-        try:
-            if (await self._road.job(job_id, client)).finished_at is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await _ended(ended, request)
-        finally:
-            self._waiting[job_id].discard(ended)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-        final = await self._ledger.read(lambda db: rows.final_event(db, job_id))
-        return orjson.loads(final) if final is not None else None
-
-    def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
-        if any(out.kind == "final" for out in outs):
-            for ended in self._waiting.get(job_id, ()):
-                ended.set()
-
-    async def _close(self, app: web.Application) -> None:
-        """The server stops: whoever waits is told the job's id, under which the answer will be."""
-        self._closing = True
-        for waiting in self._waiting.values():
-            for ended in waiting:
-                ended.set()
-
-
-async def _ended(ended: asyncio.Event, request: web.Request) -> None:
-    while not ended.is_set():
-        if request.transport is None:
-            raise ConnectionResetError("the client has left")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await ended.wait()
 
 
 def _json(body: bytes) -> Any:

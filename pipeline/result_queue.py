@@ -29,6 +29,7 @@ from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
 from pipeline.intake import Identity, Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, restart
+from pipeline.listeners import Listeners
 from pipeline.plans import Plan
 from pipeline.transport.base import Transport
 from storage import ledger as rows
@@ -37,9 +38,6 @@ from storage.ledger import EventRow, JobRow, Ledger
 from storage.recordings import Recordings
 
 log = structlog.get_logger()
-
-Listener = Callable[[str, str, tuple[Out, ...]], None]
-"""Called on the event loop with client, job id and what to tell the client."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,7 +68,7 @@ class ResultQueue:
         self._fractions: dict[str, float] = {}
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
-        self._listeners: list[Listener] = []
+        self.listeners = Listeners()
         self._deadlines = Deadlines(self._open, self._late)
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
@@ -112,11 +110,6 @@ class ResultQueue:
             self._taker.cancel()
             await asyncio.gather(self._taker, return_exceptions=True)
         self._take(self._transport.left())
-
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with everything that clients are told; returns how to stop that."""
-        self._listeners.append(listener)
-        return partial(self._listeners.remove, listener)
 
     # What the doors ask for.
 
@@ -201,6 +194,10 @@ class ResultQueue:
         page = await self._ledger.read(lambda db: rows.events_after(db, job_id, seq, enough))
         last = self._told.get(job_id)
         return page if last is None else [event for event in page if event.seq <= last]
+
+    async def final(self, job_id: str) -> bytes | None:
+        """The body of a job's final answer, None before its end. The caller has made sure that it asks for its own."""
+        return await self._ledger.read(lambda db: rows.final_event(db, job_id))
 
     def is_open(self, job_id: str) -> bool:
         """Whether the listeners have yet to hear the job's final answer."""
@@ -342,8 +339,7 @@ class ResultQueue:
 
     def _tell(self, job: Job, outs: tuple[Out, ...]) -> None:
         if outs:
-            for listener in tuple(self._listeners):
-                listener(job.request.client, job.id, outs)
+            self.listeners.tell(job.request.client, job.id, outs)
 
     def _later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
+from pipeline.following import Following
 from pipeline.intake import Identity, Intake
 from pipeline.job import Out
 from pipeline.plans import Plan
@@ -18,6 +20,7 @@ from tests.drive import folders
 from tests.inline import InlineTransport
 from workers.base import Worker
 
+PATIENCE = 60.0
 ME = Identity("me", "local")
 YOU = Identity("you", "local")
 
@@ -36,11 +39,14 @@ class Road:
         self.plans = {**load_plans(crew, max_items), **{plan.name: plan for plan in plans}}
         intake = Intake(self.plans, self.folders, self.ledger)
         self.queue = ResultQueue(self.ledger, self.transport, self.plans, intake, Limits(**limits))
+        self.following = Following(self.queue)
         self.told: list[tuple[str, str, Out]] = []
         self._news = asyncio.Event()
-        self.queue.listen(self._listen)
+        for who in (ME, YOU):
+            self.queue.listeners.of_client(who.client, partial(self._listen, who.client))
 
     def _listen(self, client: str, job: str, outs: tuple[Out, ...]) -> None:
+        """What ME and YOU are told."""
         self.told += [(client, job, out) for out in outs]
         self._news.set()
 
@@ -58,8 +64,6 @@ class Road:
         await self._news.wait()
 
     async def final(self, job: str) -> dict[str, Any]:
-        while True:
-            for _, other, out in self.told:
-                if other == job and out.kind == "final":
-                    return out.body
-            await self.some_news()
+        answer = await self.following.answer(job, PATIENCE)
+        assert answer is not None, "it ends in time"
+        return answer

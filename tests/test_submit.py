@@ -13,11 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from contract.errors import InvalidInput, JobNotFound
-from gateway import submit
+from gateway import answers, submit
 from gateway.answers import answer_errors
 from gateway.auth import Authenticators, Tickets, Tokens
 from gateway.files import Uploads
 from gateway.form import message_of
+from pipeline import following
 from pipeline.catalog import load_plans
 from tests.asking import Call
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
@@ -85,14 +86,14 @@ async def test_who_waits_too_shortly_gets_the_jobs_id(call: Call, tmp_path: Path
 
 
 async def test_who_leaves_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "MAX_WAITING", 1)
-    monkeypatch.setattr(submit, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "MAX_WAITING", 1)
+    monkeypatch.setattr(answers, "LOOK_SECONDS", 0.01)
     road = await Road(tmp_path, [Toy, Echo]).start()
     road.transport.hold(["toy"])
     app = web.Application(middlewares=[answer_errors])
     callers = Authenticators(Tokens(b"k" * 32))
     uploads = Uploads(road.ledger, road.folders, 1000)
-    door = submit.SubmitDoor(road.queue, road.ledger, callers, uploads, road.plans)
+    door = submit.SubmitDoor(road.queue, road.following, callers, uploads, road.plans)
     door.attach(app)
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = server.make_url("/jobs?wait=600")
