@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
 from gateway.answers import MESSAGE, reply, reply_in_parts, while_connected
 from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
-from gateway.form import message_of
+from gateway.form import fields_for_files, message_of, takes_no_file
 from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
 from pipeline.plans import Plan
@@ -28,7 +28,6 @@ from storage.ledger import FileRow
 
 MAX_WAIT_SECONDS = 600.0
 MAX_FIELDS = 2000
-FILE_FIELDS = frozenset({"file", "files", "references", "reference_audio"})
 
 
 class SubmitDoor:
@@ -47,6 +46,7 @@ class SubmitDoor:
         self._callers = callers
         self._uploads = uploads
         self._plans = plans
+        self._for_files = frozenset[str]().union(*map(fields_for_files, plans.values()))
 
     def attach(self, app: web.Application) -> None:
         app.add_routes([web.post("/jobs", self._submit)])
@@ -81,29 +81,36 @@ class SubmitDoor:
     async def _submit_form(self, request: web.Request, who: Identity) -> tuple[dict[str, Any], str]:
         """(message, job id) of a form; when it is refused, its files do not stay."""
         async with self._uploads.all_or_none() as kept:
-            message = message_of(await self._fields(request, who, kept), self._plans)
+            files: set[str] = set()
+            fields = [field async for field in self._fields(request, who, kept, files)]
+            message = message_of(fields, self._plans, files)
             return message, await self._accept(request, message, who)
 
-    async def _fields(self, request: web.Request, who: Identity, kept: list[FileRow]) -> list[tuple[str, str]]:
-        """The form's fields in order, files as their ids. kept: filled with the files."""
-        fields: list[tuple[str, str]] = []
-        room = MAX_CONTENT_BYTES
+    async def _fields(
+        self, request: web.Request, who: Identity, kept: list[FileRow], files: set[str]
+    ) -> AsyncIterator[tuple[str, str]]:
+        """The form's fields in order, files as their ids. kept, files: filled with the files, and with their fields.
+
+        Which plan it is may be told by a later field, so a file stays for now where any plan takes one.
+        """
+        count, room = 0, MAX_CONTENT_BYTES
         async for part in parts_of(request):
             name = part.name if isinstance(part, BodyPartReader) else None
             if name is None or not isinstance(part, BodyPartReader):
                 raise InvalidInput("Each part of the form must be a field with a name.")
-            if len(fields) == MAX_FIELDS:
+            count += 1
+            if count > MAX_FIELDS:
                 raise TooLarge(f"A form may have {MAX_FIELDS} fields.")
             if part.filename is None:
                 text = await _text(part, name, room)
                 room -= len(text)
-                fields.append((name, text))
-            elif name in FILE_FIELDS:
+                yield name, text
+            elif name in self._for_files:
                 kept.append(await self._uploads.keep(part, who.owner))
-                fields.append((name, kept[-1].id))
+                files.add(name)
+                yield name, kept[-1].id
             else:
-                raise InvalidInput(f"The form's field {name!r} takes no file.", field=name)
-        return fields
+                raise takes_no_file(name)
 
 
 def _json(body: bytes) -> Any:

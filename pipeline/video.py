@@ -27,8 +27,8 @@ _OURS = frozenset({"file", "missing_audio", "only"})
 class VideoParams(Params):
     """What a client may write, one of these; beside them options under `whisper` and `florence`."""
 
-    file: str | None = Field(None, description="a path under the media roots, a file_id, or binary content")
-    files: list[str] | None = Field(None, description="several of them")
+    file: FileRef | None = Field(None, description="a path under the media roots, a file_id, or binary content")
+    files: list[FileRef] | None = Field(None, description="several of them")
     urls: list[str] | None = Field(None, description="pages or files to download")
 
 
