@@ -21,7 +21,7 @@ from aiohttp.http import HttpProcessingError
 from contract.errors import ERRORS, Internal, InvalidInput, MethodNotAllowed, NotFound, ServiceError, as_failure
 from contract.logs import about
 from gateway.outbound import UNREAD_SECONDS
-from pipeline.intake import too_large
+from pipeline.intake import check_text, too_large
 
 log = structlog.get_logger()
 
@@ -40,6 +40,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def reply(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+def parsed(body: bytes, meaning: str) -> Any:
+    """A body that is JSON. meaning: what it should be, for who sent something else. Raises: InvalidInput, TooLarge."""
+    check_text(body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"The body must be JSON, {meaning}.") from exc
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

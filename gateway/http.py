@@ -16,12 +16,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from contract.errors import InvalidInput, JobNotFound, Unauthorized
 from contract.folders import Folders
-from gateway.answers import Writer, reply, reply_in_parts
+from gateway.answers import MESSAGE, Writer, parsed, reply, reply_in_parts
 from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
 from pipeline.following import Following, News
+from pipeline.intake import Identity, check_message
 from pipeline.result_queue import ResultQueue
 from storage import blobs
 from storage.ledger import JobRow
@@ -62,6 +63,7 @@ class HttpDoor:
                 web.get("/jobs/{job_id}/events", self._events, allow_head=False),
                 web.post("/jobs/{job_id}/ticket", self._ticket),
                 web.post("/jobs/{job_id}/audio", self._append),
+                web.post("/jobs/{job_id}/signals/{name}", self._signal),
                 web.delete("/jobs/{job_id}", self._cancel),
             ]
         )
@@ -103,11 +105,14 @@ class HttpDoor:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
         return reply({"jobs": await self._road.jobs(who.client)})
 
-    async def _own_job(self, request: web.Request) -> JobRow:
+    def _who(self, request: web.Request) -> Identity:
         who = self._callers.known(request)
         if who is None:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
-        return await self._road.job(request.match_info["job_id"], who.client)
+        return who
+
+    async def _own_job(self, request: web.Request) -> JobRow:
+        return await self._road.job(request.match_info["job_id"], self._who(request).client)
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         """A job's state, progress and, once it has ended, its whole answer."""
@@ -121,6 +126,15 @@ class HttpDoor:
         """Cancel a job."""
         row = await self._own_job(request)
         return reply({"cancelled": await self._road.cancel(row.id, row.client)})
+
+    async def _signal(self, request: web.Request) -> web.Response:
+        """Give a job what it waits for, as `waiting_for` names it: the body, which is JSON."""
+        job_id, name = request.match_info["job_id"], request.match_info["name"]
+        who, body = self._who(request), await request.read()
+        data = parsed(body, "what the job waits for") if body else {}
+        message = request[MESSAGE] = {"job_id": job_id, "name": name, "data": data}
+        check_message(message)
+        return reply({"signalled": await self._road.signal(job_id, name, data, who)})
 
     async def _ticket(self, request: web.Request) -> web.Response:
         """A URL that opens the job's events without a token, for a browser's `EventSource`, within a minute."""

@@ -141,6 +141,10 @@ class SocketDoor:
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who.client)}
 
+    async def _signal(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        job_id, name, data = message.get("job_id"), message.get("name"), message.get("data", {})
+        return {"signalled": await self._road.signal(job_id, name, data, connection.who)}
+
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"jobs": await self._road.jobs(connection.who.client)}
 

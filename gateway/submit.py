@@ -11,16 +11,15 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import orjson
 from aiohttp import BodyPartReader, web
 
 from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
-from gateway.answers import MESSAGE, reply, reply_in_parts, while_connected
+from gateway.answers import MESSAGE, parsed, reply, reply_in_parts, while_connected
 from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import fields_for_files, message_of, takes_no_file
 from pipeline.following import Following
-from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message, check_text
+from pipeline.intake import MAX_CONTENT_BYTES, Identity, check_message
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from storage import blobs
@@ -63,7 +62,7 @@ class SubmitDoor:
         if (request.content_type or "").startswith("multipart/"):
             message, job_id = await self._submit_form(request, who)
         else:
-            message = _json(await request.read())
+            message = parsed(await request.read(), "the same as a `message`")
             job_id = await self._accept(request, message, who)
         token = {"token": self._callers.token(who)} if known is None else {}
         if seconds and (answer := await while_connected(request, self._following.answer(job_id, seconds))):
@@ -111,14 +110,6 @@ class SubmitDoor:
                 yield name, kept[-1].id
             else:
                 raise takes_no_file(name)
-
-
-def _json(body: bytes) -> Any:
-    check_text(body)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
 
 
 def _seconds(given: str | None) -> float:

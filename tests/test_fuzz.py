@@ -92,7 +92,7 @@ def test_any_message_is_refused_or_can_be_written_down(message: dict[str, Any]) 
 
 # Socket.IO, with attachments.
 
-TYPES = ["whisp", "contract_echo", "jobs", "voices", "cancel", "resume", "delete_voice", "x"]
+TYPES = ["whisp", "contract_echo", "jobs", "voices", "cancel", "signal", "resume", "delete_voice", "x"]
 placeholders = st.builds(
     lambda number: {"_placeholder": True, "num": number},
     st.integers(-2, 4) | st.text(max_size=1) | st.none() | st.floats() | st.just({}),
