@@ -274,6 +274,8 @@ targets = st.sampled_from(
             b"GET /jobs/%ff",
             b"GET /jobs/x/events",
             b"DELETE /jobs/%00",
+            b"POST /jobs/%ff/signals/%ff",
+            b"GET /nowhere/%ff%00",
         ),
         *(b"GET /jobs/x/events?ticket=%ff", b"POST /jobs/x/ticket", b"POST /jobs/x/audio?offset=%ff", b"GET /voices"),
         *(
