@@ -106,6 +106,7 @@ class HttpDoor:
         return reply({"jobs": await self._road.jobs(who.client)})
 
     def _who(self, request: web.Request) -> Identity:
+        """Who asks for a job. Raises: JobNotFound without credentials: then it is no job of theirs."""
         who = self._callers.known(request)
         if who is None:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
