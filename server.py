@@ -52,6 +52,7 @@ from gateway.socketio import SocketDoor
 from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
+from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
@@ -108,6 +109,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
         int(settings.max_upload_gb * 1e9),
     )
     road = ResultQueue(ledger, transport, plans, intake, limits)
+    following = Following(road)
     retention = Retention(ledger, folders, settings.retention_hours)
 
     callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
@@ -115,10 +117,10 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
     app = _application(settings)
     sockets.attach(app)
-    HttpDoor(road, ledger, callers, folders, health).attach(app)
+    HttpDoor(road, following, callers, folders, health).attach(app)
     uploads = Uploads(ledger, folders, limits.file_bytes)
     FileDoor(ledger, callers, uploads).attach(app)
-    SubmitDoor(road, ledger, callers, uploads, plans).attach(app)
+    SubmitDoor(road, following, callers, uploads, plans).attach(app)
     results = {name: worker.Result for name, (worker, _) in crew.items()}
     Docs(plans, results, version()).attach(app)
 
@@ -140,6 +142,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await road.drain(settings.drain_seconds)
     await site.stop()  # else a client whose connection is closed comes back at once, and is waited for
     await sockets.close()
+    following.close()
     await runner.cleanup()
     await road.close()
     await retention.close()

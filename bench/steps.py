@@ -105,7 +105,9 @@ async def played(message: dict[str, Any], folder: Path, items: int) -> Cost:
     ledger = SqliteLedger(folder / "ledger.sqlite3")
     plans = {**load_plans(discover(), items), FIVE.name: FIVE, ONE.name: ONE}
     road = ResultQueue(ledger, transport, plans, Intake(plans, folders(folder, folder), ledger), Limits())
-    road.listen(lambda client, job, outs: ended.set() if any(out.kind == "final" for out in outs) else None)
+    road.listeners.of_client(
+        ME.client, lambda job, outs: ended.set() if any(out.kind == "final" for out in outs) else None
+    )
     await road.start()
     start = time.thread_time()
     await road.submit(message, ME)

@@ -10,7 +10,7 @@
 
 from .aio import AsyncClient
 from .errors import Cancelled, OptivusError, ServerUnreachable
-from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice
+from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice, WaitingFor
 from .job import AsyncJob
 from .listen import AsyncListener
 from .sync import Client, Job, Listener
@@ -34,4 +34,5 @@ __all__ = [
     "Progress",
     "ServerUnreachable",
     "Voice",
+    "WaitingFor",
 ]

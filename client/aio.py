@@ -17,7 +17,7 @@ import asyncio
 import functools
 import os
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -168,6 +168,18 @@ class AsyncClient(Tasks):
         """
         return bool((await self._link.ask({"type": "cancel", "job_id": job_id})).get("cancelled"))
 
+    async def signal(self, job_id: str, name: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Give a job what it waits for from outside, such as a review; False when it does not wait for that.
+
+        A signal whose acknowledgement was lost is sent again, and is then no longer waited for.
+        name: of what it waits for, as `waiting_for` in `jobs` has it. data: as the job's type says; files in it as in
+        `submit`.
+        Raises: OptivusError (JOB_NOT_FOUND, INVALID_INPUT); ServerUnreachable.
+        """
+        sent = await Sendable(self.upload).dict(data or {})
+        reply = await self._link.ask({"type": "signal", "job_id": job_id, "name": name, "data": sent})
+        return bool(reply.get("signalled"))
+
     async def upload(self, file: Content, progress: Report | None = None) -> str:
         """Send a file to the server, streamed. Returns its file_id.
 
@@ -273,7 +285,7 @@ class AsyncClient(Tasks):
     # What was missed.
 
     def _follow(self, job_id: str, last_seq: int) -> AsyncJob:
-        return self._jobs.setdefault(job_id, AsyncJob(job_id, last_seq, self.cancel))
+        return self._jobs.setdefault(job_id, AsyncJob(job_id, last_seq, self.cancel, self.signal))
 
     def _resume_all(self) -> None:
         behind = {job.id: job.last_seq for job in self._jobs.values()}

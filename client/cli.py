@@ -9,6 +9,7 @@
     optivus listen               write down what is said into the microphone, while it is said
     optivus voices               the saved voices: list, add, delete
     optivus jobs, cancel         what this user's commands have under way, and an end to it
+    optivus signal JOB NAME      give a job what it waits for: an approval, a review
     optivus health               whether the server is healthy
     optivus models pull [NAME]   on the server's machine: fetch a model's weights before the first request
 

@@ -62,11 +62,20 @@ Event = Progress | Partial | Audio | Final
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """What a job waits for from outside. since: in seconds since 1970."""
+
+    name: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobInfo:
     """One row of `jobs()`.
 
-    state: ``pending``, ``processing``, ``completed``, ``failed`` or ``cancelled``; created_at, finished_at: seconds
-    since 1970; fraction: 0 to 1, None while unknown; queue_position: 1 for the next, None once the job runs.
+    state: ``pending``, ``processing``, ``waiting``, ``completed``, ``failed`` or ``cancelled``; created_at,
+    finished_at: seconds since 1970; fraction: 0 to 1, None while unknown; queue_position: 1 for the next, None once the
+    job runs; waiting_for: what `signal` has to give it, None unless it waits.
     """
 
     job_id: str
@@ -77,6 +86,7 @@ class JobInfo:
     finished_at: float | None = None
     fraction: float | None = None
     queue_position: int | None = None
+    waiting_for: WaitingFor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,10 @@ def _item(sent: int | list[int] | None) -> Item:
 
 def job_info(row: dict[str, Any]) -> JobInfo:
     """One row of the server's answer to ``jobs``; fields that a newer server adds are left out."""
-    return JobInfo(**{name: row[name] for name in JobInfo.__dataclass_fields__ if name in row})
+    known = {name: row[name] for name in JobInfo.__dataclass_fields__ if name in row}
+    if awaited := known.pop("waiting_for", None):
+        known["waiting_for"] = WaitingFor(awaited["name"], awaited["since"])
+    return JobInfo(**known)
 
 
 def voice_of(row: dict[str, Any]) -> Voice:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 from .errors import OptivusError, error_of
@@ -33,7 +33,13 @@ class AsyncJob:
     sample_rate: of its sound, in Hz; None until the first piece of it has arrived.
     """
 
-    def __init__(self, job_id: str, last_seq: int, cancel: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        last_seq: int,
+        cancel: Callable[[str], Awaitable[bool]],
+        signal: Callable[[str, str, Mapping[str, Any] | None], Awaitable[bool]],
+    ) -> None:
         self.id = job_id
         # One event that is known already is asked for too: it may be the final one, after which nothing would come.
         self.last_seq = max(0, last_seq - 1)
@@ -42,6 +48,7 @@ class AsyncJob:
         self.failure: OptivusError | None = None
         self.sample_rate: int | None = None
         self._cancel = cancel
+        self._signal = signal
         self._kept: list[Event | None] = []  # None: a piece of sound that everybody has
         self._forgotten = 0  # no sound is kept before this place
         self._cursors: weakref.WeakSet[_Cursor] = weakref.WeakSet()
@@ -112,6 +119,10 @@ class AsyncJob:
     async def cancel(self) -> bool:
         """Stop the job; False when it had already ended. `result()` then raises `Cancelled`."""
         return await self._cancel(self.id)
+
+    async def signal(self, name: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Give the job what it waits for; as `AsyncClient.signal`."""
+        return await self._signal(self.id, name, data)
 
     # The rest is for the client that owns the job.
 

@@ -1,9 +1,10 @@
-"""`optivus jobs`, `cancel` and `health`: what this user's commands have under way, and how the server is."""
+"""`optivus jobs`, `cancel`, `signal` and `health`: what this user's commands have under way, and how the server is."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +30,12 @@ def add(commands: Commands) -> None:
     cancel.add_argument("--all", action="store_true", help="all that have not ended")
     cancel.set_defaults(run=_run_cancel)
 
+    signal = new_command(commands, "signal", "give a job what it waits for")
+    signal.add_argument("job", metavar="JOB", help="as `optivus jobs` names it")
+    signal.add_argument("name", metavar="NAME", help="of what it waits for, as `optivus jobs` says")
+    signal.add_argument("data", nargs="?", type=_object, default={}, metavar="JSON", help="an object, by default {}")
+    signal.set_defaults(run=_run_signal)
+
     health = new_command(commands, "health", "whether the server is healthy: exit status 0 or 1")
     health.add_argument("--json", action="store_true", help="all that it says, as JSON")
     health.set_defaults(run=lambda args: status_of(_health(args.server, args.json)))
@@ -40,16 +47,19 @@ async def _list(client: AsyncClient, as_json: bool) -> None:
         for job in jobs:
             print(json_line(dataclasses.asdict(job)))
     elif jobs:
-        for line in table([("JOB", "TYPE", "STATE", "PROGRESS", "SINCE"), *map(_row, jobs)]):
+        for line in table([("JOB", "TYPE", "STATE", "PROGRESS", "SINCE"), *map(in_columns, jobs)]):
             print(shown(line))
     else:
         say(f"Commands of this user have no jobs at {client.url}.")
 
 
-def _row(job: JobInfo) -> tuple[str, ...]:
+def in_columns(job: JobInfo) -> tuple[str, ...]:
+    """A job as a row of the table."""
     progress = "" if job.fraction is None or job.state in ENDED else f"{job.fraction:.0%}"
     if job.queue_position is not None and job.state == "pending":
         progress = f"no. {job.queue_position} in the queue"
+    if job.waiting_for is not None:
+        progress = f"waits for {job.waiting_for.name}"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.created_at))
     return job.job_id, job.type, job.state, progress, since
 
@@ -84,6 +94,26 @@ async def _cancel(client: AsyncClient, names: list[str]) -> bool:
             continue
         say(f"{name}: cancelled." if cancelled else f"{name}: had ended already.")
     return whole
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text} is no JSON") from exc
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text} is no object such as {{"approved": true}}')
+    return value
+
+
+def _run_signal(args: argparse.Namespace) -> int:
+    return status_of(done(args.server, lambda client: _signal(client, args.job, args.name, args.data)))
+
+
+async def _signal(client: AsyncClient, job: str, name: str, data: dict[str, Any]) -> bool:
+    signalled = await client.signal(job, name, data)
+    say(f"{job}: has {name} now." if signalled else f"{job}: does not wait for {name}.")
+    return signalled
 
 
 async def _health(server: str, as_json: bool) -> bool:

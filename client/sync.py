@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -110,6 +110,10 @@ class Job:
     def cancel(self) -> bool:
         """Stop the job; False when it had already ended."""
         return self._loop.run(self._job.cancel())
+
+    def signal(self, name: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Give the job what it waits for; as `AsyncClient.signal`."""
+        return self._loop.run(self._job.signal(name, data))
 
 
 class Listener:
@@ -209,6 +213,10 @@ class Client:
     def cancel(self, job_id: str) -> bool:
         """Stop a job of this client; False when it had already ended. Raises: OptivusError, ServerUnreachable."""
         return self._loop.run(self._client.cancel(job_id))
+
+    def signal(self, job_id: str, name: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Give a job what it waits for from outside; False when it does not wait for that. As `AsyncClient.signal`."""
+        return self._loop.run(self._client.signal(job_id, name, data))
 
     def health(self) -> dict[str, Any]:
         """How the server and its workers are; needs no connection."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import is_typeddict
 
 from contract.errors import InvalidInput
 from contract.messages import FileRef
@@ -33,13 +35,21 @@ def checked(model: type[M], raw: Mapping[str, Any], bind: Bind | None = None) ->
 
 
 def file_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Names of the fields that hold a `FileRef`, themselves or somewhere within."""
-    return frozenset(name for name, field in model.model_fields.items() if _holds_file(field.annotation))
+    """Names of the fields that hold a `FileRef`, themselves or anywhere within."""
+    return frozenset(name for name, field in model.model_fields.items() if _holds_file(field.annotation, frozenset()))
 
 
-def _holds_file(annotation: Any) -> bool:
-    if annotation is FileRef:
+def _holds_file(shape: Any, outer: frozenset[Any]) -> bool:
+    """outer: the types that this one was found in, since one may hold itself."""
+    if shape is FileRef:
         return True
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return bool(file_fields(annotation))
-    return any(map(_holds_file, get_args(annotation)))
+    return shape not in outer and any(_holds_file(part, outer | {shape}) for part in _parts(shape))
+
+
+def _parts(shape: Any) -> Iterable[Any]:
+    """The types that a type is made of: of fields, of elements, of alternatives."""
+    if isinstance(shape, type) and issubclass(shape, BaseModel):
+        return [field.annotation for field in shape.model_fields.values()]
+    if is_typeddict(shape) or (isinstance(shape, type) and dataclasses.is_dataclass(shape)):
+        return get_type_hints(shape).values()
+    return [shape.__value__] if hasattr(shape, "__value__") else get_args(shape)

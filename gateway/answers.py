@@ -9,9 +9,9 @@ import asyncio
 import dataclasses
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -21,7 +21,7 @@ from aiohttp.http import HttpProcessingError
 from contract.errors import ERRORS, Internal, InvalidInput, MethodNotAllowed, NotFound, ServiceError, as_failure
 from contract.logs import about
 from gateway.outbound import UNREAD_SECONDS
-from pipeline.intake import too_large
+from pipeline.intake import check_text, too_large
 
 log = structlog.get_logger()
 
@@ -29,14 +29,26 @@ PIECE_BYTES = 96 * 1024
 """Written at once; of threes, so that the base64 of pieces can be joined."""
 MAX_SHOWN = 200
 """Characters of what a client wrote that an answer repeats."""
+LOOK_SECONDS = 5.0
+"""How often a request that waits is looked at, since nothing tells that its client has left."""
 GARBLED = (HttpProcessingError, web.RequestPayloadError)
 """What aiohttp raises for what is no HTTP."""
 
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def reply(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+def parsed(body: bytes, meaning: str) -> Any:
+    """A body that is JSON. meaning: what it should be, for who sent something else. Raises: InvalidInput, TooLarge."""
+    check_text(body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"The body must be JSON, {meaning}.") from exc
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,6 +182,18 @@ class Writer:
             except TimeoutError:
                 _cut(self._request)
                 raise ConnectionResetError("the client takes nothing") from None
+
+
+async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless its client leaves before. Raises: ConnectionResetError."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if request.transport is None:
+                raise ConnectionResetError("the client has left")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def guard(server: web.Server) -> None:

@@ -1,4 +1,4 @@
-"""One connection's way out.
+"""One connection's way out: what its client's jobs tell.
 
 For each job of which something is still to be sent there is a `Line`: the `seq` that was sent last, and what came
 since, which is short, or lies in the ledger. The sender goes around the lines until there is none. A line ends when all
@@ -83,8 +83,9 @@ class Connection:
         self._idle = asyncio.Event()
         self._sender = asyncio.create_task(self._run())
         self._sender.add_done_callback(_report)
+        self._stop_listening = road.listeners.of_client(who.client, self._push)
 
-    def push(self, job_id: str, outs: tuple[Out, ...]) -> None:
+    def _push(self, job_id: str, outs: tuple[Out, ...]) -> None:
         """Send these in their turn."""
         for out in outs:
             if out.seq is not None:
@@ -134,6 +135,7 @@ class Connection:
             await asyncio.sleep(REFUSAL_SECONDS)
 
     def close(self) -> None:
+        self._stop_listening()
         self._sender.cancel()
 
     def _add(self, job_id: str, event: EventRecord) -> None:

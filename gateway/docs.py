@@ -21,8 +21,14 @@ from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
 from pipeline.plans import Plan
 
+SIGNAL_DATA: dict[str, Any] = {"description": "What the job is given, as its type says; {} when left out."}
 CONTROLS: dict[str, dict[str, Any]] = {
     "cancel": {"job_id": {"type": "string"}},
+    "signal": {
+        "job_id": {"type": "string"},
+        "name": {"type": "string", "description": "What the job waits for, as its `waiting_for` says."},
+        "data": SIGNAL_DATA,
+    },
     "resume": {"jobs": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}},
     "jobs": {},
     "voices": {},
@@ -165,15 +171,23 @@ class Docs:
             parameters.append({"name": name, "in": "query", "required": needed, "schema": schema})
         if parameters:
             operation["parameters"] = parameters
-        if (route.method, path) == ("POST", "/jobs"):
-            refs = [{"$ref": f"#/components/schemas/{name}"} for name in self._plans]
-            form = {"type": "object", "properties": {"type": {"type": "string"}, "file": _FILE}, "required": ["type"]}
-            schemas = {"application/json": {"anyOf": refs}, "multipart/form-data": form}
-            operation["requestBody"] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
-        if (route.method, path) == ("POST", "/files"):
-            form = _object({"file": _FILES}, ["file"])
-            operation["requestBody"] = {"content": {"multipart/form-data": {"schema": form}}, "required": True}
+        if (body := self._body(route.method, path)) is not None:
+            operation["requestBody"] = body
         return operation
+
+    def _body(self, method: str, path: str) -> dict[str, Any] | None:
+        """What a route reads; None for nothing."""
+        match method, path:
+            case "POST", "/jobs":
+                refs = [{"$ref": f"#/components/schemas/{name}"} for name in self._plans]
+                form = _object({"type": {"type": "string"}, "file": _FILE}, ["type"])
+                return _content({"application/json": {"anyOf": refs}, "multipart/form-data": form})
+            case "POST", "/files":
+                form = _object({"file": _FILES}, ["file"])
+                return {**_content({"multipart/form-data": form}), "required": True}
+            case "POST", "/jobs/{job_id}/signals/{name}":
+                return _content({"application/json": SIGNAL_DATA})
+        return None
 
     def asyncapi(self) -> dict[str, Any]:
         """AsyncAPI 3.0 of the Socket.IO events."""
@@ -236,6 +250,10 @@ class Docs:
             keys = {**kind, **schema["properties"], **_COMMON}
             schemas[name] = _object(keys, ["type", *schema.get("required", ())])
         return schemas, definitions
+
+
+def _content(schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from contract.errors import InvalidInput
+from contract.params import file_fields
 from pipeline.catalog import choose
 from pipeline.plans import Plan
 
@@ -29,22 +30,45 @@ _TEXTS = frozenset({"type", "id", "idempotency_key"})
 """Keys of every message that stay text in a form."""
 
 
-def message_of(fields: Iterable[tuple[str, str]], plans: Mapping[str, Plan]) -> dict[str, Any]:
-    """The message that a form's fields are, in order; a name given several times is a list. Raises: InvalidInput.
+def message_of(
+    fields: Iterable[tuple[str, str]], plans: Mapping[str, Plan], files: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The message that a form's fields are, in order; a name given several times is a list.
 
     A text that is JSON is that where the plan takes such a value, or knows no such key; else it stays text.
+    files: names of the fields that were files, whose texts are the uploads' ids.
+    Raises: InvalidInput, also for a file where the plan takes none.
     """
     given: dict[str, list[str]] = {}
     for name, text in fields:
         given.setdefault(name, []).append(text)
     typed = {"type": given.get("type", [None])[-1], "v_conv": given.get("v_conv") == ["true"]}
     plan = choose(plans, {**given, **typed})
+    single = choose(plans, typed)  # in a batch too: keys beside its `data` are those of each element
+    takes = fields_for_files(single) if single is not None else frozenset(files)
+    if wrong := sorted(set(files) - takes):
+        raise takes_no_file(wrong[0])
     schema = plan.written.model_json_schema() if plan is not None else {}
     return {
         name: value
         for name, texts in given.items()
         for value in _values(name, texts, schema.get("properties", {}).get(name), schema.get("$defs", {}))
     }
+
+
+def fields_for_files(plan: Plan) -> frozenset[str]:
+    """The keys of a plan's message that a form can give a file: those that take one, or a list of them."""
+    model = plan.message or plan.params
+    names = file_fields(model)
+    schema = model.model_json_schema() if names else {}
+    shapes, defs = schema.get("properties", {}), schema.get("$defs", {})
+    return frozenset(
+        name for name in names if "string" in _kinds(shapes[name], defs) | _kinds(_items(shapes[name], defs), defs)
+    )
+
+
+def takes_no_file(name: str) -> InvalidInput:
+    return InvalidInput(f"The form's field {name!r} takes no file.", field=name)
 
 
 def _values(name: str, texts: list[str], shape: Any, definitions: Mapping[str, Any]) -> Iterator[Any]:

@@ -7,9 +7,8 @@ back in the answer, and is what the client needs to see its job again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import orjson
 from aiohttp import web
@@ -17,14 +16,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from contract.errors import InvalidInput, JobNotFound, Unauthorized
 from contract.folders import Folders
-from gateway.answers import Writer, reply, reply_in_parts
+from contract.identity import Identity
+from gateway.answers import MESSAGE, Writer, parsed, reply, reply_in_parts
 from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
+from pipeline.following import Following, News
+from pipeline.intake import check_message
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage.ledger import Ledger
 from storage.records import JobRecord
 from storage.voices import Voices
 
@@ -34,18 +35,16 @@ STREAM_HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx would collect the events
 }
-PING_SECONDS = 15.0
-"""A proxy between us and the client may close what is silent for longer."""
 
 
 class HttpDoor:
     """The routes but for those of files."""
 
     def __init__(
-        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, folders: Folders, health: Health
+        self, road: ResultQueue, following: Following, callers: Authenticators, folders: Folders, health: Health
     ) -> None:
         self._road = road
-        self._ledger = ledger
+        self._following = following
         self._callers = callers
         self._folders = folders
         self._health = health
@@ -65,6 +64,7 @@ class HttpDoor:
                 web.get("/jobs/{job_id}/events", self._events, allow_head=False),
                 web.post("/jobs/{job_id}/ticket", self._ticket),
                 web.post("/jobs/{job_id}/audio", self._append),
+                web.post("/jobs/{job_id}/signals/{name}", self._signal),
                 web.delete("/jobs/{job_id}", self._cancel),
             ]
         )
@@ -106,16 +106,20 @@ class HttpDoor:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
         return reply({"jobs": await self._road.jobs(who)})
 
-    async def _own_job(self, request: web.Request) -> JobRecord:
+    def _who(self, request: web.Request) -> Identity:
+        """Who asks for a job. Raises: JobNotFound without credentials: then it is no job of theirs."""
         who = self._callers.known(request)
         if who is None:
             raise JobNotFound("Send the token of the job's client as 'Authorization: Bearer …'.", field="job_id")
-        return await self._road.job(request.match_info["job_id"], who)
+        return who
+
+    async def _own_job(self, request: web.Request) -> JobRecord:
+        return await self._road.job(request.match_info["job_id"], self._who(request))
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         """A job's state, progress and, once it has ended, its whole answer."""
         row = await self._own_job(request)
-        final = await self._ledger.answer(row.id)
+        final = await self._road.final(row.id)
         answer = await self._parts(final) if final else [b"null"]
         head = orjson.dumps(self._road.describe(row)).removesuffix(b"}") + b',"answer":'
         return await reply_in_parts(request, [head, *answer, b"}"])
@@ -124,6 +128,15 @@ class HttpDoor:
         """Cancel a job."""
         row = await self._own_job(request)
         return reply({"cancelled": await self._road.cancel(row.id, row)})
+
+    async def _signal(self, request: web.Request) -> web.Response:
+        """Give a job what it waits for, as `waiting_for` names it: the body, which is JSON."""
+        job_id, name = request.match_info["job_id"], request.match_info["name"]
+        who, body = self._who(request), await request.read()
+        data = parsed(body, "what the job waits for") if body else {}
+        message = request[MESSAGE] = {"job_id": job_id, "name": name, "data": data}
+        check_message(message)
+        return reply({"signalled": await self._road.signal(job_id, name, data, who)})
 
     async def _ticket(self, request: web.Request) -> web.Response:
         """A URL that opens the job's events without a token, for a browser's `EventSource`, within a minute."""
@@ -161,48 +174,19 @@ class HttpDoor:
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
         writer = Writer(request, response)
-        async for kind, seq, body in self._follow(row, int(last) if int(last) <= row.seq else 0):
-            head = f"event: {kind}\n" + (f"id: {seq}\n" if seq is not None else "") + "data: "
-            await (writer.write(head.encode(), *body, b"\n\n") if kind else writer.write(b": ping\n\n"))
-            if ticket is not None:
-                self._tickets.issue(row.id, row)  # it is in use
+        async with aclosing(self._following.follow(row, int(last))) as news:
+            async for told in news:
+                await writer.write(*(await self._server_sent(told)))
+                if ticket is not None:
+                    self._tickets.issue(row.id, row)  # it is in use
         return response
 
-    async def _follow(self, row: JobRecord, seq: int) -> AsyncIterator[tuple[str, int | None, list[bytes | Path]]]:
-        """(kind, seq, body) of a job's events, the kind "" when there was none for a while.
-
-        What is kept comes from the ledger, until there is no more; live news only rings the bell.
-        """
-        news = asyncio.Event()
-        hints: list[dict[str, Any]] = []
-
-        def listener(client: str, job_id: str, outs: Any) -> None:
-            if job_id == row.id:
-                hints[:] = [out.body for out in outs if out.seq is None] or hints
-                news.set()
-
-        stop = self._road.listen(listener)
-        try:
-            while row.finished_at is None or seq < row.seq:
-                news.clear()
-                was_open = self._road.is_open(row.id)
-                page = await self._road.told(row.id, seq)
-                for event in page:
-                    seq = event.seq
-                    yield ("message" if event.kind == "final" else event.kind), seq, await self._parts(event.body)
-                if page:
-                    continue
-                if not was_open:
-                    return  # its retention is over
-                while hints:
-                    yield "progress", None, [orjson.dumps(hints.pop())]
-                try:
-                    async with asyncio.timeout(PING_SECONDS):
-                        await news.wait()
-                except TimeoutError:
-                    yield "", None, []
-        finally:
-            stop()
+    async def _server_sent(self, told: News | None) -> list[bytes | Path]:
+        if told is None:
+            return [b": ping\n\n"]
+        name = "message" if told.kind == "final" else told.kind
+        place = f"id: {told.seq}\n" if told.seq is not None else ""
+        return [f"event: {name}\n{place}data: ".encode(), *await self._parts(told.body), b"\n\n"]
 
     async def _parts(self, body: bytes) -> list[bytes | Path]:
         if blobs.MARK not in body:

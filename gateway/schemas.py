@@ -27,6 +27,11 @@ FINAL_KEYS: Schema = {
 """Keys of every final answer."""
 
 
+class WaitingFor(TypedDict):
+    name: str
+    since: float
+
+
 class Job(TypedDict):
     job_id: str
     id: Any
@@ -36,6 +41,7 @@ class Job(TypedDict):
     finished_at: float | None
     fraction: float | None
     queue_position: int | None
+    waiting_for: NotRequired[WaitingFor]
 
 
 class Jobs(TypedDict):
@@ -60,6 +66,10 @@ class Ticket(TypedDict):
 
 class Received(TypedDict):
     received: int
+
+
+class Signalled(TypedDict):
+    signalled: bool
 
 
 class Cancelled(TypedDict):
@@ -118,6 +128,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/jobs/{job_id}/events"): {"200": "text/event-stream", "204": None},
     ("POST", "/jobs/{job_id}/ticket"): {"200": Ticket},
     ("POST", "/jobs/{job_id}/audio"): {"200": Received},
+    ("POST", "/jobs/{job_id}/signals/{name}"): {"200": Signalled},
     ("DELETE", "/jobs/{job_id}"): {"200": Cancelled},
     ("POST", "/files"): {"201": Uploaded},
     ("GET", "/files"): {"200": "application/octet-stream"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,6 @@ from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
 from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
-from pipeline.job import Out
 from pipeline.result_queue import ResultQueue
 from storage.voices import Voices
 
@@ -44,9 +42,7 @@ class SocketDoor:
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._connections: dict[str, Connection] = {}
-        self._of_client: defaultdict[str, set[Connection]] = defaultdict(set)
         self._controls = {name: getattr(self, f"_{name}") for name in CONTROLS}
-        road.listen(self._tell)
 
     def attach(self, app: web.Application) -> None:
         self._server.attach(app)
@@ -74,9 +70,8 @@ class SocketDoor:
             raise exceptions.ConnectionRefusedError(exc.message, exc.answer()) from exc
         send = partial(self._server.deliver, sid)
         token = self._callers.token(who) if token is None else token
-        connection = Connection(who, token, send, partial(self._server.outbound, sid), self._road, self._folders)
-        self._connections[sid] = connection
-        self._of_client[who.client].add(connection)
+        outbound = partial(self._server.outbound, sid)
+        self._connections[sid] = Connection(who, token, send, outbound, self._road, self._folders)
 
     async def _on_connected(self, sid: str) -> None:
         connection = self._connections.get(sid)
@@ -86,17 +81,8 @@ class SocketDoor:
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         connection = self._connections.pop(sid, None)
-        if connection is None:
-            return
-        connection.close()
-        same = self._of_client[connection.who.client]
-        same.discard(connection)
-        if not same:
-            del self._of_client[connection.who.client]
-
-    def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
-        for connection in self._of_client.get(client, ()):
-            connection.push(job_id, outs)
+        if connection is not None:
+            connection.close()
 
     # Messages.
 
@@ -154,6 +140,10 @@ class SocketDoor:
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"cancelled": await self._road.cancel(message.get("job_id"), connection.who)}
+
+    async def _signal(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
+        job_id, name, data = message.get("job_id"), message.get("name"), message.get("data", {})
+        return {"signalled": await self._road.signal(job_id, name, data, connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {"jobs": await self._road.jobs(connection.who)}

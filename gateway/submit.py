@@ -8,55 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import orjson
 from aiohttp import BodyPartReader, web
 
 from contract.errors import ERRORS, Internal, InvalidInput, TooLarge
 from contract.identity import Identity
-from gateway.answers import MESSAGE, reply, reply_in_parts
+from gateway.answers import MESSAGE, parsed, reply, reply_in_parts, while_connected
 from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
-from gateway.form import message_of
-from pipeline.intake import MAX_CONTENT_BYTES, check_message, check_text
-from pipeline.job import Out
+from gateway.form import fields_for_files, message_of, takes_no_file
+from pipeline.following import Following
+from pipeline.intake import MAX_CONTENT_BYTES, check_message
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from storage import blobs
-from storage.ledger import Ledger
 from storage.records import FileRecord
 
 MAX_WAIT_SECONDS = 600.0
-MAX_WAITING = 1000
-"""So many requests may wait at once. One more is answered with 202."""
-LOOK_SECONDS = 5.0
-"""How often a request that waits is looked at, since nothing tells that its client has left."""
 MAX_FIELDS = 2000
-FILE_FIELDS = frozenset({"file", "files", "references", "reference_audio"})
 
 
 class SubmitDoor:
     """The route that takes jobs in."""
 
     def __init__(
-        self, road: ResultQueue, ledger: Ledger, callers: Authenticators, uploads: Uploads, plans: Mapping[str, Plan]
+        self,
+        road: ResultQueue,
+        following: Following,
+        callers: Authenticators,
+        uploads: Uploads,
+        plans: Mapping[str, Plan],
     ) -> None:
         self._road = road
-        self._ledger = ledger
+        self._following = following
         self._callers = callers
         self._uploads = uploads
         self._plans = plans
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._closing = False
-        road.listen(self._tell)
+        self._for_files = frozenset[str]().union(*map(fields_for_files, plans.values()))
 
     def attach(self, app: web.Application) -> None:
         app.add_routes([web.post("/jobs", self._submit)])
-        app.on_shutdown.append(self._close)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
         """Accept a message, as JSON or as a form with its files; answers 202 with its `job_id`.
@@ -70,10 +63,10 @@ class SubmitDoor:
         if (request.content_type or "").startswith("multipart/"):
             message, job_id = await self._submit_form(request, who)
         else:
-            message = _json(await request.read())
+            message = parsed(await request.read(), "the same as a `message`")
             job_id = await self._accept(request, message, who)
         token = {"token": self._callers.token(who)} if known is None else {}
-        if seconds and (answer := await self._answer(request, job_id, who, seconds)):
+        if seconds and (answer := await while_connected(request, self._following.answer(job_id, seconds))):
             failed = answer["status"] == "error"
             status = ERRORS.get(answer.get("error_code", ""), Internal).status if failed else 200
             parts = await asyncio.to_thread(blobs.parts, {**answer, **token}, self._uploads.folders)
@@ -88,81 +81,36 @@ class SubmitDoor:
     async def _submit_form(self, request: web.Request, who: Identity) -> tuple[dict[str, Any], str]:
         """(message, job id) of a form; when it is refused, its files do not stay."""
         async with self._uploads.all_or_none() as kept:
-            message = message_of(await self._fields(request, who, kept), self._plans)
+            files: set[str] = set()
+            fields = [field async for field in self._fields(request, who, kept, files)]
+            message = message_of(fields, self._plans, files)
             return message, await self._accept(request, message, who)
 
-    async def _fields(self, request: web.Request, who: Identity, kept: list[FileRecord]) -> list[tuple[str, str]]:
-        """The form's fields in order, files as their ids. kept: filled with the files."""
-        fields: list[tuple[str, str]] = []
-        room = MAX_CONTENT_BYTES
+    async def _fields(
+        self, request: web.Request, who: Identity, kept: list[FileRecord], files: set[str]
+    ) -> AsyncIterator[tuple[str, str]]:
+        """The form's fields in order, files as their ids. kept, files: filled with the files, and with their fields.
+
+        Which plan it is may be told by a later field, so a file stays for now where any plan takes one.
+        """
+        count, room = 0, MAX_CONTENT_BYTES
         async for part in parts_of(request):
             name = part.name if isinstance(part, BodyPartReader) else None
             if name is None or not isinstance(part, BodyPartReader):
                 raise InvalidInput("Each part of the form must be a field with a name.")
-            if len(fields) == MAX_FIELDS:
+            count += 1
+            if count > MAX_FIELDS:
                 raise TooLarge(f"A form may have {MAX_FIELDS} fields.")
             if part.filename is None:
                 text = await _text(part, name, room)
                 room -= len(text)
-                fields.append((name, text))
-            elif name in FILE_FIELDS:
+                yield name, text
+            elif name in self._for_files:
                 kept.append(await self._uploads.keep(part, who.owner))
-                fields.append((name, kept[-1].id))
+                files.add(name)
+                yield name, kept[-1].id
             else:
-                raise InvalidInput(f"The form's field {name!r} takes no file.", field=name)
-        return fields
-
-    # Waiting.
-
-    async def _answer(self, request: web.Request, job_id: str, who: Identity, seconds: float) -> dict[str, Any] | None:
-        """The job's final answer if there is one within so many seconds, its blobs as references.
-
-        The job does not depend on who waits. Raises: ConnectionResetError when the client has left.
-        """
-        if sum(map(len, self._waiting.values())) >= MAX_WAITING or self._closing:
-            return None
-        ended = asyncio.Event()
-        self._waiting[job_id].add(ended)
-        try:
-            if (await self._road.job(job_id, who)).finished_at is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await _ended(ended, request)
-        finally:
-            self._waiting[job_id].discard(ended)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-        final = await self._ledger.answer(job_id)
-        return orjson.loads(final) if final is not None else None
-
-    def _tell(self, client: str, job_id: str, outs: tuple[Out, ...]) -> None:
-        if any(out.kind == "final" for out in outs):
-            for ended in self._waiting.get(job_id, ()):
-                ended.set()
-
-    async def _close(self, app: web.Application) -> None:
-        """The server stops: whoever waits is told the job's id, under which the answer will be."""
-        self._closing = True
-        for waiting in self._waiting.values():
-            for ended in waiting:
-                ended.set()
-
-
-async def _ended(ended: asyncio.Event, request: web.Request) -> None:
-    while not ended.is_set():
-        if request.transport is None:
-            raise ConnectionResetError("the client has left")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await ended.wait()
-
-
-def _json(body: bytes) -> Any:
-    check_text(body)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidInput("The body must be JSON, the same as a `message`.") from exc
+                raise takes_no_file(name)
 
 
 def _seconds(given: str | None) -> float:

@@ -16,13 +16,13 @@ import dataclasses
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
 import structlog
 
-from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
+from contract.errors import DeadlineExceeded, Draining, Internal, InvalidInput, JobNotFound, ServiceError, as_failure
 from contract.folders import Folders
 from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
@@ -30,6 +30,7 @@ from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
+from pipeline.listeners import Listeners
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
 from pipeline.stored import changed, failed, out_of, restored
@@ -40,9 +41,6 @@ from storage.recordings import Recordings
 from storage.records import EventRecord, JobRecord, StoredJob
 
 log = structlog.get_logger()
-
-Listener = Callable[[str, str, tuple[Out, ...]], None]
-"""Called on the event loop with client, job id and what to tell the client."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,7 +71,7 @@ class ResultQueue:
         self._fractions: dict[str, float] = {}
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
-        self._listeners: list[Listener] = []
+        self.listeners = Listeners()
         self._deadlines = Deadlines(self._open, self._late)
         self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
@@ -120,11 +118,6 @@ class ResultQueue:
             await asyncio.gather(self._taker, return_exceptions=True)
         self._take(self._transport.left())
         await self._changes.close()
-
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with everything that clients are told; returns how to stop that."""
-        self._listeners.append(listener)
-        return partial(self._listeners.remove, listener)
 
     # What the doors ask for.
 
@@ -198,8 +191,10 @@ class ResultQueue:
         record = await self._ledger.job(job_id) if isinstance(job_id, str) else None
         if record is None or not may_signal(record, who):
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
+        if not isinstance(name, str):
+            raise InvalidInput("'name' must say what the job waits for, as its `waiting_for` does.", field="name")
         plan = self._plan_of(record)
-        stage = plan.by_name.get(waiting_key(str(name))[0]) if plan is not None else None
+        stage = plan.by_name.get(waiting_key(name)[0]) if plan is not None else None
         if stage is None or stage.wait is None or record.finished_at is not None:
             return False
         said = await self._intake.signalled(stage.wait, data, who)
@@ -207,7 +202,7 @@ class ResultQueue:
 
         def cause(job: Job) -> Step:
             nonlocal changed
-            step = signal(job, str(name), said)
+            step = signal(job, name, said)
             changed = step.job is not job
             return step
 
@@ -249,6 +244,10 @@ class ResultQueue:
         page = await self._ledger.told(job_id, seq, enough)
         last = self._told.get(job_id)
         return page if last is None else [event for event in page if event.seq <= last]
+
+    async def final(self, job_id: str) -> bytes | None:
+        """The body of a job's final answer, None before its end. The caller has made sure that it asks for its own."""
+        return await self._ledger.answer(job_id)
 
     def is_open(self, job_id: str) -> bool:
         """Whether the listeners have yet to hear the job's final answer."""
@@ -368,8 +367,7 @@ class ResultQueue:
 
     def _tell(self, job: Job, outs: tuple[Out, ...]) -> None:
         if outs:
-            for listener in tuple(self._listeners):
-                listener(job.request.client, job.id, outs)
+            self.listeners.tell(job.request.client, job.id, outs)
 
     def _later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

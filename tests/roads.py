@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from contract.identity import Identity
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
+from pipeline.following import Following
 from pipeline.intake import Intake
 from pipeline.job import Out
 from pipeline.plans import Plan
@@ -21,6 +23,7 @@ from workers.base import Worker
 
 ME = Identity.known("me")
 YOU = Identity.known("you")
+PATIENCE = 60.0
 
 
 class Road:
@@ -37,11 +40,14 @@ class Road:
         self.plans = {**load_plans(crew, max_items), **{plan.name: plan for plan in plans}}
         intake = Intake(self.plans, self.folders, self.ledger)
         self.queue = ResultQueue(self.ledger, self.transport, self.plans, intake, Limits(**limits))
+        self.following = Following(self.queue)
         self.told: list[tuple[str, str, Out]] = []
         self._news = asyncio.Event()
-        self.queue.listen(self._listen)
+        for who in (ME, YOU):
+            self.queue.listeners.of_client(who.client, partial(self._listen, who.client))
 
     def _listen(self, client: str, job: str, outs: tuple[Out, ...]) -> None:
+        """What ME and YOU are told."""
         self.told += [(client, job, out) for out in outs]
         self._news.set()
 
@@ -59,8 +65,6 @@ class Road:
         await self._news.wait()
 
     async def final(self, job: str) -> dict[str, Any]:
-        while True:
-            for _, other, out in self.told:
-                if other == job and out.kind == "final":
-                    return out.body
-            await self.some_news()
+        answer = await self.following.answer(job, PATIENCE)
+        assert answer is not None, "it ends in time"
+        return answer

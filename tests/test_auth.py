@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from contract.identity import Identity
 from gateway.answers import answer_errors, reply
 from gateway.auth import Authenticators, Credentials, Tokens
 from gateway.origins import Origins
+from gateway.socketio import SocketDoor
+from tests.peers import Peer
+from tests.roads import Road
 
 TOKENS = Tokens(b"k" * 32)
 NOBODY = Credentials(None, "203.0.113.9")
@@ -84,3 +88,20 @@ async def test_an_authenticator_is_told_the_address_that_trusted_proxies_heard(
         async with client.get("/", headers=headers) as response:
             assert (await response.json()) == {"client": "ann"}
     assert seen.shown == [Credentials("a", peer)]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_the_door_of_sockets_asks_the_same_list(tmp_path: Path, transport: str) -> None:
+    seen = Key("a", Identity.known("ann", "acme"))
+    road = await Road(tmp_path, []).start()
+    app = web.Application(middlewares=[answer_errors, Origins().check])
+    door = SocketDoor(road.queue, Authenticators(TOKENS, seen), road.folders)
+    door.attach(app)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/"))
+        async with Peer(url, "a", transport) as peer, Peer(url, None, transport) as fresh:
+            assert (peer.client, peer.token) == ("ann", "a")
+            assert seen.shown == [Credentials("a", "127.0.0.1"), Credentials(None, "127.0.0.1")]
+            assert TOKENS.identity(Credentials(fresh.token, None)) == Identity.known(fresh.client)
+        await door.close()
+    await road.close()

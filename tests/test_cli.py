@@ -455,6 +455,9 @@ def test_transcripts_of_a_folder_are_printed_in_order(server: Server, folder: Pa
         ["download", "-o", "/dev/null", "https://example.com/talk.mp3"],
         ["cancel"],
         ["cancel", "--all", "job_1"],
+        ["signal", "job_1"],
+        ["signal", "job_1", "review", "{"],
+        ["signal", "job_1", "review", "5"],
     ],
 )
 def test_wrong_use_is_status_2(wrong: list[str]) -> None:

@@ -125,10 +125,10 @@ async def test_lost_event_is_asked_for_again(server: Server, script: Script) -> 
 
 
 async def test_event_is_taken_once_and_in_its_place() -> None:
-    async def cancel(job_id: str) -> bool:
+    async def no(*_: object) -> bool:
         return False
 
-    job = AsyncJob("job_1", 0, cancel)
+    job = AsyncJob("job_1", 0, no, no)
     job.add(Partial(1, "whisper", (), 0, {"text": "ask"}))
     assert [job.place(seq) for seq in (1, 2, 3)] == ["old", "next", "later"]
 

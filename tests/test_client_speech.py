@@ -188,7 +188,7 @@ def test_sync_client_speaks_with_the_same_names(server: Server, tmp_path: Path) 
         client.delete_voice(voice)
 
 
-async def not_cancelled(job_id: str) -> bool:
+async def no(*_: object) -> bool:
     return False
 
 
@@ -199,7 +199,7 @@ def piece(seq: int) -> Audio:
 
 def told(pieces: int) -> AsyncJob:
     """A job of which so many pieces have arrived, and the end."""
-    job = AsyncJob("job_1", 0, not_cancelled)
+    job = AsyncJob("job_1", 0, no, no)
     for seq in range(1, pieces + 1):
         job.add(piece(seq))
     job.add(Final(pieces + 1, "success", {}))
@@ -232,7 +232,7 @@ async def test_sound_broken_off_goes_on_where_it_was() -> None:
 
 
 async def test_sound_that_is_told_again_is_heard_once() -> None:
-    job = AsyncJob("job_1", 0, not_cancelled)
+    job = AsyncJob("job_1", 0, no, no)
     for seq in (1, 2):
         job.add(piece(seq))
     job.replay()

@@ -48,7 +48,6 @@ class Reader:
         self._road = road
         self._queue = OutboundQueue(budget)
         self._connection = Connection(ME, "", self._send, lambda: self._queue, road.queue, road.folders)
-        self._stop = road.queue.listen(lambda client, job, outs: self._connection.push(job, outs))
 
     async def _send(self, packets: list[Outgoing]) -> None:
         for packet in packets:
@@ -80,7 +79,6 @@ class Reader:
                 await self.read()
 
     def close(self) -> None:
-        self._stop()
         self._connection.close()
         self._queue.close()
 
@@ -197,7 +195,7 @@ async def http_door(road: Road, *middlewares: Any) -> AsyncIterator[tuple[str, A
     callers = Authenticators(Tokens.stored(road.folders.data / "secret.key"))
     health = Health(road.queue, road.transport, road.ledger, lambda: 0, "0")
     app = web.Application(middlewares=middlewares)
-    HttpDoor(road.queue, road.ledger, callers, road.folders, health).attach(app)
+    HttpDoor(road.queue, road.following, callers, road.folders, health).attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

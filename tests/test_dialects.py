@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gateway.patience import Patience
 from pipeline.intake import MAX_CONTENT_BYTES
 from tests.asking import Call
 from tests.roads import Road
+from tests.servers import ROOT
 
 CALLERS = Authenticators(Tokens(b"k" * 32))
 
@@ -109,6 +111,31 @@ async def test_a_client_is_the_same_to_each_api(client: TestClient[web.Request, 
         async with client.get("/toy/who", headers=shown) as response:
             seen.append(await response.json())
     assert seen[0] == seen[1] != seen[2]
+
+
+def examples(heading: str) -> list[str]:
+    """The Python blocks of one section of CONTRIBUTING.md."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+async def test_contributings_door_serves_by_being_mounted(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "shouting"}
+    door, mounted = examples("Another door")
+    for text in (*examples("A worker in one file"), door):
+        exec(text, names)
+    road = await Road(tmp_path, [names["Shout"]]).start()
+    app = web.Application(middlewares=[answer_errors])
+    exec(mounted, {**names, "app": app, "road": road.queue, "following": road.following, "callers": CALLERS})
+    async with TestClient(TestServer(app)) as client:
+        for body, status, said in (
+            ('["hello"]', 200, ["HELLO"]),
+            ("5", 400, {"error": {"reason": "Parameter 'words': input should be a valid list."}}),
+            ("{", 400, {"error": {"reason": "The body must be JSON, a list of words."}}),
+        ):
+            async with client.post("/shouting/words", data=body) as response:
+                assert (response.status, await response.json()) == (status, said)
+    await road.close()
 
 
 async def test_what_the_server_does_not_have_is_said_in_its_words(call: Call) -> None:

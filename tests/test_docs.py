@@ -111,6 +111,7 @@ async def test_answers_over_http_are_what_the_document_says(url: str) -> None:
         await ask("GET", "/jobs", "/jobs", headers=headers)
         await ask("GET", f"/jobs/{job}", "/jobs/{job_id}", headers=headers)
         await ask("POST", f"/jobs/{job}/ticket", "/jobs/{job_id}/ticket", headers=headers)
+        await ask("POST", f"/jobs/{job}/signals/review", "/jobs/{job_id}/signals/{name}", headers=headers)
         await ask("DELETE", f"/jobs/{job}", "/jobs/{job_id}", headers=headers)
 
 

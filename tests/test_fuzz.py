@@ -93,7 +93,7 @@ def test_any_message_is_refused_or_can_be_written_down(message: dict[str, Any]) 
 
 # Socket.IO, with attachments.
 
-TYPES = ["whisp", "contract_echo", "jobs", "voices", "cancel", "resume", "delete_voice", "x"]
+TYPES = ["whisp", "contract_echo", "jobs", "voices", "cancel", "signal", "resume", "delete_voice", "x"]
 placeholders = st.builds(
     lambda number: {"_placeholder": True, "num": number},
     st.integers(-2, 4) | st.text(max_size=1) | st.none() | st.floats() | st.just({}),
@@ -275,6 +275,8 @@ targets = st.sampled_from(
             b"GET /jobs/%ff",
             b"GET /jobs/x/events",
             b"DELETE /jobs/%00",
+            b"POST /jobs/%ff/signals/%ff",
+            b"GET /nowhere/%ff%00",
         ),
         *(b"GET /jobs/x/events?ticket=%ff", b"POST /jobs/x/ticket", b"POST /jobs/x/audio?offset=%ff", b"GET /voices"),
         *(

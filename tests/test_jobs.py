@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from client import Client
+from client import Client, WaitingFor
+from client.events import job_info
+from client.jobs import in_columns
 from client.tokens import Tokens
 from tests.asking import Optivus
 from tests.scripts import Script, scripted_server
@@ -77,6 +79,22 @@ def test_job_that_nobody_knows_is_a_failure(optivus: Optivus, server: Server) ->
     status, shown, said = optivus("cancel", "job_unknown")
     assert (status, shown, said.startswith("job_unknown: You have no job")) == (1, "", True)
     assert optivus("jobs") == (0, "", f"Commands of this user have no jobs at {server.url}.\n")
+
+
+def test_signal_that_a_job_does_not_wait_for_is_a_failure(optivus: Optivus, running: Terminal) -> None:
+    job = optivus("jobs")[1].splitlines()[1].split()[0]
+    for data in ([], ['{"approved": true}']):
+        assert optivus("signal", job, "review", *data) == (1, "", f"{job}: does not wait for review.\n")
+    status, shown, said = optivus("signal", "job_unknown", "review")
+    assert (status, shown, said.startswith("You have no job")) == (1, "", True)
+
+
+def test_listed_job_says_what_it_waits_for() -> None:
+    row = {"job_id": "job_1", "id": None, "type": "dub", "state": "waiting", "created_at": 0.0, "fraction": 0.5}
+    waiting = job_info({**row, "waiting_for": {"name": "review", "since": 7.0}})
+    assert waiting.waiting_for == WaitingFor("review", 7.0)
+    assert in_columns(waiting)[1:4] == ("dub", "waiting", "waits for review")
+    assert job_info({**row, "state": "processing"}).waiting_for is None
 
 
 # The client that they are.

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import Field
 
 from contract.errors import InvalidInput, JobNotFound
 from contract.identity import Identity
-from gateway import submit
+from contract.messages import FileRef
+from gateway import answers, submit
 from gateway.answers import answer_errors
 from gateway.auth import Authenticators, Tickets, Tokens
 from gateway.files import Uploads
 from gateway.form import message_of
+from pipeline import following
 from pipeline.catalog import load_plans
 from tests.asking import Call
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
@@ -27,7 +31,16 @@ from tests.roads import Road
 from tests.servers import ROOT, Server
 from tests.toys.contract_toy import Echo
 from tests.toys.toy import Toy
+from workers.base import Context, Params, Run, Worker
 from workers.runtime.discovery import discover
+
+
+class Caption(Params):
+    """An object, for which a form's file cannot stand."""
+
+    picture: FileRef
+    text: str
+
 
 JFK = (ROOT / "examples" / "jfk.flac").read_bytes()
 
@@ -86,14 +99,14 @@ async def test_who_waits_too_shortly_gets_the_jobs_id(call: Call, tmp_path: Path
 
 
 async def test_who_leaves_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "MAX_WAITING", 1)
-    monkeypatch.setattr(submit, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "MAX_WAITING", 1)
+    monkeypatch.setattr(answers, "LOOK_SECONDS", 0.01)
     road = await Road(tmp_path, [Toy, Echo]).start()
     road.transport.hold(["toy"])
     app = web.Application(middlewares=[answer_errors])
     callers = Authenticators(Tokens(b"k" * 32))
     uploads = Uploads(road.ledger, road.folders, 1000)
-    door = submit.SubmitDoor(road.queue, road.ledger, callers, uploads, road.plans)
+    door = submit.SubmitDoor(road.queue, road.following, callers, uploads, road.plans)
     door.attach(app)
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = server.make_url("/jobs?wait=600")
@@ -182,6 +195,8 @@ async def test_how_long_to_wait_must_be_a_number(call: Call, wait: str) -> None:
         ([("type", "whisp"), ("file", JFK), ("language", "xx-nothing")], "INVALID_INPUT"),
         ([("type", "whisp"), ("file", JFK), ("file", JFK)], "INVALID_INPUT"),
         ([("type", "whisp"), ("file", JFK), ("language", JFK)], "INVALID_INPUT"),
+        ([("reference_audio", JFK), ("type", "whisp"), ("file", JFK)], "INVALID_INPUT"),
+        ([("type", "whisp"), ("data", JFK)], "INVALID_INPUT"),
         ([("type", "whisp"), ("file", JFK), ("file", b"")], "INVALID_INPUT"),
         ([("type", "whisp"), ("file", JFK), ("initial_prompt", "x" * 5_000_000)], "TOO_LARGE"),
         ([("type", "whisp"), ("file", b"x" * (MAX_UPLOAD_BYTES + 1))], "TOO_LARGE"),
@@ -189,7 +204,17 @@ async def test_how_long_to_wait_must_be_a_number(call: Call, wait: str) -> None:
         ([("type", "whisp")], "INVALID_INPUT"),
     ],
     ids=[
-        *("no type", "unknown type", "bad option", "two files", "file as option", "one file empty", "text too long"),
+        *(
+            "no type",
+            "unknown type",
+            "bad option",
+            "two files",
+            "file as option",
+            "file of another type",
+            "file as batch",
+            "one file empty",
+            "text too long",
+        ),
         *("file too large", "too many fields", "no file"),
     ],
 )
@@ -214,6 +239,72 @@ async def test_a_refused_form_leaves_no_file(call: Call, contract_server: Server
 async def test_a_malformed_form_is_refused(call: Call, body: bytes) -> None:
     reply = await call("POST", "/jobs", data=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert (reply.status, reply.body["error_code"]) == (400, "INVALID_INPUT")
+
+
+class Album(Worker):
+    """Says what its files hold, which its parameters call as they like."""
+
+    class Params(Params):
+        image: FileRef
+        masks: list[FileRef] = Field(default_factory=list)
+        captions: list[Caption] = Field(default_factory=list)
+
+    name = "album"
+    message_type = "album"
+    answer: ClassVar[dict[str, Any]] = {"held": "$album"}
+    example: ClassVar[dict[str, Any]] = {}
+
+    def run(self, params: Any, ctx: Context) -> Run:
+        yield None
+        return [ctx.local(file).read_text() for file in (params.image, *params.masks)]
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        return units
+
+
+@pytest.fixture
+async def album(tmp_path: Path) -> AsyncIterator[tuple[Road, Callable[..., Awaitable[Any]]]]:
+    """A road, and how to send it a form and wait for the answer."""
+    road = await Road(tmp_path, [Album]).start()
+    app = web.Application(middlewares=[answer_errors])
+    callers, kept = Authenticators(Tokens(b"k" * 32)), Uploads(road.ledger, road.folders, 1000)
+    submit.SubmitDoor(road.queue, road.following, callers, kept, road.plans).attach(app)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+
+        async def send(*fields: tuple[str, str | bytes]) -> Any:
+            async with http.post(server.make_url("/jobs?wait=60"), data=form(*fields)) as response:
+                return await response.json()
+
+        yield road, send
+    await road.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "held"),
+    [
+        ([("type", "album"), ("image", b"a")], ["a"]),
+        ([("image", b"a"), ("masks", b"b"), ("masks", b"c"), ("type", "album")], ["a", "b", "c"]),
+        ([("masks", b"b"), ("image", b"a"), ("type", "album")], ["a", "b"]),
+    ],
+    ids=["one", "the type after them", "one of a list"],
+)
+async def test_a_form_gives_files_to_whatever_the_plan_calls_them(album: Any, fields: Any, held: list[str]) -> None:
+    _, send = album
+    assert (await send(*fields))["held"] == held
+
+
+async def test_a_file_beside_a_batch_is_each_elements(album: Any) -> None:
+    _, send = album
+    answer = await send(("data", "[{}, {}]"), ("image", b"a"), ("type", "album"))
+    assert [element["held"] for element in answer["data"]] == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("field", ["file", "captions", "type"])
+async def test_a_file_that_nothing_takes_is_refused_by_its_field(album: Any, field: str) -> None:
+    road, send = album
+    answer = await send(("image", b"a"), (field, b"x"), ("type", "album"))
+    assert (answer["error_code"], answer["details"]) == ("INVALID_INPUT", {"field": field})
+    assert list(road.folders.uploads.iterdir()) == []
 
 
 SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
