@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-import orjson
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -101,7 +100,7 @@ class Task:
     checkpoint, finished: what an earlier attempt left: its last checkpoint and, by index, the data of its partials, or
     ``{"start", "end"}`` of its audio.
     alone: run while the process holds nothing else, since this task may be what killed it.
-    live: its client's recording grows while it runs, so that it waits most of the time.
+    live: its client's recording grows while it runs, so that it waits most of the time. ended: it is whole by now.
     """
 
     job: str
@@ -115,15 +114,9 @@ class Task:
     priority: int = 0
     alone: bool = False
     live: bool = False
+    ended: bool = False
     checkpoint: Any = None
     finished: tuple[Any, ...] = ()
-
-    def encode(self) -> bytes:
-        return orjson.dumps(self)
-
-    @classmethod
-    def decode(cls, raw: dict[str, Any]) -> Self:
-        return cls(**{**raw, "item": tuple(raw["item"]), "finished": tuple(raw["finished"])})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,13 +137,6 @@ class Event:
     attempt: int
     data: Any = None
     index: int | None = None
-
-    def encode(self) -> bytes:
-        return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
-
-    @classmethod
-    def decode(cls, raw: dict[str, Any]) -> Self:
-        return cls(**{**raw, "item": tuple(raw["item"])})
 
     @classmethod
     def of(cls, task: Task, kind: Kind, data: Any = None, index: int | None = None) -> Self:

@@ -47,6 +47,7 @@ class TaskContext(Context):
     def __init__(self, task: Task, folders: Folders, emit: Emit, hints: dict[str, Event]) -> None:
         self.checkpoint_data = task.checkpoint
         self.finished = task.finished
+        self.ended = task.ended
         self.owner = task.owner
         self._task = task
         self._folders = folders
@@ -120,8 +121,8 @@ class BaseEngine(ABC):
         """Stop the tasks of a job as soon as can be."""
 
     @abstractmethod
-    def more(self, job: str) -> None:
-        """The recording that the job's tasks follow has grown, or ended."""
+    def more(self, job: str, ended: bool) -> None:
+        """The recording that the job's tasks follow has grown. ended: it is whole."""
 
     @abstractmethod
     def step(self) -> None:
