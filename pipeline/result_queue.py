@@ -72,7 +72,9 @@ class ResultQueue:
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._listeners: list[Listener] = []
         self._deadlines = Deadlines(self._open, self._late)
-        self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
+        self._recorded: set[str] = set()
+        """Open jobs whose recording is whole, for tasks that are handed out later."""
+        self.recordings = Recordings(intake.folders, transport.more, self._on_recorded, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
         self._backlog = Backlog(transport.hold)
@@ -332,7 +334,12 @@ class ResultQueue:
             return
         current = self._open.get(task.job)
         if current is not None and not current.state.ended:
-            self._transport.submit(dataclasses.replace(task, finished=tuple(finished)))
+            ended = task.job in self._recorded
+            self._transport.submit(dataclasses.replace(task, finished=tuple(finished), ended=ended))
+
+    def _on_recorded(self, job_id: str, size: int) -> None:
+        self._recorded.add(job_id)
+        self._transport.more(job_id, ended=True)
 
     def _hint(self, step: Step) -> None:
         fraction = step.outs[0].body.get("fraction")
@@ -358,12 +365,13 @@ class ResultQueue:
         self._told[job.id] = told
         self._deadlines.add(job.deadline, job.id)
         if job.plan.live:
-            self.recordings.enter(job)
+            self.recordings.enter(job.id, job.request.client, job.request.params["file"]["$file"]["value"])
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
         self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
+        self._recorded.discard(job.id)
         self.recordings.leave(job.id)
         self._places.give_back(job.request.client)
 
