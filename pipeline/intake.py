@@ -14,7 +14,7 @@ import orjson
 
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from contract.folders import Folders
-from contract.messages import FILE_ID, FileRef, Request
+from contract.messages import FILE_ID, FileRef, Request, escaped
 from pipeline.catalog import choose
 from pipeline.plans import Plan
 from storage.database import Database
@@ -75,7 +75,7 @@ class Intake:
         if plan.live:
             params["file"] = await asyncio.to_thread(binder.recording)
             await self._ledger.commit(file_added(binder.uploads[-1]))
-        return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings), plan
+        return Request(raw.get("id"), who.client, who.owner, raw["type"], escaped(params), key, warnings), plan
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
         if not isinstance(message, dict):

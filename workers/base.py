@@ -26,14 +26,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from contract.declaration import Declaration, ModelSettings, WorkerSettings
 from contract.folders import Folders
-from contract.messages import FileRef
+from contract.messages import BlobRef, FileRef
 from contract.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MORE", "AsyncWorker", "Context", "FileRef", "ModelSettings", "Params", "Run", "Worker", "WorkerSettings"]
+__all__ = [
+    "MORE",
+    "AsyncWorker",
+    "BlobRef",
+    "Context",
+    "FileRef",
+    "ModelSettings",
+    "Params",
+    "Run",
+    "Worker",
+    "WorkerSettings",
+]
 """What a worker's file needs."""
 
 Run = Generator[Any, Any, Any]
@@ -65,6 +76,10 @@ class Context:
 
     def local(self, ref: FileRef) -> Path:
         """A path to read. Raises: FileNotFound, FileForbidden, InvalidInput."""
+        raise NotImplementedError
+
+    def open(self, ref: BlobRef) -> Any:
+        """The value of a parameter that may be large: JSON, or bytes; read anew each time. Raises: Internal."""
         raise NotImplementedError
 
     @property
