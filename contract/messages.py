@@ -12,9 +12,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeGuard
 
-import orjson
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -32,7 +31,76 @@ MAX_EVENT_BYTES = 64 * 1024
 BLOB = "$blob"
 """Key of a blob's reference, which stands in the place of its JSON: ``{"$blob": name, "bytes": size}``."""
 
+BLOB_NAME = re.compile(r"[0-9a-f]{32}\.(json|bin)")
+_LIKE_BLOB = re.compile(r"\$+blob")
+
 FILE_ID = re.compile(r"file_[0-9a-f]{32}")
+
+
+def is_blob(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is the reference to a blob. Its name then is that of a file, and no path."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {BLOB, "bytes"}
+        and isinstance(value["bytes"], int)
+        and BLOB_NAME.fullmatch(str(value[BLOB])) is not None
+    )
+
+
+def escaped(value: Any) -> Any:
+    """What a client wrote, so that nothing of it is taken for the reference to a blob: `$blob` becomes `$$blob`."""
+    if isinstance(value, dict):
+        return {f"${key}" if _LIKE_BLOB.fullmatch(key) else key: escaped(part) for key, part in value.items()}
+    return [escaped(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def filled(value: Any, content: Callable[[str], Any]) -> Any:
+    """A parameter as its worker sees it: blobs as their content, and what clients wrote as they wrote it.
+
+    content: gives that of a blob, by its name.
+    """
+    if is_blob(value):
+        return content(value[BLOB])
+    if isinstance(value, dict):
+        return {
+            key[1:] if key[:2] == "$$" and _LIKE_BLOB.fullmatch(key) else key: filled(part, content)
+            for key, part in value.items()
+        }
+    return [filled(part, content) for part in value] if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlobRef:
+    """A value that may be large: a parameter of a worker, which reads it with `Context.open` when it wants it.
+
+    name: of the blob in which the value lies, a file of so many bytes; None where it came along, as `inline`.
+    """
+
+    name: str | None
+    size: int = 0
+    inline: Any = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """With a binder in the context, a client's: any value, which came along. Inside the server also a reference."""
+
+        def validate(value: Any, info: ValidationInfo) -> BlobRef:
+            if isinstance(value, BlobRef):
+                return value
+            if is_blob(value) and (info.context or {}).get("bind") is None:
+                return cls(value[BLOB], value["bytes"])
+            return cls(None, inline=value)
+
+        return core_schema.with_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda ref: ref.inline if ref.name is None else {BLOB: ref.name, "bytes": ref.size}
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"description": "Any JSON."}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,13 +196,6 @@ class Task:
     finished: tuple[Any, ...] = ()
     queued_as: str = ""
 
-    def encode(self) -> bytes:
-        return orjson.dumps(self)
-
-    @classmethod
-    def decode(cls, raw: dict[str, Any]) -> Self:
-        return cls(**{**raw, "item": tuple(raw["item"]), "finished": tuple(raw["finished"])})
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
@@ -154,13 +215,6 @@ class Event:
     attempt: int
     data: Any = None
     index: int | None = None
-
-    def encode(self) -> bytes:
-        return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
-
-    @classmethod
-    def decode(cls, raw: dict[str, Any]) -> Self:
-        return cls(**{**raw, "item": tuple(raw["item"])})
 
     @classmethod
     def of(cls, task: Task, kind: Kind, data: Any = None, index: int | None = None) -> Self:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import is_typeddict
 
 from contract.errors import InvalidInput
-from contract.messages import FileRef
+from contract.messages import BLOB, BlobRef, FileRef, filled, is_blob
 
 M = TypeVar("M", bound=BaseModel)
 Bind = Callable[[str | bytes], FileRef]
@@ -53,3 +53,21 @@ def _parts(shape: Any) -> Iterable[Any]:
     if is_typeddict(shape) or (isinstance(shape, type) and dataclasses.is_dataclass(shape)):
         return get_type_hints(shape).values()
     return [shape.__value__] if hasattr(shape, "__value__") else get_args(shape)
+
+
+def as_asked(model: type[M], kept: Mapping[str, Any], content: Callable[[str], Any]) -> M:
+    """The parameters of a task, as its worker takes them. A field that holds a `BlobRef` is left to `Context.open`.
+
+    content: gives that of a blob, by its name; called where another field has one.
+    Raises: InvalidInput, naming the field, or what `content` raises.
+    """
+    whole = content(kept[BLOB]) if is_blob(kept) else kept
+    fields = {name: field.annotation for name, field in model.model_fields.items()}
+    return checked(model, {name: _asked(fields.get(name), value, content) for name, value in whole.items()})
+
+
+def _asked(annotation: Any, value: Any, content: Callable[[str], Any]) -> Any:
+    if annotation is BlobRef or BlobRef in get_args(annotation):
+        whole = is_blob(value) and get_origin(annotation) is list  # a list of them, all of it in one
+        return content(value[BLOB]) if whole else value
+    return filled(value, content)

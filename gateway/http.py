@@ -156,7 +156,8 @@ class HttpDoor:
         if offset is not None and (not offset.isdecimal() or len(offset) > MAX_SEQ_DIGITS):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         place, end = None if offset is None else int(offset), request.query.get("end") == "1"
-        received = self._road.recordings.append(row.id, row, place, await request.read(), end=end)
+        sound = await request.read()
+        received = await self._road.recordings.append(row.id, row, place, sound, end=end)
         return reply({"received": received})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:

@@ -100,7 +100,7 @@ class SocketDoor:
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)
             if event == "audio":
-                return orjson.dumps(self._append(message, connection))
+                return orjson.dumps(await self._append(message, connection))
             kind = message.get("type") if isinstance(message, dict) else None
             if isinstance(kind, str) and kind in self._controls:
                 return await self._control(kind, message, sid, connection)
@@ -125,7 +125,7 @@ class SocketDoor:
             await self._server.deliver(sid, [event_packet("message", reply)])
             return reply
 
-    def _append(self, message: Any, connection: Connection) -> dict[str, Any]:
+    async def _append(self, message: Any, connection: Connection) -> dict[str, Any]:
         """A piece of a recording, its end, or both."""
         if not isinstance(message, dict):
             raise InvalidInput("An 'audio' event carries one object with 'job_id' and 'audio'.")
@@ -135,7 +135,7 @@ class SocketDoor:
         if offset is not None and not _is_seq(offset):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         end = message.get("end") is True
-        received = self._road.recordings.append(job_id, connection.who, offset, sound, end=end)
+        received = await self._road.recordings.append(job_id, connection.who, offset, sound, end=end)
         return {"status": "success", "job_id": job_id, "received": received}
 
     async def _cancel(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:

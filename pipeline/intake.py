@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
 from contract.folders import Folders
 from contract.identity import Identity
-from contract.messages import FILE_ID, FileRef, Request
+from contract.messages import FILE_ID, FileRef, Request, escaped
 from contract.params import Bind, checked
 from pipeline.catalog import choose
 from pipeline.plans import Plan
@@ -65,7 +65,8 @@ class Intake:
             binder = _Binder(self.folders, self._ledger, who)
             params["file"] = await asyncio.to_thread(binder.recording)
             await self._ledger.keep(binder.uploads[-1])
-        return Request(raw.get("id"), who.client, who.owner, raw["type"], params, key, warnings, who.limited_as), plan
+        asked = (who.client, who.owner, raw["type"], escaped(params), key, warnings, who.limited_as)
+        return Request(raw.get("id"), *asked), plan
 
     async def _parsed(self, parse: Callable[[Bind], T], who: Identity) -> T:
         """What a client wrote; in a thread, and with its content kept, where it names or holds a file."""
@@ -86,7 +87,9 @@ class Intake:
         """The data of a signal as the job's stages see it. Raises: InvalidInput, and what its files give."""
         if not isinstance(data, dict):
             raise InvalidInput("The 'data' of this signal must be an object.", field="data")
-        return await self._parsed(lambda bind: checked(model, data, bind).model_dump(), who)
+        said = await self._parsed(lambda bind: checked(model, data, bind).model_dump(), who)
+        kept: dict[str, Any] = escaped(said)
+        return kept
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
         if not isinstance(message, dict):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rpds import HashTrieMap
 
 from contract.errors import Internal, as_failure
-from contract.messages import BLOB, Item, Request
+from contract.messages import BLOB, Item, Request, filled, is_blob
 from pipeline.plans import REFUSED, SPREAD, First, Plan, Scope, Stage, gathered_depth, reference
 
 Key = tuple[str, Item]
@@ -107,16 +107,12 @@ class View:
 
     def opened_whole(self, value: Any) -> Any:
         """A value in whose places of blobs their content stands. Raises: Unread, Broken."""
-        if isinstance(value, Mapping):
-            if BLOB in value:
-                return self._open(value)
-            return {key: self.opened_whole(part) for key, part in value.items()}
-        return [self.opened_whole(part) for part in value] if isinstance(value, list) else value
+        return filled(value, self._open)
 
     def _list(self, ref: str, item: Item, scope: Scope) -> Any:
         found = self._lookup(ref, item, scope)
-        if isinstance(found, Mapping) and BLOB in found:
-            found = self._open(found)
+        if is_blob(found):
+            found = self._open(found[BLOB])
         if found is not None and not isinstance(found, list):
             raise Broken(as_failure(Internal("A stage of this pipeline gave something else than a list.", field=ref)))
         return found or ()
@@ -157,8 +153,8 @@ class View:
 
     def _walk(self, value: Any, path: tuple[str, ...]) -> Any:
         for name in path:
-            if isinstance(value, Mapping) and BLOB in value:
-                value = self._open(value)
+            if is_blob(value):
+                value = self._open(value[BLOB])
             if value is None:  # a skipped stage's result
                 return None
             if not isinstance(value, Mapping):
@@ -167,8 +163,7 @@ class View:
             value = value.get(name)
         return value
 
-    def _open(self, blob: Mapping[str, Any]) -> Any:
-        name = blob[BLOB]
+    def _open(self, name: str) -> Any:
         if name not in self.opened:
             raise Unread(name)
         value = self.opened[name]

@@ -73,7 +73,7 @@ class ResultQueue:
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
         self.listeners = Listeners()
         self._deadlines = Deadlines(self._open, self._late)
-        self.recordings = Recordings(intake.folders, transport.more, limits.file_bytes)
+        self.recordings = Recordings(intake.folders, transport.more, self._on_recorded, limits.file_bytes)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
         effects = Effects(self._act, self._hint, self._told_elsewhere, self._ended_elsewhere, self._read)
@@ -308,6 +308,9 @@ class ResultQueue:
                 self._transport.submit(task)
             else:
                 self._later(self._submit_again(task))
+        if step.whole and job.id in self._open:
+            self.recordings.finish(job.id)
+            self._transport.more(job.id, ended=True)
         for blob in step.reads:
             self._later(self._open_blob(job.id, blob))
         if job.id in self._open:
@@ -340,6 +343,12 @@ class ResultQueue:
         current = self._open.get(task.job)
         if current is not None and not current.state.ended:
             self._transport.submit(dataclasses.replace(task, finished=tuple(finished)))
+
+    def _on_recorded(self, job_id: str, size: int) -> None:
+        """A recording is whole."""
+        live = self._open[job_id].plan.live
+        assert live is not None and live.live is not None, "only live jobs have one"
+        self._changes.play(job_id, [partial(signal, name=live.live, data={"bytes": size})])
 
     async def _open_blob(self, job_id: str, name: str) -> None:
         """Give a job the value of a blob that its plan looks into."""
@@ -397,7 +406,7 @@ class ResultQueue:
         self._told[job.id] = told
         self._deadlines.add(job.deadline, job.id)
         if job.plan.live:
-            self.recordings.enter(job.id, job.request)
+            self.recordings.enter(job.id, job.request, ended=_recorded(job))
 
     def _leave(self, job: Job) -> None:
         self._open.pop(job.id, None)
@@ -425,6 +434,13 @@ def _log_end(step: Step, seconds: float) -> None:
 
 
 _ENDS = {State.COMPLETED: "done", State.FAILED: "failed", State.CANCELLED: "cancelled"}
+
+
+def _recorded(job: Job) -> bool:
+    """Whether a live job's recording is whole."""
+    assert job.plan.live is not None and job.plan.live.live is not None
+    run = job.runs.get((job.plan.live.live, ()))
+    return run is not None and run.settled
 
 
 def _value_of(name: str, folders: Folders) -> Any:

@@ -6,7 +6,6 @@ A client's `id`, which stands in the same body, may look like a reference; it is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import orjson
 
 from contract.folders import Folders
-from contract.messages import BLOB
+from contract.messages import BLOB, BLOB_NAME, is_blob
 
 _DEPTH = 3
 """A reference stands for a stage's result or for a field of it: never deeper than data[i].result.field."""
@@ -23,13 +22,12 @@ MARK = orjson.dumps(BLOB)
 """Stands in the text of every body that has a reference."""
 _GAP = b"\0"
 """Stands in no JSON that orjson writes."""
-_NAME = re.compile(r"[0-9a-f]{32}\.(json|bin)")
 
 
 def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the blobs that a value refers to."""
     if isinstance(value, dict):
-        if _is_reference(value):
+        if is_blob(value):
             yield value[BLOB], value["bytes"]
             return
         value = list(value.values())
@@ -39,10 +37,11 @@ def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
 
 
 def read(name: str, folders: Folders) -> Any:
-    """The JSON of a blob. Raises: OSError, ValueError."""
-    if not _NAME.fullmatch(name):
+    """What a blob holds: JSON, as values, or bytes. Raises: OSError; ValueError for what is no name of a blob."""
+    if not BLOB_NAME.fullmatch(name):
         raise ValueError("this is no name of a blob")
-    return orjson.loads((folders.blobs / name).read_bytes())
+    content = (folders.blobs / name).read_bytes()
+    return content if name.endswith(".bin") else orjson.loads(content)
 
 
 def weight(body: dict[str, Any]) -> int:
@@ -72,7 +71,7 @@ def parts(body: dict[str, Any], folders: Folders, attached: list[Path] | None = 
 def _replaced(body: dict[str, Any], folders: Folders, content: Callable[[Path], Any]) -> dict[str, Any]:
     def replaced(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            if _is_reference(value):
+            if is_blob(value):
                 try:
                     return content(folders.blobs / value[BLOB])
                 except FileNotFoundError:  # past its retention, or something that only looks like a reference
@@ -83,9 +82,3 @@ def _replaced(body: dict[str, Any], folders: Folders, content: Callable[[Path], 
         return value
 
     return {key: value if key == "id" else replaced(value, _DEPTH) for key, value in body.items()}
-
-
-def _is_reference(value: dict[str, Any]) -> bool:
-    return (
-        value.keys() == {BLOB, "bytes"} and bool(_NAME.fullmatch(str(value[BLOB]))) and isinstance(value["bytes"], int)
-    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import orjson
-
 from contract.messages import Event, Task
+from contract.pipe import Do, Events, encode, from_worker, to_worker
 from pipeline.transport.base import Transport
 from workers.base import Worker
 from workers.runtime.context import BaseEngine
@@ -36,7 +36,7 @@ class InlineTransport(Transport):
         self._pump = asyncio.create_task(self._run())
 
     def submit(self, task: Task) -> None:
-        self._waiting.append(Task.decode(orjson.loads(task.encode())))
+        self._waiting += [message.task for message in to_worker().feed(encode(Do(task))) if isinstance(message, Do)]
         self._running.set()
 
     def cancel(self, job: str) -> None:
@@ -44,9 +44,12 @@ class InlineTransport(Transport):
         for engine in self._engines.values():
             engine.cancel(job)
 
-    def more(self, job: str) -> None:
+    def more(self, job: str, ended: bool = False) -> None:
+        if ended:
+            waiting = self._waiting
+            self._waiting = [dataclasses.replace(task, ended=True) if task.job == job else task for task in waiting]
         for engine in self._engines.values():
-            engine.more(job)
+            engine.more(job, ended)
         self._running.set()
 
     def hold(self, workers: Collection[str]) -> None:
@@ -70,7 +73,7 @@ class InlineTransport(Transport):
 
     def _emit(self, event: Event) -> None:
         """Called by the engines, some of which have a thread of their own."""
-        received = Event.decode(orjson.loads(event.encode()))
+        received = over_the_pipe(event)
         if threading.current_thread() is threading.main_thread():
             self._happened(received)
         else:
@@ -89,3 +92,9 @@ class InlineTransport(Transport):
             if not busy and not self._waiting:
                 self._running.clear()
             await asyncio.sleep(0)
+
+
+def over_the_pipe(event: Event) -> Event:
+    """What a server receives of an event."""
+    [received] = [message for message in from_worker().feed(encode(Events((event,)))) if isinstance(message, Events)]
+    return received.events[0]

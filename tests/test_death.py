@@ -323,8 +323,8 @@ def test_whisper_killed_in_mid_file_and_then_the_server_give_one_correct_transcr
             events = told(job)
             assert job.result()["transcribe_audio"] == undisturbed
     assert events[: len(before)] == before
-    told_once = [index for index, times in Counter(indexes(events)).items() if times == 1]
-    assert {0, 2, 4, 5, 6} <= set(told_once), "but for the piece in hand at a death, whose checkpoint may come too late"
+    repeated = [index for index, times in Counter(indexes(events)).items() if times > 1]
+    assert len(repeated) <= 2, "at each death the piece in hand, whose checkpoint may come too late"
     pieces = {event.index: event.data for event in events if isinstance(event, Partial)}
     assert [pieces[index] for index in sorted(pieces)] == undisturbed["chunks"]
 

@@ -23,7 +23,6 @@ from media.audio import SAMPLE_RATE, Audio, decode
 from media.growing import BLOCK, Format, follow
 from media.speech import MAX_PIECE, Piece
 from media.utterances import Utterances
-from storage import live
 from tests.accuracy import word_error_rate, words
 from tests.checkpoints import SENTENCE
 from tests.conftest import contract_like_server
@@ -165,17 +164,23 @@ def webm(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return browser(path, "libopus", live="1", cluster_time_limit="250")
 
 
+def add(path: Path, sound: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(sound)
+
+
 def grown(path: Path, kind: Format, sound: bytes, size: int, rate: int = SAMPLE_RATE) -> tuple[Audio, float]:
     """What is read while `sound` arrives, and how many seconds it was behind at most, by the share of the bytes."""
     path.touch()
-    reader = follow(path, kind, rate)
+    ended = threading.Event()
+    reader = follow(path, kind, rate, ended.is_set)
     read, behind = [reader.read()], 0.0
     for number, part in enumerate(pieces_of(sound, size), 1):
-        live.append(path, None, part, 10**9)
+        add(path, part)
         read.append(reader.read())
         share = min(1.0, number * size / len(sound))
         behind = max(behind, (share * len(SPEECH) - sum(map(len, read))) / SAMPLE_RATE)
-    live.finish(path)
+    ended.set()
     read += [reader.read(), reader.read()]
     reader.close()
     assert not len(read[-1])
@@ -223,7 +228,7 @@ def test_floats_that_cannot_be_heard_do_no_harm(tmp_path: Path) -> None:
     samples = np.array([np.nan, np.inf, -np.inf, 1e30, -2.0, 1e-40, 0.5, -0.5], "<f4")
     heard, _ = grown(tmp_path / "growing", "pcm_f32le", samples.tobytes() + b"\1\2\3", 3)
     assert heard == pytest.approx([0, 1, -1, 1, -1, 0, 0.5, -0.5], abs=1e-4)
-    later = follow(tmp_path / "growing", "pcm_f32le", SAMPLE_RATE, 6)
+    later = follow(tmp_path / "growing", "pcm_f32le", SAMPLE_RATE, lambda: True, 6)
     assert later.read() == pytest.approx([0.5, -0.5], abs=1e-4)
     later.close()
 
@@ -245,7 +250,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, webm: bytes) -> None:
 def test_an_unread_recording_holds_no_memory_and_its_thread_ends(tmp_path: Path) -> None:
     path = write(tmp_path / "long.webm", np.tile(np.repeat(SPEECH, 3), 10), "libopus")
     threads = threading.active_count()
-    reader = follow(path, "webm", 48_000)
+    reader = follow(path, "webm", 48_000, lambda: False)
     assert BLOCK <= len(reader.read()) < BLOCK + 10 * SAMPLE_RATE
     assert reader.position < 40 * SAMPLE_RATE
     reader.close()
@@ -291,9 +296,9 @@ def listen(
                     raise Stopped
                 part = next(parts, None)
                 if part is None:
-                    live.finish(path)
+                    ctx.ended = True
                 else:
-                    live.append(path, None, part, 10**9)
+                    add(path, part)
                 asked = next(run)
                 continue
             batch = asked if isinstance(asked, list) else [asked]
@@ -447,9 +452,9 @@ def heard_as(path: Path, ctx: Listener, quick: str, final: str) -> Any:
             if asked is MORE:
                 part = next(parts, None)
                 if part:
-                    live.append(path, None, part, 10**9)
+                    add(path, part)
                 else:
-                    live.finish(path)
+                    ctx.ended = True
                 asked = next(run)
             else:
                 asked = run.send([outcome(unit) for unit in asked] if isinstance(asked, list) else outcome(asked))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from contract.errors import InvalidInput, TooLarge
-from storage import live, recordings
+from contract.folders import Folders
+from contract.messages import Event, Request, Task
+from storage import recordings
+from storage.recordings import Recordings
+from tests import drive
 from tests.conftest import contract_like_server
 from tests.peers import Peer
 from tests.roads import ME, Road
-from tests.servers import Server
 from tests.toys.listener import Listener
 
 SOUND = b"0123456789abcdefghijklmnopqrstuvwxyz"
@@ -151,32 +157,90 @@ async def test_a_recording_that_nobody_goes_on_with_ends(tmp_path: Path, monkeyp
     monkeypatch.setattr(recordings, "SILENCE_SECONDS", 0.05)
     road = await Road(tmp_path, [Listener]).start()
     job_id = await road.queue.submit({"type": "toy_listener"}, ME)
-    road.queue.recordings.append(job_id, ME, None, SOUND)
+    await road.queue.recordings.append(job_id, ME, None, SOUND)
     assert (await asyncio.wait_for(road.final(job_id), 10))["heard"] == SOUND.decode()
     await road.close()
 
 
-def test_a_recording_has_a_limit_and_an_end(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+@dataclasses.dataclass
+class Told:
+    """What one recording, of the job "j" of ours, has told so far."""
+
+    path: Path
+    recordings: Recordings
+    grown: int = 0
+    ends: list[int] = dataclasses.field(default_factory=list)
+
+    async def append(self, offset: int | None, sound: bytes, *, end: bool = False) -> int:
+        return await self.recordings.append("j", ME, offset, sound, end=end)
+
+
+@pytest_asyncio.fixture
+async def told(tmp_path: Path) -> AsyncIterator[Told]:
+    folders: Folders = drive.folders(tmp_path / "data", tmp_path)
+    folders.uploads.mkdir(parents=True)
+    path = folders.uploads / "file"
     path.touch()
-    assert live.append(path, None, b"ab", limit=3) == 2
+
+    def grow(job_id: str) -> None:
+        made.grown += 1
+
+    made = Told(path, Recordings(folders, grow, lambda job_id, size: made.ends.append(size), limit=3))
+    request = Request(1, ME.client, ME.owner, "listen", {"file": {"$file": {"kind": "upload", "value": "file"}}})
+    made.recordings.enter("j", request)
+    yield made
+    made.recordings.leave("j")
+
+
+async def test_a_recording_has_a_limit_and_an_end(told: Told) -> None:
+    assert await told.append(None, b"ab") == 2
     with pytest.raises(TooLarge):
-        live.append(path, 2, b"cd", limit=3)
-    live.finish(path)
+        await told.append(2, b"cd")
+    assert (told.grown, told.ends) == (1, [])
+    assert await told.append(2, b"", end=True) == 2
+    assert (told.grown, told.ends) == (1, [2])
     with pytest.raises(InvalidInput):
-        live.append(path, 2, b"c", limit=3)
-    assert live.append(path, 1, b"b", limit=3) == 2
-    assert path.read_bytes() == b"ab"
+        await told.append(2, b"c")
+    assert await told.append(1, b"b", end=True) == 2
+    assert told.ends == [2]
+    assert told.path.read_bytes() == b"ab"
 
 
-async def test_a_recording_that_is_deleted_has_ended(url: str, contract_server: Server) -> None:
-    async with Peer(url) as peer:
-        job_id = await begin(peer)
-        await send(peer, job_id, SOUND[:10])
-        assert await partial(peer, job_id, 0) == "0123456789"
-        for path in (contract_server.folder / "data_dir" / "uploads").iterdir():
-            if path.read_bytes() == SOUND[:10]:
-                path.unlink()
-        assert (await send(peer, job_id, SOUND[10:]))["error_code"] == "INVALID_INPUT"
-        await peer.ask({"type": "cancel", "job_id": job_id})
-        assert (await peer.final(job_id))["status"] == "cancelled"
+async def test_pieces_are_written_in_the_order_in_which_they_came(told: Told) -> None:
+    """Also when nobody waits for one of them any more, and none comes after the end."""
+    impatient = asyncio.ensure_future(told.append(None, b"a"))
+    others = [asyncio.ensure_future(told.append(None, sound, end=sound == b"c")) for sound in (b"b", b"c", b"d")]
+    await asyncio.sleep(0)
+    impatient.cancel()
+    received = await asyncio.gather(impatient, *others, return_exceptions=True)
+    assert received[1:3] == [2, 3]
+    assert isinstance(received[0], asyncio.CancelledError)
+    assert isinstance(received[3], InvalidInput)
+    assert told.path.read_bytes() == b"abc"
+    assert told.ends == [3]
+
+
+async def test_a_recording_whose_file_was_deleted_has_ended(told: Told) -> None:
+    assert await told.append(None, b"ab") == 2
+    told.path.unlink()
+    with pytest.raises(InvalidInput):
+        await told.append(2, b"c")
+    assert told.ends == [0]
+    assert not told.path.exists()
+
+
+async def test_a_later_attempt_knows_that_the_recording_has_ended(tmp_path: Path) -> None:
+    """Its first one was lost after the recording had ended, before the worker was told."""
+    road = Road(tmp_path, [Listener])
+    handed: list[Task] = []
+    road.transport.submit = handed.append  # type: ignore[method-assign, assignment]
+    await road.start()
+    job_id = await road.queue.submit({"type": "toy_listener"}, ME)
+    await road.queue.recordings.append(job_id, ME, None, SOUND, end=True)
+    assert not handed[0].ended
+    lost = Event.of(handed[0], "lost", {"counted": True, "reason": "died"})
+    road.transport._happened(lost)
+    while len(handed) < 2:
+        await asyncio.sleep(0)
+    assert (handed[1].attempt, handed[1].ended) == (2, True)
+    await road.close()

@@ -112,6 +112,24 @@ def test_a_model_waits_for_one_that_loads_and_may_have_the_memory() -> None:
     assert not room.make(newcomer)
 
 
+def test_a_model_that_another_was_faster_than_tries_again() -> None:
+    """One leaves for it, and a third that was loading takes the memory; that one is ready when it waits for it."""
+    leaving, faster, newcomer = Flat("ready"), Flat("starting"), Flat("leaving")
+    leaving.processes[0].info = {"device": "cuda:0"}
+    leaving.processes[0].held, leaving.processes[0].idle_since = {}, 0.0
+    leaving.processes[0].retire = lambda then: then()
+    room = Room([leaving, faster, newcomer])
+    newcomer.processes[0].state = "starting"
+    assert room.make(newcomer)
+    leaving.processes.clear()
+    newcomer.processes[0].state = "leaving"
+    assert room.make(newcomer)
+    assert newcomer.blocked
+    faster.processes[0].state, tries = "ready", newcomer.fed
+    room.settled(faster)
+    assert (newcomer.blocked, newcomer.fed) == (False, tries + 1)
+
+
 async def test_a_model_for_which_another_left_in_vain_is_refused(device: LocalTransport, tmp_path: Path) -> None:
     """Somebody else takes the memory that the other gave back."""
     device.submit(task("hog", "first"))

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from storage.voices import Voices
 from tests import drive
 from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker
+from tests.inline import over_the_pipe
 from workers.fish.checkpoint import INSTALL
 from workers.fish.generate import Frame, Handle, Loop
 from workers.fish.params import FishSettings
@@ -87,7 +87,7 @@ def task(job: str, **params: Any) -> Task:
 def run(worker: Fish, *tasks: Task, steps: int | None = None) -> list[Event]:
     """What the tasks say, as the server hears it; all of it, or what they say in so many steps."""
     events: list[Event] = []
-    engine = Engine(worker, lambda event: events.append(Event.decode(orjson.loads(event.encode()))))
+    engine = Engine(worker, lambda event: events.append(over_the_pipe(event)))
     for each in tasks:
         engine.add(each)
     while engine.busy and (steps is None or steps > 0):

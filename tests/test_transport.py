@@ -13,11 +13,35 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from contract.errors import UnsupportedMedia, as_failure
 from contract.folders import Folders
+from contract.framing import pack
 from contract.launch import Launch
 from contract.messages import BLOB, Event, Task
+from contract.pipe import (
+    MAX_FROM_WORKER,
+    Beat,
+    Cancel,
+    Do,
+    Events,
+    Failure,
+    FromWorker,
+    Garbled,
+    Info,
+    Leave,
+    Leaving,
+    Loaded,
+    More,
+    Ready,
+    ToWorker,
+    Unavailable,
+    encode,
+    from_worker,
+    to_worker,
+)
 from pipeline.transport.base import Transport
 from pipeline.transport.local import LocalTransport
+from pipeline.transport.process import GARBLED
 from pipeline.transport.work_queue import WorkQueue
 from storage.blobs import parts
 from tests import drive
@@ -280,6 +304,83 @@ async def test_a_waiting_task_is_cancelled_once_its_thread_has_ended(transport: 
     transport.cancel("gone")
     end = (await heard(transport, 1))[-1]
     assert (end.kind, end.data["counted"]) == ("lost", False)
+
+
+async def test_a_process_that_says_what_is_no_message_is_killed(folders: Folders, tmp_path: Path) -> None:
+    """Its task comes back, counted, and the next one has a process of its own."""
+    add_folders([TOYS])
+    toy = discover()["toy"]
+    transport = LocalTransport({"toy": (toy, toy.Settings())}, serve, Launch(folders, (TOYS,)))
+    await transport.start()
+    transport.submit(task("first"))
+    await heard(transport, 1)
+    [process] = transport._pools["toy"].processes
+    transport.submit(task("held", words=["w"] * 100_000))
+    process.data_received(encode(Beat(0.0)).replace(b"beat", b"bead"))
+    lost = (await heard(transport, 1))[-1]
+    assert (lost.kind, lost.job, lost.data["counted"], lost.data["reason"]) == ("lost", "held", True, GARBLED)
+    transport.submit(task("next"))
+    assert (await heard(transport, 1))[-1].kind == "done"
+    await transport.close()
+
+
+async def test_a_process_tells_of_its_own_tasks_only(folders: Folders) -> None:
+    add_folders([TOYS])
+    toy = discover()["toy"]
+    transport = LocalTransport({"toy": (toy, toy.Settings())}, serve, Launch(folders, (TOYS,)))
+    await transport.start()
+    transport.submit(task("first"))
+    await heard(transport, 1)
+    [process] = transport._pools["toy"].processes
+    process.data_received(encode(Events((Event.of(task("anothers"), "done", "forged"),))))
+    assert not transport.left()
+    await transport.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pack(None),
+        pack("beat"),
+        pack([]),
+        pack(["beat"]),
+        pack(["do", {}]),
+        pack([["beat"], {}]),
+        pack([{"beat": 1}, {}]),
+        pack(["beat", {"step": "long"}]),
+        pack(["beat", {"step": None}]),
+        pack(["ready", {"facts": []}]),
+        pack(["unavailable", {"failure": {"error_code": 5, "message": "m"}}]),
+        pack(["events", {"events": [{"job": ["j"], "stage": "s", "item": [], "kind": "done", "attempt": 1}]}]),
+        pack(["events", {"events": [{"job": "j", "stage": "s", "item": [[]], "kind": "done", "attempt": 1}]}]),
+        pack(["events", {"events": [{"job": "j", "stage": "s", "item": [], "kind": "eaten", "attempt": 1}]}]),
+        (5).to_bytes(4, "little") + b"[\x00\xff]]",
+        (MAX_FROM_WORKER + 1).to_bytes(4, "little"),
+    ],
+)
+def test_what_is_no_message_of_the_pipe_is_known_as_such(frame: bytes) -> None:
+    with pytest.raises(Garbled):
+        list(from_worker().feed(encode(Loaded()) + frame))
+
+
+def test_messages_come_through_the_pipe_as_they_were(folders: Folders) -> None:
+    one = dataclasses.replace(task(item=(3, 0)), live=True, ended=True, finished=("a", {"b": 1}))
+    asked: list[ToWorker] = [Do(one), More("j", ended=True), Cancel("j"), Leave()]
+    wire = b"".join(map(encode, asked))
+    reader = to_worker()
+    assert [message for start in range(0, len(wire), 7) for message in reader.feed(wire[start : start + 7])] == asked
+    failure = Failure(**as_failure(UnsupportedMedia("It is no film.", field="file")))
+    told: list[FromWorker] = [
+        Loaded(),
+        Ready({"pid": 1}),
+        Unavailable(failure),
+        Leaving("r"),
+        Info({"a": 1}),
+        Beat(0.5),
+    ]
+    told.append(Events((Event.of(one, "done", {"words": ["A"]}), Event.of(one, "partial", "A", 0))))
+    assert list(from_worker().feed(b"".join(map(encode, told)))) == told
+    assert failure.body() == as_failure(UnsupportedMedia("It is no film.", field="file"))
 
 
 async def test_status_counts_what_waits(transport: Transport) -> None:

@@ -8,8 +8,8 @@ implements three methods; the host (`workers.runtime.host`) does the rest:
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
-A task that follows its client's recording while that is still being sent (`storage.live`) yields `MORE` where there is
-no more of it yet, and is resumed when there is.
+A task that follows its client's recording while that is still being sent yields `MORE` where there is no more of it
+yet, and is resumed when there is, or when the recording has ended (`Context.ended`).
 
 A worker that waits more than it computes, as downloads do, is an `AsyncWorker`: `run_async` instead of the last two.
 
@@ -26,14 +26,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from contract.declaration import Declaration, ModelSettings, WorkerSettings
 from contract.folders import Folders
-from contract.messages import FileRef
+from contract.messages import BlobRef, FileRef
 from contract.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MORE", "AsyncWorker", "Context", "FileRef", "ModelSettings", "Params", "Run", "Worker", "WorkerSettings"]
+__all__ = [
+    "MORE",
+    "AsyncWorker",
+    "BlobRef",
+    "Context",
+    "FileRef",
+    "ModelSettings",
+    "Params",
+    "Run",
+    "Worker",
+    "WorkerSettings",
+]
 """What a worker's file needs."""
 
 Run = Generator[Any, Any, Any]
@@ -52,6 +63,8 @@ class Context:
     finished: Sequence[Any]
     """By index, the data of the partials that earlier attempts emitted; of audio ``{"start", "end"}``, in samples."""
     cancelled: bool = False
+    ended: bool = False
+    """Whether the recording that the task follows is whole. Ask before you read: what follows then is the end."""
 
     owner: str
     """Whose the voices are that the task may use, and what it makes."""
@@ -63,6 +76,10 @@ class Context:
 
     def local(self, ref: FileRef) -> Path:
         """A path to read. Raises: FileNotFound, FileForbidden, InvalidInput."""
+        raise NotImplementedError
+
+    def open(self, ref: BlobRef) -> Any:
+        """The value of a parameter that may be large: JSON, or bytes; read anew each time. Raises: Internal."""
         raise NotImplementedError
 
     @property

@@ -34,8 +34,8 @@ class Transport(ABC):
         """Free the workers of a job's tasks as soon as can be."""
 
     @abstractmethod
-    def more(self, job: str) -> None:
-        """The recording of a live job has grown, or ended: wake its task."""
+    def more(self, job: str, ended: bool = False) -> None:
+        """The recording of a live job has grown: wake its task. ended: it is whole, which the task is told."""
 
     @abstractmethod
     def hold(self, workers: Collection[str]) -> None:

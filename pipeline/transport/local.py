@@ -62,9 +62,9 @@ class LocalTransport(Transport):
         for pool in self._pools.values():
             pool.cancel(job)
 
-    def more(self, job: str) -> None:
+    def more(self, job: str, ended: bool = False) -> None:
         for pool in self._pools.values():
-            pool.more(job)
+            pool.more(job, ended)
 
     def hold(self, workers: Collection[str]) -> None:
         for name, pool in self._pools.items():

@@ -79,9 +79,11 @@ class Pool:
         self._queues[task.live].put(task)
         self.feed()
 
-    def more(self, job: str) -> None:
+    def more(self, job: str, ended: bool) -> None:
+        if ended:
+            self._queues[True].ended(job)
         for process in self.processes:
-            process.more(job)
+            process.more(job, ended)
 
     def cancel(self, job: str) -> None:
         for queue in self._queues.values():
@@ -188,11 +190,10 @@ class Pool:
         if process.info and not expected:
             self.restarts += 1
             log.warning("worker_gone", worker=self._launch.name, reason=reason, held=len(process.held))
-        counted = process.killed_for in (None, "hung", "stopped")
         for task in process.held.values():
             self._loop.run_in_executor(None, clear_workdir, task, self._launch.folders)
-            self._tell(Event.of(task, "lost", {"counted": counted, "reason": reason}))
-        if not process.info and not process.unavailable and process.killed_for is None:
+            self._tell(Event.of(task, "lost", {"counted": process.own_end, "reason": reason}))
+        if not process.info and not process.unavailable and process.own_end:
             self._died_loading()
         self._tell()
         self.feed()

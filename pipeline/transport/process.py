@@ -3,6 +3,8 @@
     starting ──loaded, ready──▶ ready ──leave──▶ leaving ─┐
         └──unavailable─▶ leaving ─────────────────┴─▶ gone (the stream ended)
 
+A process that says what is no message of the pipe is broken, or does what a stranger's file wants: it is killed.
+
 A shared queue would be simpler, but a consumer killed while it waits there leaves the lock held and hangs every other;
 a pipe of one's own ends with the process, and its end is the news of its death.
 """
@@ -16,15 +18,32 @@ import multiprocessing.context
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import structlog
 
 from contract.errors import ModelUnavailable, as_failure
-from contract.framing import Unpacker, pack
 from contract.messages import Event, Item, Task
+from contract.pipe import (
+    Beat,
+    Cancel,
+    Do,
+    Events,
+    FromWorker,
+    Garbled,
+    Info,
+    Leave,
+    Leaving,
+    Loaded,
+    More,
+    Ready,
+    ToWorker,
+    Unavailable,
+    encode,
+    from_worker,
+)
 
 log = structlog.get_logger()
 
@@ -38,6 +57,9 @@ WARM_UP_SECONDS = 5.0
 CANCEL_SECONDS = 5.0
 TERMINATE_SECONDS = 2.0
 LEAVE_SECONDS = 5.0
+
+HUNG, STOPPED, GARBLED = "hung", "stopped", "said what is no message"
+"""Reasons to kill a process that lie in itself."""
 
 TaskKey = tuple[str, str, Item]
 
@@ -74,7 +96,7 @@ class Incarnation(asyncio.Protocol):
         self.held: dict[TaskKey, Task] = {}
         self.info: dict[str, Any] = {}
         self.killed_for: str | None = None
-        """Why the server itself killed it, or why it left: then its tasks are not to blame, unless it hung."""
+        """Why the server itself killed it, or why it left."""
         self.unavailable = False
         """Whether it said that its model cannot be had."""
         self.retiring = False
@@ -88,7 +110,7 @@ class Incarnation(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._process: Any = None
         self._transport: asyncio.Transport | None = None
-        self._unpacker = Unpacker()
+        self._reader = from_worker()
         self._heard = 0.0
         self._on_hold = False
         self._released = -math.inf
@@ -99,6 +121,11 @@ class Incarnation(asyncio.Protocol):
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def own_end(self) -> bool:
+        """Of one that is gone: whether it died by itself, or for what it did. Its tasks may have been the cause."""
+        return self.killed_for in (None, HUNG, STOPPED, GARBLED)
 
     async def start(self) -> None:
         """Start the process. Off the event loop, since the fork server may still be importing."""
@@ -120,18 +147,18 @@ class Incarnation(asyncio.Protocol):
         if not self.held:
             self._start_watch()
         self.held[task_key(task)] = task
-        self._send({"do": task})
+        self._send(Do(task))
 
     def cancel(self, job: str) -> None:
         """Ask for a job's tasks back, then insist: a model that does not listen is terminated, then killed."""
         if any(task.job == job for task in self.held.values()):
-            self._send({"cancel": job})
+            self._send(Cancel(job))
             self._later(CANCEL_SECONDS, self._insist, job)
 
-    def more(self, job: str) -> None:
-        """Wake a job's task that waits for more of its recording."""
+    def more(self, job: str, ended: bool) -> None:
+        """Wake a job's task that waits for more of its recording. ended: the recording is whole."""
         if any(task.job == job for task in self.held.values()):
-            self._send({"more": job})
+            self._send(More(job, ended))
 
     def hold(self, on: bool) -> None:
         """Read nothing more from it, or go on; its silence meanwhile is not its own."""
@@ -147,7 +174,7 @@ class Incarnation(asyncio.Protocol):
     def leave(self) -> None:
         """Let the process end by itself; it holds nothing."""
         self.state = "leaving"
-        self._send({"leave": True})
+        self._send(Leave())
         self._later(LEAVE_SECONDS, self.kill, "left too slowly")
 
     def retire(self, then: Callable[[], None]) -> None:
@@ -177,28 +204,37 @@ class Incarnation(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        for message in self._unpacker.feed(data):
-            if "events" in message:
-                self._take([Event.decode(raw) for raw in message["events"]])
-            elif "beat" in message:
-                step = min(message["beat"]["step"], self._heard - self._released)
-                if step > HUNG_STEPS * self._step_seconds:
-                    self.kill("hung")
-            elif "info" in message:
-                self.info |= message["info"]
-            elif "loaded" in message:
+        try:
+            for message in self._reader.feed(data):
+                self._hear(message)
+        except Garbled as exc:
+            log.error("worker_garbled", worker=self._launch.name, pid=self.pid, reason=str(exc), of="operator")
+            self.kill(GARBLED)
+            assert self._transport is not None, "data come by it"
+            self._transport.abort()  # what follows cannot be read
+
+    def _hear(self, message: FromWorker) -> None:
+        match message:
+            case Events(events):
+                self._take(events)
+            case Beat(step):
+                if min(step, self._heard - self._released) > HUNG_STEPS * self._step_seconds:
+                    self.kill(HUNG)
+            case Info(facts):
+                self.info |= facts
+            case Loaded():
                 self._later(WARM_UP_SECONDS + HUNG_STEPS * self._step_seconds, self._check_warm_up)
-            elif "ready" in message:
-                self.state, self.info, self.idle_since = "ready", message["ready"], self._loop.time()
+            case Ready(facts):
+                self.state, self.info, self.idle_since = "ready", facts, self._loop.time()
                 self._stop_watch()
                 self._owner.on_ready(self)
-            elif "leaving" in message:
-                self.state, self.killed_for = "leaving", self.killed_for or message["leaving"]
+            case Leaving(reason):
+                self.state, self.killed_for = "leaving", self.killed_for or reason
                 self._later(LEAVE_SECONDS, self.kill, "left too slowly")
-            elif "unavailable" in message:
+            case Unavailable(failure):
                 self.state, self.unavailable = "leaving", True
                 self._later(LEAVE_SECONDS, self.kill, "left too slowly")
-                self._owner.on_unavailable(self, message["unavailable"])
+                self._owner.on_unavailable(self, failure.body())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = "gone"
@@ -217,14 +253,19 @@ class Incarnation(asyncio.Protocol):
         if self._when_gone is not None:
             self._when_gone()
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: ToWorker) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pack(message))
+            self._transport.write(encode(message))
 
-    def _take(self, events: list[Event]) -> None:
-        for event in events:
-            if event.kind in ("done", "failed", "lost"):
-                self.held.pop(task_key(event), None)
+    def _take(self, told: Iterable[Event]) -> None:
+        """Of other tasks than its own a process has nothing to tell."""
+        events = []
+        for event in told:
+            key = task_key(event)
+            if key in self.held:
+                events.append(event)
+                if event.kind in ("done", "failed", "lost"):
+                    del self.held[key]
         if not self.held:
             self.idle_since = self._loop.time()
             self._stop_watch()
@@ -247,9 +288,9 @@ class Incarnation(asyncio.Protocol):
         """A silent process may be stopped, which nothing but its state shows, or hold its interpreter's lock."""
         silent = 0.0 if self._on_hold else self._loop.time() - self._heard
         if silent >= SILENCE_SECONDS and _stopped(self.pid):
-            self.kill("stopped")
+            self.kill(STOPPED)
         elif silent > HUNG_STEPS * self._step_seconds and self.state == "ready":
-            self.kill("hung")
+            self.kill(HUNG)
         else:
             quiet = SILENCE_SECONDS - silent
             self._watch = self._loop.call_later(quiet if quiet > 0 else LOOK_AGAIN_SECONDS, self._check)
@@ -257,7 +298,7 @@ class Incarnation(asyncio.Protocol):
     def _check_warm_up(self) -> None:
         if self.state == "starting":
             self.unavailable = True
-            self.kill("hung")
+            self.kill(HUNG)
             name = self._launch.name
             hung = ModelUnavailable(
                 f"The model of {name} was loaded, but it did not come to the end of its first step."

@@ -66,7 +66,7 @@ class Room:
     def settled(self, newcomer: Tenant) -> None:
         """It is loaded, or will not be: those who waited, and those who left for it, may start again."""
         left = self._moves.pop(newcomer, None)
-        if left is None and self._moves:
+        if left is None and self._moves.keys() - set(self._waiting):  # another moves in, and it is not who waits
             return
         free, self._waiting = [newcomer, *self._waiting, *(left or ())], []
         for one in free:

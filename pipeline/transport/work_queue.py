@@ -6,6 +6,7 @@ everybody else who waits, so one client's thousand items do not stand before ano
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 
@@ -47,6 +48,13 @@ class WorkQueue:
             heapq.heapify(left)
             self._heap = left
             self._turns = {task.queued_as: turn for _, turn, _, task in sorted(left, key=lambda entry: entry[1])}
+
+    def ended(self, job: str) -> None:
+        """The recording that a job's waiting tasks follow is whole."""
+        self._heap = [
+            (priority, turn, order, dataclasses.replace(task, ended=True) if task.job == job else task)
+            for priority, turn, order, task in self._heap
+        ]
 
     def clear(self) -> list[Task]:
         """Take out everything, in order."""

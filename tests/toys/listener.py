@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from contract.messages import FileRef
-from storage import live
 from workers.base import MORE, Context, Params, Run, Worker
 
 
@@ -27,7 +26,7 @@ class Listener(Worker):
         assert params.file is not None
         path, told = ctx.local(params.file), len(ctx.finished)
         while True:
-            whole = live.finished(path)  # before reading: what comes after the end is nothing
+            whole = ctx.ended  # before reading: what comes after the end is nothing
             heard = path.read_bytes().decode()
             while len(heard) >= 10 * (told + 1):
                 ctx.partial(told, (yield heard[10 * told : 10 * told + 10]))

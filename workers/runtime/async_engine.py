@@ -40,7 +40,7 @@ class AsyncEngine(BaseEngine):
     def cancel(self, job: str) -> None:
         self._loop.call_soon_threadsafe(self._cancel, job)
 
-    def more(self, job: str) -> None:
+    def more(self, job: str, ended: bool) -> None:
         """Nothing: `MORE` is for tasks that are generators."""
 
     def step(self) -> None:

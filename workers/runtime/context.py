@@ -18,10 +18,11 @@ import orjson
 import structlog
 from pydantic import BaseModel
 
-from contract.errors import OutOfMemory, ServiceError, as_failure
+from contract.errors import Internal, OutOfMemory, ServiceError, as_failure
 from contract.folders import Folders
-from contract.messages import BLOB, MAX_EVENT_BYTES, Event, FileRef, Task
-from contract.params import checked
+from contract.messages import BLOB, MAX_EVENT_BYTES, BlobRef, Event, FileRef, Task, filled
+from contract.params import as_asked
+from storage import blobs
 from storage.files import local
 from storage.workdirs import attempt_name, clear_workdir, task_name, workdir_of
 from workers.base import Context, Worker
@@ -47,6 +48,7 @@ class TaskContext(Context):
     def __init__(self, task: Task, folders: Folders, emit: Emit, hints: dict[str, Event]) -> None:
         self.checkpoint_data = task.checkpoint
         self.finished = task.finished
+        self.ended = task.ended
         self.owner = task.owner
         self._task = task
         self._folders = folders
@@ -60,6 +62,9 @@ class TaskContext(Context):
 
     def local(self, ref: FileRef) -> Path:
         return local(ref, self._folders)
+
+    def open(self, ref: BlobRef) -> Any:
+        return opened(ref, self._folders)
 
     @property
     def workdir(self) -> Path:
@@ -120,8 +125,8 @@ class BaseEngine(ABC):
         """Stop the tasks of a job as soon as can be."""
 
     @abstractmethod
-    def more(self, job: str) -> None:
-        """The recording that the job's tasks follow has grown, or ended."""
+    def more(self, job: str, ended: bool) -> None:
+        """The recording that the job's tasks follow has grown. ended: it is whole."""
 
     @abstractmethod
     def step(self) -> None:
@@ -132,8 +137,9 @@ class BaseEngine(ABC):
         return [hint for name in list(self._hints) if (hint := self._hints.pop(name, None))]
 
     def _params(self, task: Task) -> BaseModel:
-        """Raises: InvalidInput."""
-        return checked(self._worker.TaskParams or self._worker.Params, task.params)
+        """Reads the blobs that parameters stand in. Raises: InvalidInput, Internal."""
+        model = self._worker.TaskParams or self._worker.Params
+        return as_asked(model, task.params, lambda name: _content(name, self._worker.folders))
 
     def _context(self, task: Task) -> TaskContext:
         return TaskContext(task, self._worker.folders, self._emit, self._hints)
@@ -157,6 +163,22 @@ class BaseEngine(ABC):
 
 CANCELLED = {"counted": False, "reason": "cancelled"}
 """How a cancelled task's `lost` reads."""
+
+
+def opened(ref: BlobRef, folders: Folders) -> Any:
+    """`Context.open`."""
+    return filled(ref.inline, lambda name: _content(name, folders)) if ref.name is None else _content(ref.name, folders)
+
+
+def _content(name: str, folders: Folders) -> Any:
+    """Raises: Internal."""
+    try:
+        return blobs.read(name, folders)
+    except (OSError, ValueError) as exc:
+        log.exception("blob_not_read", blob=name, of="operator")
+        raise Internal(
+            "What an earlier step of this job gave cannot be read from the server's disk any more; send the job again."
+        ) from exc
 
 
 def _small(data: Any) -> orjson.Fragment:

@@ -89,8 +89,9 @@ class Engine(BaseEngine):
             return
         self._go_on(_Open(task, ctx, run, turn=self._steps - 0.5))
 
-    def more(self, job: str) -> None:
+    def more(self, job: str, ended: bool) -> None:
         for task in self._of(job):
+            task.ctx.ended |= ended
             if task.waits:
                 self._waiting.remove(task)
                 task.turn = self._steps - 0.5

@@ -1,11 +1,11 @@
 """The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
 
-    server ──{"do": task}, {"more": job}, {"cancel": job}, {"leave": true}──▶ link thread ──▶ main thread
-    server ◀─{"loaded"}, {"ready"}, {"unavailable"}, {"leaving"}, {"events"}, {"info"}, {"beat"}─┘
+    server ──Do, More, Cancel, Leave──────────────────────────────────▶ link thread ──▶ main thread
+    server ◀─Loaded, Ready, Unavailable, Leaving, Events, Info, Beat──────┴─────────────────┘
 
-While it holds tasks the link beats twice a second with the age of the step in hand, so the server can tell a stopped
-process from a busy one and a busy one from a hung one. When the server is gone the stream ends, and so does the
-process.
+The messages are those of `contract.pipe`. While it holds tasks the link beats twice a second with the age of the step
+in hand, so the server can tell a stopped process from a busy one and a busy one from a hung one. When the server is
+gone the stream ends, and so does the process.
 """
 
 from __future__ import annotations
@@ -30,10 +30,27 @@ import structlog
 from contract import logs
 from contract.errors import ModelUnavailable, ServiceError, as_failure
 from contract.folders import Folders
-from contract.framing import Unpacker, pack
 from contract.launch import Launch
 from contract.logs import take_strays
 from contract.messages import Event, Task
+from contract.pipe import (
+    Beat,
+    Cancel,
+    Do,
+    Events,
+    Failure,
+    FromWorker,
+    Info,
+    Leave,
+    Leaving,
+    Loaded,
+    More,
+    Ready,
+    ToWorker,
+    Unavailable,
+    encode,
+    to_worker,
+)
 from storage.workdirs import clear_workdir
 from workers.base import Worker
 from workers.runtime.context import BaseEngine
@@ -76,14 +93,14 @@ def serve(launch: Launch, connection: Connection) -> None:
     try:
         worker = make(launch)
         facts = worker.load()
-        link.send({"loaded": True})
+        link.send(Loaded())
         warm_up(worker)
-        link.send({"ready": {**facts, "pid": os.getpid()}})
+        link.send(Ready({**facts, "pid": os.getpid()}))
     except Exception as exc:
         if not isinstance(exc, ServiceError):
             log.exception("load_failed", worker=launch.name, of="operator")
             exc = ModelUnavailable(f"The model of {launch.name} could not be loaded; the server's log has the reason.")
-        link.send({"unavailable": as_failure(exc)})
+        link.send(Unavailable(Failure(**as_failure(exc))))
         link.finish()
         return
     try:
@@ -99,18 +116,19 @@ def _work(worker: Worker, link: _Link) -> None:
     told: tuple[float, dict[str, Any]] = (0.0, {})
     while True:
         for message in link.take(wait=not engine.busy):
-            if "do" in message:
-                engine.add(Task.decode(message["do"]))
-            elif "more" in message:
-                engine.more(message["more"])
-            elif "cancel" in message:
-                engine.cancel(message["cancel"])
-            elif "leave" in message:
-                return
+            match message:
+                case Do(task):
+                    engine.add(task)
+                case More(job, ended):
+                    engine.more(job, ended)
+                case Cancel(job):
+                    engine.cancel(job)
+                case Leave():
+                    return
         if engine.busy:
             engine.step()
         if engine.out_of_memory:
-            link.send({"leaving": OUT_OF_MEMORY})  # before the failure, which is tried again in another process
+            link.send(Leaving(OUT_OF_MEMORY))  # before the failure, which is tried again in another process
             link.give_back(OUT_OF_MEMORY)
             return
         link.flush()
@@ -125,7 +143,7 @@ def _inform(
         return told
     info = worker.info()
     if info != told[1]:
-        link.send({"info": info})
+        link.send(Info(info))
     return time.monotonic(), info
 
 
@@ -138,7 +156,7 @@ class _Link(threading.Thread):
         self._sock = sock
         self._sock.setblocking(True)
         self._folders = folders
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._held: dict[tuple[Any, ...], Task] = {}
         self._cancelled: set[str] = set()
@@ -155,7 +173,7 @@ class _Link(threading.Thread):
     def _listen(self) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._sock, selectors.EVENT_READ)
-        unpacker = Unpacker()
+        reader = to_worker()
         next_beat = 0.0
         while True:
             if not selector.select(max(0.0, next_beat - time.monotonic()) if self._held else None):
@@ -165,15 +183,15 @@ class _Link(threading.Thread):
             data = self._sock.recv(1 << 18)
             if not data:
                 return
-            for message in unpacker.feed(data):
-                if "do" in message:
-                    task = Task.decode(message["do"])
-                    self._held[task.job, task.stage, task.item] = task
-                elif "cancel" in message:
-                    self._cancelled.add(message["cancel"])
+            for message in reader.feed(data):
+                match message:
+                    case Do(task):
+                        self._held[task.job, task.stage, task.item] = task
+                    case Cancel(job):
+                        self._cancelled.add(job)
                 self._inbox.put(message)
 
-    def take(self, wait: bool) -> Iterable[Any]:
+    def take(self, wait: bool) -> Iterable[ToWorker]:
         """Every message that is there; waits for one only when asked to."""
         if wait:
             yield self._inbox.get()
@@ -217,24 +235,24 @@ class _Link(threading.Thread):
         with self._lock:
             if self._outbox:
                 events, self._outbox = self._outbox, []
-                self._send({"events": events})
+                self._send(Events(tuple(events)))
 
-    def send(self, message: Any) -> None:
+    def send(self, message: FromWorker) -> None:
         with self._lock:
             self._send(message)
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: FromWorker) -> None:
         try:
-            self._sock.sendall(pack(message))
+            self._sock.sendall(encode(message))
         except OSError:
             self._abandon()
 
     def _beat(self) -> None:
         engine = self.engine
         started = engine.step_started if engine else None
-        self.send({"beat": {"step": time.monotonic() - started if started else 0.0}})
+        self.send(Beat(time.monotonic() - started if started else 0.0))
         if engine and (hints := engine.late_hints()):
-            self.send({"events": hints})
+            self.send(Events(tuple(hints)))
 
     def _abandon(self) -> None:
         """The server is gone: leave no temporary file and no process behind, whatever the main thread is doing."""

@@ -20,10 +20,11 @@ import structlog
 
 from contract.errors import ModelUnavailable, OutOfMemory, ServiceError
 from contract.folders import Folders
-from contract.messages import FileRef
+from contract.messages import BlobRef, FileRef
 from contract.params import checked
 from storage.files import bind_path, local
 from workers.base import MORE, Context, Run, Worker
+from workers.runtime.context import opened
 
 log = structlog.get_logger()
 
@@ -109,6 +110,9 @@ class _Unheard(Context):
 
     def local(self, ref: FileRef) -> Path:
         return local(ref, self._folders)
+
+    def open(self, ref: BlobRef) -> Any:
+        return opened(ref, self._folders)
 
     def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None: ...
     def partial(self, index: int, data: Any) -> None: ...

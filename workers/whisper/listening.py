@@ -21,7 +21,6 @@ from media.growing import BLOCK, Format, follow
 from media.line_breaks import UNSPACED
 from media.speech import Cut, Piece
 from media.utterances import Utterances
-from storage import live
 from workers.base import MORE, Context, Run
 from workers.whisper.agreement import Agreement, Tentative
 from workers.whisper.pieces import Heard, Hearing, Share
@@ -45,7 +44,6 @@ class Listening:
 
     def __init__(self, ctx: Context, path: Path, kind: Format, sample_rate: int, template: Unit) -> None:
         self._ctx = ctx
-        self._path = path
         self._translated = template.task == "translate"
         self._finals = _Finals(ctx)
         self._transcript = Transcript(self._finals, SAMPLE_RATE, template.language, None, translated=self._translated)
@@ -53,7 +51,7 @@ class Listening:
         self._hearing = Hearing(self._template, _ALONE, self._tell)
         self._evidence = Evidence()
         start = self._transcript.window
-        self._sound = follow(path, kind, sample_rate, start)
+        self._sound = follow(path, kind, sample_rate, lambda: ctx.ended, start)
         self._utterances = Utterances(start)
         self._start = self._kept = start
         self._guessed: Tentative | None = None
@@ -64,7 +62,7 @@ class Listening:
         """Result: the transcript, as of a file."""
         with closing(self._sound):
             while True:
-                whole = live.finished(self._path)  # before reading: what comes after the end is nothing
+                whole = self._ctx.ended  # before reading: what comes after the end is nothing
                 before, sound = self._sound.position, self._sound.read()
                 over = whole and not len(sound)
                 fresh = sound[max(0, self._start - before) :]
