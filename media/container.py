@@ -107,12 +107,14 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _unreadable(path: Path, exc: Exception | None = None) -> UnsupportedMedia:
     """Why a file cannot be read as audio or video, as far as it can be seen."""
+    from media import pictures  # with Pillow, which recordings do not need
+
     if isinstance(exc, MemoryError):
         sentence = (
             f"This file claims to hold more than any recording does, such as more than {_MAX_STREAMS} tracks or a "
             "frame of gigabytes; it may be damaged. Convert it to mp3, wav or mp4 and send it again."
         )
-    elif kinds.is_picture(path):
+    elif pictures.is_picture(path):
         sentence = "This is a picture, neither audio nor video; send it as `flrnc` to have it described."
     elif kinds.is_text(path):
         sentence = "This file holds text, neither audio nor video nor a picture; send the recording itself."

@@ -10,6 +10,7 @@ works only while `read` waits for it: the two take turns, and nothing is decoded
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -21,7 +22,6 @@ from contract.errors import UnsupportedMedia
 from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
 from media.container import opened_stream
 from media.downmix import even
-from storage import live
 
 Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
@@ -48,15 +48,16 @@ class Sound(Protocol):
         """Let go of the file."""
 
 
-def follow(path: Path, kind: Format, sample_rate: int, start: int = 0) -> Sound:
-    """Read a recording that grows (`storage.live`).
+def follow(path: Path, kind: Format, sample_rate: int, finished: Callable[[], bool], start: int = 0) -> Sound:
+    """Read a recording that grows.
 
-    sample_rate: Hz, of raw samples. start: the sample at 16 kHz that is wanted first; raw samples before it are left
-    out, what is compressed is decoded from its beginning.
+    sample_rate: Hz, of raw samples. finished: whether nothing more will be appended to the file. start: the first
+    sample that is wanted, at 16 kHz; raw samples before it are left out, a compressed recording is decoded from its
+    beginning.
     """
     if kind in _SAMPLES:
         return _Raw(path, _SAMPLES[kind], sample_rate, start)
-    return _Compressed(path, _DEMUXERS[kind], kind)
+    return _Compressed(path, _DEMUXERS[kind], kind, finished)
 
 
 class _Raw:
@@ -93,9 +94,9 @@ class _Raw:
 class _Compressed:
     """A container that can be read from its beginning on, without seeking."""
 
-    def __init__(self, path: Path, demuxer: str, kind: str) -> None:
+    def __init__(self, path: Path, demuxer: str, kind: str, finished: Callable[[], bool]) -> None:
         self.position = 0
-        self._path = path
+        self._finished = finished
         self._demuxer = demuxer
         self._kind = kind
         self._file = path.open("rb")
@@ -167,7 +168,7 @@ class _Compressed:
     def bytes(self, size: int) -> bytes:
         """The next ones, at most `size`; none at the end."""
         while not self._closed:
-            whole = live.finished(self._path)  # before reading: what comes after the end is nothing
+            whole = self._finished()  # before reading: what comes after the end is nothing
             data = self._file.read1(size)
             if data or whole:
                 return data

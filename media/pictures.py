@@ -114,10 +114,13 @@ def frames(path: Path) -> Iterator[Shown]:
             start += length
 
 
-def known(path: Path) -> bool:
-    """Whether a file is a picture. Raises: as `read`, where it is one that is not read."""
-    with _opened(path) as image:
-        return image is not None
+def is_picture(path: Path) -> bool:
+    """Whether Pillow knows the file, which may be damaged; only its header is read. Raises: FileNotFound."""
+    try:
+        with _opened(path) as image:
+            return image is not None
+    except (UnsupportedMedia, TooLarge):
+        return True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def webm(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def grown(path: Path, kind: Format, sound: bytes, size: int, rate: int = SAMPLE_RATE) -> tuple[Audio, float]:
     """What is read while `sound` arrives, and how many seconds it was behind at most, by the share of the bytes."""
     path.touch()
-    reader = follow(path, kind, rate)
+    reader = follow(path, kind, rate, partial(live.finished, path))
     read, behind = [reader.read()], 0.0
     for number, part in enumerate(pieces_of(sound, size), 1):
         live.append(path, None, part, 10**9)
@@ -223,7 +224,7 @@ def test_floats_that_cannot_be_heard_do_no_harm(tmp_path: Path) -> None:
     samples = np.array([np.nan, np.inf, -np.inf, 1e30, -2.0, 1e-40, 0.5, -0.5], "<f4")
     heard, _ = grown(tmp_path / "growing", "pcm_f32le", samples.tobytes() + b"\1\2\3", 3)
     assert heard == pytest.approx([0, 1, -1, 1, -1, 0, 0.5, -0.5], abs=1e-4)
-    later = follow(tmp_path / "growing", "pcm_f32le", SAMPLE_RATE, 6)
+    later = follow(tmp_path / "growing", "pcm_f32le", SAMPLE_RATE, lambda: True, 6)
     assert later.read() == pytest.approx([0.5, -0.5], abs=1e-4)
     later.close()
 
@@ -245,7 +246,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, webm: bytes) -> None:
 def test_an_unread_recording_holds_no_memory_and_its_thread_ends(tmp_path: Path) -> None:
     path = write(tmp_path / "long.webm", np.tile(np.repeat(SPEECH, 3), 10), "libopus")
     threads = threading.active_count()
-    reader = follow(path, "webm", 48_000)
+    reader = follow(path, "webm", 48_000, lambda: True)
     assert BLOCK <= len(reader.read()) < BLOCK + 10 * SAMPLE_RATE
     assert reader.position < 40 * SAMPLE_RATE
     reader.close()

@@ -71,7 +71,7 @@ class Fish(Worker):
     def load(self) -> dict[str, Any]:
         import torch
 
-        from workers.fish import checkpoint, codec, recordings, synthesis
+        from workers.fish import checkpoint, codec_files, recordings, synthesis
         from workers.fish.generate import Loop
 
         checkpoint.require_package()
@@ -83,7 +83,7 @@ class Fish(Worker):
             dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
             acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
             model = checkpoint.load(found, self._device, dtype)
-            self._codec = codec.load_codec(found.path, str(self._device))
+            self._codec = codec_files.load_codec(found.path, str(self._device))
             loop = Loop(model, self.settings.batch, self.settings.length, acceleration)
         except (ModelUnavailable, MemoryError):
             raise
@@ -94,7 +94,7 @@ class Fish(Worker):
             raise _unloadable(exc) from exc
         self._synthesis = synthesis.Synthesis(model, self._codec, loop, self.settings.batch)
         seconds = self.settings.voices_cache_minutes * 60
-        codec_file = codec.find_codec(found.path)
+        codec_file = codec_files.find_codec(found.path)
         self._recordings = recordings.Recordings(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
         self._preload()
         log.info("licence_of_weights", worker=self.name, licence=LICENCE)
@@ -125,6 +125,7 @@ class Fish(Worker):
         return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
 
     def _save(self, params: FishTask, ctx: Context) -> Run:
+        from media.encode import as_int16
         from workers.fish.recordings import Recording
 
         [(field, reference), *_] = params.recordings
@@ -133,7 +134,7 @@ class Fish(Worker):
         sound = known.sound if isinstance(known, Recording) else self._recordings.read(path, field)
         codes = yield from self._encoded(known)
         rate, text, began = self._codec.sample_rate, reference.text or "", time.time()
-        voice = self._voices.save(ctx.owner, sound, rate, text, params.name, params.description)
+        voice = self._voices.save(ctx.owner, as_int16(sound), rate, text, params.name, params.description)
         self._recordings.keep(voice, codes)
         return {
             "reference_id": voice.reference_id,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Listening:
         self._hearing = Hearing(self._template, _ALONE, self._tell)
         self._evidence = Evidence()
         start = self._transcript.window
-        self._sound = follow(path, kind, sample_rate, start)
+        self._sound = follow(path, kind, sample_rate, partial(live.finished, path), start)
         self._utterances = Utterances(start)
         self._start = self._kept = start
         self._guessed: Tentative | None = None
