@@ -24,9 +24,9 @@ from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import PATIENCE, Gate
 from tests.roads import Road
 from tests.servers import ROOT, Server
+from tests.shipped import SHIPPED
 from tests.toys.contract_toy import Echo
 from tests.toys.toy import Toy
-from workers.runtime.discovery import discover
 
 JFK = (ROOT / "examples" / "jfk.flac").read_bytes()
 
@@ -215,7 +215,6 @@ async def test_a_malformed_form_is_refused(call: Call, body: bytes) -> None:
     assert (reply.status, reply.body["error_code"]) == (400, "INVALID_INPUT")
 
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / f"{name}.py").exists()}
 PLANS = load_plans(SHIPPED, 1000)
 
 
