@@ -27,7 +27,7 @@ from .errors import OptivusError, ServerUnreachable, no_server_at
 from .events import JobInfo, event_of, job_info
 from .job import AsyncJob, held
 from .link import Link, backoff
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .tasks import Sendable, Tasks
 from .web import HEALTH_TIMEOUT, Content, Report, Web, base_url, with_bytes
 from .writing import free_name, growing, settle

@@ -16,9 +16,9 @@ from .aio import AsyncClient
 from .beside import is_media
 from .command import Commands, done, json_line, new_command, status_of, writable
 from .console import cancelled_with_us, move, percent_bar, shown
+from .describe import clock
 from .errors import OptivusError, ServerUnreachable
 from .events import Partial, Progress
-from .pictures import clock
 from .sources import byte_bar, check_element, say_failed, sent, titles_of
 
 ABOUT = ("uploader", "duration", "view_count", "like_count", "url")

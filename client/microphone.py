@@ -22,7 +22,7 @@ from .aio import AsyncClient
 from .command import Commands, done, new_command, status_of
 from .console import say, visible
 from .events import Partial
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .transcribe import add_speech_options
 
 RATE = 16_000

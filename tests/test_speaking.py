@@ -25,7 +25,7 @@ from tests.checkpoints_fish import make_speaker
 from workers.fish.checkpoint import INSTALL
 from workers.fish.generate import Frame, Handle, Loop
 from workers.fish.params import FishSettings
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.speaking import Voice
 from workers.fish.synthesis import Saying
 from workers.fish.worker import Fish
@@ -191,17 +191,17 @@ def test_what_was_said_is_the_reference_of_what_follows_up_to_a_length() -> None
     voice.heard("a", frames)
     voice.heard("b", frames)  # does not fit any more
     voice.heard("c", frames[:4])
-    assert [(spoken.text, spoken.codes.shape[1]) for spoken in voice.references] == [("a", 6), ("c", 4)]
+    assert [(spoken.text, spoken.codes.shape[1]) for spoken in voice.spoken] == [("a", 6), ("c", 4)]
     long = Voice([], longest=4)
     long.heard("a", frames)
-    assert long.references[0].codes[0].tolist() == [0, 1, 2, 3]
+    assert long.spoken[0].codes[0].tolist() == [0, 1, 2, 3]
 
 
 def test_a_voice_that_was_given_stays_as_it_is() -> None:
-    given = Reference("a", torch.zeros(8, 3, dtype=torch.int64))
+    given = Spoken("a", torch.zeros(8, 3, dtype=torch.int64))
     voice = Voice([given], longest=100)
     voice.heard("b", [torch.zeros(8, 1)])
-    assert voice.references == [given]
+    assert voice.spoken == [given]
 
 
 def test_references_that_leave_no_room_are_refused_before_anything_is_heard(

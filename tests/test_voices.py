@@ -234,7 +234,7 @@ def test_damaged_codes_are_none(voices: Voices, sound: Samples) -> None:
 def test_listing_and_deleting_import_no_sound_library(tmp_path: Path, sound: Samples) -> None:
     saved: Voice = Voices(tmp_path).save("ann", sound, RATE, "And so")
     program = (
-        "import sys; from pathlib import Path; from media.voices import Voices; voices = Voices(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from storage.voices import Voices; voices = Voices(Path(sys.argv[1]));"
         "voices.delete(voices.of('ann')[0].reference_id, 'ann');"
         "print(sorted({'numpy', 'av', 'torch'} & set(sys.modules)))"
     )

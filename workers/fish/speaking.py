@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workers.base import Context, Run
 from workers.fish.delivery import Delivery
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
 from workers.fish.sentences import Piece
 from workers.fish.synthesis import Saying, Synthesis
@@ -40,20 +40,20 @@ class Manner:
 
 @dataclasses.dataclass(slots=True)
 class Voice:
-    """references: of the next piece, as given; if none were, what was said so far, of at most `longest` frames."""
+    """spoken: of the next piece, as given; if none were, what was said so far, of at most `longest` frames."""
 
-    references: list[Reference]
+    spoken: list[Spoken]
     longest: int
     given: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.given = bool(self.references)
+        self.given = bool(self.spoken)
 
     def heard(self, text: str, codes: list[Tensor]) -> None:
-        room = self.longest - sum(reference.codes.shape[1] for reference in self.references)
-        if self.given or not codes or (self.references and len(codes) > room):
+        room = self.longest - sum(one.codes.shape[1] for one in self.spoken)
+        if self.given or not codes or (self.spoken and len(codes) > room):
             return
-        self.references = [*self.references, Reference(text, torch.cat(codes[:room], dim=1))]
+        self.spoken = [*self.spoken, Spoken(text, torch.cat(codes[:room], dim=1))]
 
 
 class Progress:
@@ -88,7 +88,7 @@ class Speaker:
         """Whether each piece fits into the model, before any is heard. Raises: TextTooLong, InvalidInput."""
         for piece in pieces:
             frames = min(self.manner.max_new_tokens, round(len(piece.text.encode()) * _FRAMES_A_BYTE))
-            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.references), frames)
+            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.spoken), frames)
 
     def speak(self, pieces: Sequence[Piece], delivery: Delivery, progress: Progress) -> Run:
         """Yields the saying in hand, once for each frame. Returns whether `max_new_tokens` cut a piece short."""
@@ -110,7 +110,7 @@ class Speaker:
         return cut
 
     def _begin(self, piece: Piece, number: int) -> Saying:
-        prompt = self.synthesis.prompt(piece.text, self.voice.references)
+        prompt = self.synthesis.prompt(piece.text, self.voice.spoken)
         needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
         if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
             prompt = self.synthesis.prompt(piece.text, [])  # in another voice sooner than not at all

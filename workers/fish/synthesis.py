@@ -24,7 +24,7 @@ from contract.errors import OutOfMemory
 from workers.fish.checkpoint import SETTING, Checkpoint
 from workers.fish.codec import Audio, Codec, Stream
 from workers.fish.generate import Frame, Handle, Loop, Stop, Utterance
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
 
 log = structlog.get_logger()
@@ -74,9 +74,9 @@ class Synthesis:
         """Positions that a prompt and what it is answered with have together."""
         return self._loop.length
 
-    def prompt(self, text: str, references: Sequence[Reference]) -> Tensor:
+    def prompt(self, text: str, spoken: Sequence[Spoken]) -> Tensor:
         """Raises: InvalidInput."""
-        return self._checkpoint.prompt(text, references)
+        return self._checkpoint.prompt(text, spoken)
 
     def check(self, prompt: Tensor, frames: int) -> None:
         """Whether a prompt leaves room for so many frames. Raises: TextTooLong."""

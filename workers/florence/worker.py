@@ -1,7 +1,7 @@
 """`flrnc`: what pictures and films show, by Florence-2.
 
     picture ──────────────────────────────▶ Unit ─┐
-    film ─▶ media.frames ─▶ scene by scene ─▶ Unit ┴─▶ batch ─▶ generate ─▶ florence_answers ─▶ text, regions
+    film ─▶ media.frames ─▶ scene by scene ─▶ Unit ┴─▶ batch ─▶ generate ─▶ prompts.read ─▶ text, regions
 
 While a film is looked through, every fraction of a second others have a turn; the scenes found until then share a batch
 with theirs.
@@ -24,7 +24,7 @@ from contract.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory
 from contract.folders import Folders
 from contract.messages import FileRef
 from workers.base import Context, ModelSettings, Params, Run, Worker
-from workers.florence import answers as florence_answers
+from workers.florence import prompts
 from workers.florence import weights as florence_weights
 from workers.florence.captions import Captions
 from workers.runtime.torch_device import torch_device
@@ -83,12 +83,12 @@ class FlorenceParams(Params):
     @field_validator("text")
     @classmethod
     def _fits_the_prompt(cls, text: str | None, info: ValidationInfo) -> str | None:
-        task = florence_answers.TASKS.get(info.data.get("prompt", ""))
-        if task is None:  # the prompt is wrong, and says so itself
+        prompt = prompts.PROMPTS.get(info.data.get("prompt", ""))
+        if prompt is None:  # it is wrong, which is said of itself
             return text
-        if task.takes_text and not (text and text.strip()):
+        if prompt.takes_text and not (text and text.strip()):
             raise PydanticCustomError("text_missing", "this prompt needs a text that says what to look for")
-        if text is not None and not task.takes_text:
+        if text is not None and not prompt.takes_text:
             raise PydanticCustomError("text_unused", "this prompt takes no text")
         if text is not None and any(mark in text for mark in "<>"):
             raise PydanticCustomError("text_marks", "should not contain < or >")
@@ -229,7 +229,7 @@ class Florence(Worker):
         pictures = [unit.picture for unit in units if unit.picture is not None]
         inputs = self._processor(
             images=[picture.image for picture in pictures],
-            text=[florence_answers.question(unit.prompt, unit.text) for unit in units],
+            text=[prompts.sentence(unit.prompt, unit.text) for unit in units],
             padding=True,
             return_tensors="pt",
         ).to(self._device, self._dtype)
@@ -237,7 +237,7 @@ class Florence(Worker):
             written = self._model.generate(**inputs, generation_config=self._generation)
         texts = self._processor.batch_decode(written, skip_special_tokens=False)
         for unit, picture, text in zip(units, pictures, texts, strict=True):
-            yield florence_answers.read(unit.prompt, text, picture.size, unit.text)
+            yield prompts.read(unit.prompt, text, picture.size, unit.text)
 
     def _generation_config(self) -> Any:
         """The checkpoint's own, with what the operator set. An answer is never longer than the model can count."""
@@ -252,7 +252,7 @@ class Florence(Worker):
     def _check_length(self, params: FlorenceParams) -> None:
         if params.text is None:
             return
-        sentence = florence_answers.question(params.prompt, params.text)
+        sentence = prompts.sentence(params.prompt, params.text)
         words = len(self._processor.tokenizer(sentence)["input_ids"])
         room = self._model.config.text_config.max_position_embeddings - self._processor.num_image_tokens - 2
         if words > room:
