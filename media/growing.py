@@ -1,4 +1,4 @@
-"""The sound of a recording that is still being sent, as it comes: 16 kHz mono, in memory only what was not read yet.
+"""The sound of a recording that is still being sent, as it comes: 16 kHz mono, with only the unread part in memory.
 
     pcm_…       the file, read on from where it was ─▶ resampler ─▶ read()
     webm, …     the file ─▶ FFmpeg in a thread, which stops wherever there is no more ─▶ read()
@@ -27,14 +27,14 @@ Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
 
 BLOCK: Final = 30 * SAMPLE_RATE
-"""`read` gives hardly more at once."""
+"""Samples; `read` gives hardly more at once."""
 
 _SAMPLES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
 _DEMUXERS = {"webm": "matroska", "ogg": "ogg", "mp4": "mov"}
 
 
 class Sound(Protocol):
-    """A growing recording's sound. position: how many samples were read, or left out, so far."""
+    """A growing recording's sound. position: how many samples were read or skipped so far."""
 
     position: int
 
@@ -166,9 +166,9 @@ class _Compressed:
         self._go.acquire()
 
     def bytes(self, size: int) -> bytes:
-        """The next ones, at most `size`; none at the end."""
+        """The recording's next bytes, at most `size`; none at its end."""
         while not self._closed:
-            whole = self._finished()  # before reading: what comes after the end is nothing
+            whole = self._finished()  # asked before reading, since nothing comes after the end
             data = self._file.read1(size)
             if data or whole:
                 return data
@@ -184,7 +184,7 @@ class _Source:
         self._first = b""
 
     def wait(self) -> bool:
-        """For the first byte. Returns False when there will be none."""
+        """Wait for the first byte. Returns False when there will be none."""
         self._first = self._sound.bytes(1)
         return bool(self._first)
 

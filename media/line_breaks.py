@@ -25,10 +25,10 @@ UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 """Languages written without spaces between words or sentences."""
 
 SENTENCE, CLAUSE, CHUNK, PHRASE, WORD, BOUND, TORN = 0.0, 2.0, 3.0, 5.0, 7.0, 11.0, 40.0
-"""Prices of a break: after a sentence, after a clause, between two chunks, before a conjunction, between two words,
-after a word that leans on the next one, inside a word."""
+"""Prices of a break, in this order: after a sentence, after a clause, between two chunks, before a conjunction, between
+two words, after a word that belongs to the next one, inside a word."""
 PAUSE = 300
-"""Milliseconds of silence in which a break is half as dear."""
+"""Milliseconds of silence; a break in a longer one costs half."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

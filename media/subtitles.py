@@ -32,16 +32,17 @@ SPEED = 20
 SHORTEST, LONGEST = 834, 7000
 """Milliseconds that a cue is shown."""
 GAP = 83
-"""Milliseconds between cues that would else touch."""
+"""Milliseconds left between two cues that would touch."""
 PAUSE = 1500
-"""Milliseconds of silence that no cue spans."""
+"""No cue spans so many milliseconds of silence."""
 
 _CUE, _FULL = 3.5, 4.0
-"""Price of a cue, and on top of two full lines; less for shorter ones, by the square: cues of a sentence are alike."""
+"""Price of a cue, and the extra price of two full lines. The extra shrinks with the square of the length, so that the
+cues of a sentence become about equally long."""
 _SENTENCE_INSIDE, _SILENCE_INSIDE = 3.2, 5.0
-"""Prices of a cue that goes on after a sentence, and through each second of silence."""
+"""Extra prices of a cue that goes on after a sentence's end, and for each second of silence that it spans."""
 _SILENCE = 500
-"""Milliseconds; shorter ones do not count as silence."""
+"""Milliseconds; a shorter pause does not count as silence."""
 _LATE = 10.0
 """Price of each second that a cue lacks to be read."""
 

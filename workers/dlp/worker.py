@@ -36,12 +36,12 @@ log = structlog.get_logger()
 
 TRIES = 3
 NEW_TRIES_BYTES = 1 << 20
-"""A try that got so much further does not count: a long download over a bad line is not given up."""
+"""Bytes. A try that got so much further does not count, so a long download over a bad line is not given up."""
 
 MAX_URL_LENGTH = 4096
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(//)?", re.IGNORECASE)
 _SMUGGLED = "#__youtubedl_smuggle"
-"""What follows would be taken by yt-dlp for its own notes to itself."""
+"""yt-dlp takes what follows this in a URL for a note of its own."""
 
 
 def checked_url(text: str) -> str:
@@ -60,7 +60,9 @@ def checked_url(text: str) -> str:
             f"{text[:80]!r} has a blank in it, and no URL has one: write it as %20, or send several URLs as a list.",
             field="urls",
         )
-    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no controls, no halves of letters
+    written = all(
+        " " < letter < "\ud800" or letter > "\udfff" for letter in url
+    )  # no control characters, no lone surrogates
     if not proper or not written or len(url) > MAX_URL_LENGTH:
         raise InvalidInput(
             f"{text[:80]!r} is no URL that can be downloaded; send one that begins with https:// or http://.",
@@ -171,7 +173,7 @@ class Dlp(AsyncWorker):
         return item(url, found, str(kept))
 
     async def _tried(self, url: str, ctx: Context, work: Callable[[Fetcher], T]) -> T:
-        """The work's result, with further tries for what may pass. Raises: ServiceError."""
+        """The work's result. What fails for a reason that may pass is tried again. Raises: ServiceError."""
         from workers.dlp.failures import UNEXPLAINED, as_service_error, passes
         from workers.dlp.fetch import Fetcher
         from workers.dlp.sandbox import Errand
@@ -208,5 +210,5 @@ def exact(said: float | None, measured: float | None) -> float | None:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """The bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

@@ -27,7 +27,7 @@ from workers.fish.causal import Memory
 Audio = NDArray[np.float32]
 
 _PIECE_FRAMES = 32
-"""Decoded at once where all codes are there: enough to fill the kernels, and memory does not grow with the length."""
+"""Frames that `decode` takes at once: enough to fill the kernels, while memory does not grow with the length."""
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class Codec(abc.ABC):
     """Subclasses set the attributes and implement `_encode` and `_decode`."""
 
     sample_rate: int
-    """Hz."""
+    """Of the sound, in Hz."""
     frame_length: int
     """Samples to a frame."""
     codebooks: int
@@ -141,7 +141,7 @@ class Stream:
         return sound
 
     def flush(self) -> Audio:
-        """The end of the sound: what was held back, which is nothing, and the stream starts anew."""
+        """End the sound and start anew. Returns what was held back, which is nothing."""
         self.memory, self.frames = Memory(), 0
         return np.empty(0, dtype=np.float32)
 

@@ -21,10 +21,10 @@ from workers.fish.sentences import Piece
 from workers.fish.synthesis import Saying, Synthesis
 
 VOICE_SECONDS = 20.0
-"""Of what was said before, as the reference of what follows: more makes every frame dearer and the voice no better."""
+"""Seconds of earlier speech that stand before the next piece. More makes every frame dearer and the voice no better."""
 
 _FRAMES_A_BYTE = 1.5
-"""Of English text, about; what a piece takes at least, for telling how far it is."""
+"""English text takes about so many frames a byte. A piece takes at least as many, so this tells how far it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who says it, and how."""
+    """Speaks texts in one voice and manner."""
 
     synthesis: Synthesis
     voice: Voice
@@ -113,5 +113,5 @@ class Speaker:
         prompt = self.synthesis.prompt(piece.text, self.voice.spoken)
         needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
         if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
-            prompt = self.synthesis.prompt(piece.text, [])  # in another voice sooner than not at all
+            prompt = self.synthesis.prompt(piece.text, [])  # better in another voice than not at all
         return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens)

@@ -3,8 +3,8 @@
     reference_id ─▶ Voices.find ─▶ memory ─▶ codes-….npy beside the voice ─▶ Unencoded
     file         ─▶ its content's hash ─▶ memory ────────────────────────▶ Unencoded
 
-Whoever asks by id is asked first whether the voice is still there and his, so a deleted voice is not spoken with from
-memory. A voice's id and a file's hash stand for its very sound, so what is remembered never goes stale.
+A voice is looked up on the disk before its codes are taken from memory, so nobody speaks with a deleted voice or with
+another's. A voice's id and a file's hash stand for its very sound, so what is remembered never goes stale.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from storage.voices import Voice, read_codes, write_codes
 from workers.fish.codec import Audio, Codec
 
 _HASHED_BYTES = 64 * 1024 * 1024
-"""A larger file is longer to read than to refuse, which its length nearly always deserves."""
+"""A larger file is not hashed: decoding nearly always finds it too long, and refuses it sooner than it is read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ class VoiceCodes:
 
 
 def content_hash(path: Path) -> str | None:
-    """Of a file's content; None for one that is too large to be read for that."""
+    """The hash of a file's content; None for a file above _HASHED_BYTES."""
     if path.stat().st_size > _HASHED_BYTES:
         return None
     with path.open("rb") as file:

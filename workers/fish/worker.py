@@ -1,7 +1,7 @@
 """`fish`: texts spoken in a voice, by fish-speech 1.5 or OpenAudio S1; and the voices to speak in.
 
     text ─▶ markup ─▶ sentences ─────┐
-    voice ─▶ recordings: codes ──────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
+    voice ─▶ voice_codes ────────────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
     reference alone ─▶ checked, encoded ─▶ Voices.save
 
 Each open task has one row of the loop, so texts of different requests share every batch.
@@ -57,7 +57,7 @@ class Fish(Worker):
 
     @classmethod
     def places(cls, settings: FishSettings) -> int:
-        """A row of the loop for each."""
+        """One task for each row of the loop."""
         return settings.batch
 
     @classmethod
@@ -120,7 +120,7 @@ class Fish(Worker):
     # Voices.
 
     def _look_at(self, audio: FileRef, field: str, ctx: Context) -> Run:
-        """Encoded here, it is in memory when it is spoken with."""
+        """Check a recording by encoding it; its codes are then in memory when it is spoken with."""
         codes = yield from self._encoded(self._voice_codes.of_file(ctx.local(audio), field))
         return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
 
@@ -215,7 +215,7 @@ class Fish(Worker):
         return pieces
 
     def key(self, unit: Saying | Unencoded) -> Hashable:
-        """Frames go together; a recording is encoded alone."""
+        """Frames share a batch; recordings are encoded one by one."""
         from workers.fish.synthesis import Saying
 
         return None if isinstance(unit, Saying) else id(unit)

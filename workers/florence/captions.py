@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint. segments, captions: how many there are; at: when the last captioned picture is shown, in seconds.
+    """How far a film is. segments, captions: how many there are; at: seconds at which the last captioned picture is.
 
     start, caption: of the segment that goes on.
     """

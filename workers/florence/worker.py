@@ -50,9 +50,9 @@ Prompt = Literal[
 ]
 
 _TURN_SECONDS = 0.1
-"""A film is looked through for so long before others have a turn."""
+"""Seconds for which a film is looked through before others have a turn."""
 _MAX_NEW_TOKENS = 1024
-"""Of an answer, where the checkpoint does not say."""
+"""Longest answer in tokens, where the checkpoint does not say."""
 
 
 class FlorenceSettings(ModelSettings):
@@ -97,7 +97,7 @@ class FlorenceParams(Params):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A picture to look at. picture: None for nothing but to give other tasks their turn."""
+    """A picture to look at. picture: None where the task only gives others their turn."""
 
     prompt: str
     text: str | None
@@ -200,11 +200,11 @@ class Florence(Worker):
             captions.add(scene, caption)
 
     def key(self, unit: Unit) -> Hashable:
-        """Answers to one task are about equally long, so that none waits for the others' end."""
+        """Units of one prompt share a batch, because their answers are about equally long."""
         return unit.prompt
 
     def forward(self, units: list[Unit]) -> list[Any]:
-        """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
+        """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
         import torch
 
         if units[0].picture is None:
@@ -240,7 +240,7 @@ class Florence(Worker):
             yield prompts.read(unit.prompt, text, picture.size, unit.text)
 
     def _generation_config(self) -> Any:
-        """The checkpoint's own, with what the operator set. An answer is never longer than the model can count."""
+        """The checkpoint's configuration with the operator's settings. No answer is longer than the model can count."""
         chosen = self._model.generation_config
         for name in ("num_beams", "no_repeat_ngram_size", "max_new_tokens"):
             if getattr(self.settings, name) is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _SLIVER = 0.7
-"""Seconds of speech, but no more than a quarter of its own, that a line may touch by mistake."""
+"""A line may touch so many seconds of other speech by mistake, but no more than a quarter of its own length."""
 
 
 class Clock(Protocol):
@@ -33,7 +33,7 @@ class Clock(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint. window: where the window in hand began; done: the end of the last finished piece; in samples."""
+    """How far it is. window: where the window in hand began; done: the end of the last finished piece; in samples."""
 
     window: int = 0
     done: int = 0
@@ -77,7 +77,7 @@ class Transcript:
 
     @property
     def language(self) -> str | None:
-        """The recording's, once it is known."""
+        """The recording's language once it is known."""
         return self._checkpoint.language
 
     def unfinished(self, windows: Iterable[Cut]) -> Iterator[Found]:
@@ -96,12 +96,12 @@ class Transcript:
         self._keep(Checkpoint(window.start, piece.end, len(self._chunks), language))
 
     def pass_over(self, window: Cut) -> None:
-        """A window in which nobody speaks."""
+        """Take note of a window in which nobody speaks."""
         if window.stop > self._checkpoint.done:
             self._keep(dataclasses.replace(self._checkpoint, window=window.stop, done=window.stop))
 
     def result(self) -> dict[str, Any]:
-        """Of the whole recording."""
+        """The result for the whole recording."""
         unspaced = self._checkpoint.language in UNSPACED and not self._translated
         text = ("" if unspaced else " ").join(chunk["text"] for chunk in self._chunks)
         language = self._checkpoint.language
