@@ -23,12 +23,12 @@ from .sources import STDIN, is_url
 from .writing import appearing
 
 FORMATS = ("srt", "vtt", "ass", "txt", "tsv")
-"""What the server writes, which are also the endings of the files."""
+"""Formats that the server writes; each is also the ending of its files."""
 _LANGUAGE = r"[a-z]{2,3}(?:-\w+)?"
 _MADE = tuple(f".{name}" for name in FORMATS)
 
 _NO_SOUND = frozenset({"audio/midi", "audio/x-mpegurl", "audio/mpegurl", "audio/x-scpls"})
-"""Notes and playlists."""
+"""Types that `mimetypes` counts as sound, but that are notes and playlists."""
 _TYPES = mimetypes.MimeTypes()  # the standard library's own list, the same on every machine, and what it lacks
 for _ending in (".aac", ".ac3", ".amr", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".oga", ".ogg", ".opus", ".wma"):
     _TYPES.add_type("audio/x-of-some-kind", _ending)
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 Refuse = Callable[[str, Exception], None]
-"""Told what stays undone, and why."""
+"""Called with a source that stays undone, and the reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,11 +139,11 @@ class Beside:
         return list(targets.values())
 
     def _called(self, target: Path, language: str) -> Path:
-        """The file's name with its language, where the run wants that."""
+        """The target's name, with the language in it where the run wants that."""
         return target if self._language is None else target.with_name(f"{target.stem}.{language}{target.suffix}")
 
     def _there(self, target: Path) -> Path:
-        """What a target will be called; when its language is not known yet, what is there in any."""
+        """The targets' names; while the language is unknown, the files of any language that are there."""
         if self._language != "":
             return self._called(target, self._language or "")
         name = re.compile(rf"{re.escape(target.stem)}\.{_LANGUAGE}{re.escape(target.suffix)}")
@@ -158,7 +158,7 @@ def _place(name: str) -> Path:
 
 
 def sources_of(names: Sequence[str], refuse: Refuse) -> list[str]:
-    """The files that FILE and FOLDER names mean, in order."""
+    """The media files that FILE and FOLDER arguments name, in order."""
     found: list[str] = []
     for name in names:
         try:

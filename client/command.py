@@ -26,7 +26,7 @@ from .web import base_url
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 Commands = Any
-"""What `argparse` gives to add commands to; its class has no public name."""
+"""The object of `argparse` to which commands are added; its class has no public name."""
 
 
 def new_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def status_of(work: Coroutine[Any, Any, bool]) -> int:
 
     try:
         done = asyncio.run(until_stopped())
-    except (asyncio.CancelledError, OSError):  # the latter from a terminal that is gone
+    except (asyncio.CancelledError, OSError):  # the terminal is gone
         if not stopped:
             raise
         return 128 + stopped[0]
@@ -107,7 +107,7 @@ async def connected(server: str) -> AsyncIterator[AsyncClient]:
 def _kept(url: str) -> str | None:
     try:
         return Tokens(environment.state_folder()).of(url)
-    except OSError:  # said when the new one cannot be kept either
+    except OSError:  # reported when the new token cannot be kept either
         return None
 
 

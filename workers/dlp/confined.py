@@ -134,7 +134,7 @@ class _Redirects(RedirectHandler):
 
 
 class _Pages(HTTPHandler):
-    """Bounds an answer that is read whole, also once it is unpacked. Reading piece by piece, as downloads do, is free."""
+    """Bounds an answer that is read whole, also once it is unpacked. Downloads read piece by piece, unbounded."""
 
     def http_response(self, req: Any, resp: Any) -> Any:
         if isinstance(resp, http.client.HTTPResponse):

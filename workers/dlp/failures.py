@@ -28,7 +28,7 @@ PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 52
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNEXPLAINED = frozenset({"failed", "unreadable"})
-"""Reasons that are logged as warnings: a site has changed, or the fault is ours."""
+"""Reasons that a reader of the log should look into: a site has changed, or the fault is ours."""
 _GAVE_UP = re.compile(r"Got error: (.*)", re.DOTALL)
 """The words in which yt-dlp's downloaders report a failure that may pass; they drop the exception."""
 _HTTP_ERROR = re.compile(r"HTTP Error (\d+)")

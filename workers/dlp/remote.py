@@ -115,7 +115,7 @@ class _Remote:
                 part.response.close()
 
     def _part(self) -> _Part | None:
-        """The part that holds the place or ends there. A server without ranges gives one part, which grows until it does."""
+        """The part that holds the place or ends there. A server without ranges gives one part, which grows up to it."""
         if self._size is not None and self._place >= self._size:
             return None
         for part in self._parts:

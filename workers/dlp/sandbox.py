@@ -117,7 +117,7 @@ class Errand:
             raise Stopped
 
     def on_stop(self, callback: Callable[[], Any]) -> None:
-        """Have something else ended too, at once when it has stopped already."""
+        """Call something when the errand is stopped, or at once when it has been stopped already."""
         with self._lock:
             self._on_stop.append(callback)
             stopped = self.stopped
@@ -192,9 +192,7 @@ class Sandbox:
             errand.watch(sock)
 
     def _on_address(self, sock: Any, address: Any) -> None:
-        if address is None or getattr(
-            self._looking, "active", False
-        ):  # sendmsg on a connected socket, or a look of our own
+        if address is None or getattr(self._looking, "active", False):  # sendmsg on a connected socket; our own look
             return
         errand = _current.get()
         if errand is not None and (errand.stopped or errand.refused):

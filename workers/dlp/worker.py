@@ -60,9 +60,7 @@ def checked_url(text: str) -> str:
             f"{text[:80]!r} has a blank in it, and no URL has one: write it as %20, or send several URLs as a list.",
             field="urls",
         )
-    written = all(
-        " " < letter < "\ud800" or letter > "\udfff" for letter in url
-    )  # no control characters, no lone surrogates
+    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no controls, no lone surrogates
     if not proper or not written or len(url) > MAX_URL_LENGTH:
         raise InvalidInput(
             f"{text[:80]!r} is no URL that can be downloaded; send one that begins with https:// or http://.",
@@ -203,7 +201,7 @@ class Dlp(AsyncWorker):
 
 
 def exact(said: float | None, measured: float | None) -> float | None:
-    """A duration, of what the source says and what the file does: sources often leave out the fraction."""
+    """The file's duration where the source's is a whole number within 1 s of it, since sources drop fractions."""
     if said and measured and (said != round(said) or abs(measured - said) > 1):
         return said
     return measured or said

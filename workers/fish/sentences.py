@@ -126,7 +126,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _sentences(line: str) -> Iterator[Piece]:
-    """Sentences, each with the space after it. One longer than a window is cut there, since it is far too long anyway."""
+    """Sentences, each with the space after it. A longer one than a window is cut there, far too long anyway."""
     scripts = Counter(match.lastgroup for match in _LANGUAGES.finditer(line, 0, _WINDOW))
     language = (scripts.most_common(1) or [("en", 0)])[0][0]
     start = 0
