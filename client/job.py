@@ -35,7 +35,7 @@ class AsyncJob:
 
     def __init__(self, job_id: str, last_seq: int, cancel: Callable[[str], Awaitable[bool]]) -> None:
         self.id = job_id
-        # The replay begins with an event that is known already, which may be the final one: nothing would come after it.
+        # A replay begins with an event that is known already, which may be the final one: nothing would come after it.
         self.last_seq = max(0, last_seq - 1)
         self._known = last_seq
         self.final: Final | None = None

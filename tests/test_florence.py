@@ -308,7 +308,7 @@ def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> 
     assert max(worker.sizes) > 2
 
 
-def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florence, tmp_path: Path) -> None:
+def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florence) -> None:
     class Cramped(Florence):
         """A device that holds so many pictures."""
 

@@ -75,7 +75,9 @@ class DlpSettings(WorkerSettings):
     max_hours: float = Field(12, gt=0, description="longest video or audio that is downloaded, in hours")
     max_minutes: float = Field(120, gt=0, description="a download that has not ended by then fails")
     max_entries: int = Field(50, ge=1, le=200, description="entries of a playlist that are listed")
-    max_height: int = Field(1080, ge=144, description="lines of picture that are enough where a source has several")
+    max_height: int = Field(
+        1080, ge=144, description="largest picture height that is chosen where a source has several, in lines"
+    )
     socket_timeout: float = Field(20, gt=0, description="seconds without a byte after which a try has failed")
     retry_seconds: float = Field(2, ge=0, description="pause before the second of three tries; the next is double")
     cookies: Path | None = Field(None, description="file with cookies of the sites that want a login (Netscape format)")

@@ -63,7 +63,9 @@ class WhisperSettings(ModelSettings):
         "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
     )
     step_seconds: float = Field(
-        300, gt=0, description="longest honest step; a process silent for three is restarted (large models on CPUs)"
+        300,
+        gt=0,
+        description="longest time of one step; a process silent for thrice as long is restarted (CPUs are slow)",
     )
     beam_size: int = Field(5, ge=1, le=20, description="beams of Whisper's search; 1 is faster and a little worse")
 
