@@ -17,7 +17,7 @@ def pack(message: Any) -> bytes:
 
 
 class Unpacker:
-    """Joins the pieces that the stream gives into messages."""
+    """Puts messages together again from whatever pieces the stream gives."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -1,4 +1,4 @@
-"""The sound of a recording that is still being sent, as it comes: 16 kHz mono, with only the unread part in memory.
+"""The sound of a recording that is still being sent, as it comes: 16 kHz mono, in memory only what was not read yet.
 
     pcm_…       the file, read on from where it was ─▶ resampler ─▶ read()
     webm, …     the file ─▶ FFmpeg in a thread, which stops wherever there is no more ─▶ read()
@@ -48,16 +48,16 @@ class Sound(Protocol):
         """Let go of the file."""
 
 
-def follow(path: Path, kind: Format, sample_rate: int, finished: Callable[[], bool], start: int = 0) -> Sound:
+def follow(path: Path, kind: Format, sample_rate: int, ended: Callable[[], bool], start: int = 0) -> Sound:
     """Read a recording that grows.
 
-    sample_rate: Hz, of raw samples. finished: whether nothing more will be appended to the file. start: the first
-    sample that is wanted, at 16 kHz; raw samples before it are left out, a compressed recording is decoded from its
-    beginning.
+    sample_rate: Hz, of raw samples. ended: whether it is whole; asked from another thread, but only while `read` runs.
+    start: the sample at 16 kHz that is wanted first; raw samples before it are left out, what is compressed is decoded
+    from its beginning.
     """
     if kind in _SAMPLES:
         return _Raw(path, _SAMPLES[kind], sample_rate, start)
-    return _Compressed(path, _DEMUXERS[kind], kind, finished)
+    return _Compressed(path, _DEMUXERS[kind], kind, ended)
 
 
 class _Raw:
@@ -94,9 +94,9 @@ class _Raw:
 class _Compressed:
     """A container that can be read from its beginning on, without seeking."""
 
-    def __init__(self, path: Path, demuxer: str, kind: str, finished: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, demuxer: str, kind: str, ended: Callable[[], bool]) -> None:
         self.position = 0
-        self._finished = finished
+        self._ended = ended
         self._demuxer = demuxer
         self._kind = kind
         self._file = path.open("rb")
@@ -166,9 +166,9 @@ class _Compressed:
         self._go.acquire()
 
     def bytes(self, size: int) -> bytes:
-        """The recording's next bytes, at most `size`; none at its end."""
+        """The next ones, at most `size`; none at the end."""
         while not self._closed:
-            whole = self._finished()  # asked before reading, since nothing comes after the end
+            whole = self._ended()  # before reading: what comes after the end is nothing
             data = self._file.read1(size)
             if data or whole:
                 return data

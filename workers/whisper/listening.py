@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Listening:
         self._hearing = Hearing(self._template, _ALONE, self._tell)
         self._evidence = Evidence()
         start = self._transcript.window
-        self._sound = follow(path, kind, sample_rate, partial(live.finished, path), start)
+        self._sound = follow(path, kind, sample_rate, lambda: live.finished(path), start)
         self._utterances = Utterances(start)
         self._start = self._kept = start
         self._guessed: Tentative | None = None
@@ -65,7 +64,7 @@ class Listening:
         """Yields units. Returns the transcript, as that of a file."""
         with closing(self._sound):
             while True:
-                whole = live.finished(self._path)  # asked before reading, since nothing comes after the end
+                whole = live.finished(self._path)  # before reading: what comes after the end is nothing
                 before, sound = self._sound.position, self._sound.read()
                 over = whole and not len(sound)
                 fresh = sound[max(0, self._start - before) :]
