@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from contract import logs, spelling
 from contract.folders import Folders
 from workers.base import Worker, WorkerSettings
-from workers.runtime.discovery import add_folders, discover
+from workers.runtime.discovery import Ambiguous, add_folders, discover
 
 ROOT = Path(__file__).resolve().parent
 """The folder of the server's own modules."""
@@ -58,11 +58,13 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-For`, `-Host`, "
         "`-Proto` and `-Prefix` are believed",
     )
-    retention_hours: float = Field(72, gt=0, description="answers, events and uploads are kept so long")
+    retention_hours: float = Field(72, gt=0, description="how long answers, events and uploads are kept")
     job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")
-    max_open_jobs: int = Field(1000, ge=1, description="unfinished jobs in all; beyond: `QUEUE_FULL`")
-    max_open_jobs_per_client: int = Field(100, ge=1, description="unfinished jobs of one client; beyond: `QUEUE_FULL`")
-    max_items: int = Field(1000, ge=1, description="items in one batch")
+    max_open_jobs: int = Field(1000, ge=1, description="most unfinished jobs in all; beyond: `QUEUE_FULL`")
+    max_open_jobs_per_client: int = Field(
+        100, ge=1, description="most unfinished jobs of one client; beyond: `QUEUE_FULL`"
+    )
+    max_items: int = Field(1000, ge=1, description="most items in one batch")
     max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
     stall_seconds: float = Field(
         24,
@@ -95,13 +97,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{host!r} should be one name like media.example; a * alone stands for any")
         return hosts
 
-    @field_validator("media_roots")
+    @field_validator("media_roots", "workers_path")
     @classmethod
-    def _folders_exist(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
-        for root in roots:
-            if not root.is_dir():
-                raise ValueError(f"{str(root)!r} is not a folder")
-        return roots
+    def _folders_exist(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        for folder in folders:
+            if not folder.is_dir():
+                raise ValueError(f"{str(folder)!r} is not a folder")
+        return folders
 
     @classmethod
     def load(cls) -> Settings:
@@ -146,7 +148,11 @@ class Crew(NamedTuple):
 def load_workers(settings: Settings) -> dict[str, Crew]:
     """Every worker with its settings, by name. Raises: SettingsError."""
     add_folders(settings.workers_path)
-    return {name: Crew(cls, _worker_settings(name, cls.Settings)) for name, cls in discover().items()}
+    try:
+        found = discover()
+    except Ambiguous as exc:
+        raise SettingsError(f"The workers cannot be used: {exc}") from exc
+    return {name: Crew(cls, _worker_settings(name, cls.Settings)) for name, cls in found.items()}
 
 
 def _worker_settings(name: str, cls: type[WorkerSettings]) -> WorkerSettings:

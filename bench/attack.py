@@ -56,7 +56,7 @@ class Figures(NamedTuple):
     answered: list[float]
 
     def row(self) -> list[float]:
-        """Of each: median, 99th percentile, worst."""
+        """Median, 99th percentile and worst of each latency."""
         return [figure for each in self for figure in (at(each, 0.5), at(each, 0.99), max(each))]
 
 
@@ -138,7 +138,7 @@ ATTACKS: dict[str, Callable[[str, Path], Awaitable[None]]] = {
 
 
 def attacker(name: str, url: str, folder: Path) -> None:
-    os.nice(10)  # it stands for another machine: what it costs the server counts, not what it costs this one
+    os.nice(10)  # it stands for another machine: only its cost to the server counts
     asyncio.run(ATTACKS[name](url, folder))  # type: ignore[arg-type]
 
 

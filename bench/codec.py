@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from tests.checkpoints_codec import fixture, make_firefly, noise
-from workers.fish.codec import Codec, load_codec
+from workers.fish.codec import Codec
+from workers.fish.codec_files import load_codec
 
 PIECES = (1, 4, 12, 32)
 BATCHES = (2, 4)

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def silero(audio: Audio) -> Spans:
-    """As it was: the library's rule with a threshold of 0.5, in windows of two minutes."""
+    """The spans by the library's own rule, with a threshold of 0.5, in windows of two minutes."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     options = VadOptions(min_speech_duration_ms=200, min_silence_duration_ms=500, speech_pad_ms=0)
@@ -60,12 +60,12 @@ def silero(audio: Audio) -> Spans:
 
 
 def file(audio: Audio) -> Spans:
-    """Of a file."""
+    """The spans of speech that our detector finds in a file."""
     return _spans(piece for window in cut([audio], vad=True) for piece in window.pieces)
 
 
 def microphone(audio: Audio) -> Spans:
-    """Of the same while it is spoken, a quarter of a second at a time."""
+    """The spans that it finds while the sound is spoken, a quarter of a second at a time."""
     utterances = Utterances()
     blocks = (audio[start : start + 4_000] for start in range(0, len(audio), 4_000))
     ended = [piece for block in blocks for piece in utterances.feed(block)]
@@ -101,7 +101,7 @@ def lost(found: list[Clip], count: int) -> None:
 
 
 def _sound(kind: str, clip: Clip, seconds: float, chance: np.random.Generator, decibels: float = 0.0) -> Audio:
-    """decibels: of the speech above it."""
+    """A sound to stand beside a clip. decibels: how much louder the clip is."""
     maker = MUSIC[chance.integers(len(MUSIC))] if kind == "music" else UNSPOKEN[kind]
     return leveled(maker(chance, int(seconds * SAMPLE_RATE)), rms(clip.audio) * 10 ** (-decibels / 20))
 
@@ -124,12 +124,12 @@ def _between(clip: Clip, chance: np.random.Generator) -> Clip:
 
 
 def _quiet(clip: Clip, chance: np.random.Generator) -> Clip:
-    """35 dB down, in steps of 16 bits."""
+    """The speech 35 dB quieter, rounded to 16 bits."""
     return clip._replace(audio=(np.round(clip.audio * 10 ** (-35 / 20) * 32768) / 32768).astype(np.float32))
 
 
 def _telephone(clip: Clip, chance: np.random.Generator) -> Clip:
-    """300 to 3400 Hz, 20 dB down."""
+    """The speech as a telephone has it: 300 to 3400 Hz, 20 dB quieter."""
     spectrum = np.fft.rfft(clip.audio)
     pitch = np.fft.rfftfreq(len(clip.audio), 1 / SAMPLE_RATE)
     spectrum[(pitch < 300) | (pitch > 3400)] = 0

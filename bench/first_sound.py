@@ -19,7 +19,8 @@ import torch
 
 from bench.fish import prompt, random_checkpoint
 from tests.checkpoints_codec import fixture, make_firefly
-from workers.fish.codec import Codec, load_codec
+from workers.fish.codec import Codec
+from workers.fish.codec_files import load_codec
 from workers.fish.generate import Loop, Utterance
 from workers.fish.sampling import Sampling
 

@@ -44,7 +44,7 @@ PROMPT = 48
 """Tokens: a short sentence."""
 
 Turn = Callable[[], tuple[float, float]]
-"""Measures once. (frames a second, CPU seconds a frame)."""
+"""Measures once. Returns (frames a second, CPU seconds a frame)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from client import Client
 from tests.drills import DrillServer, Gate, gates
 
 STEPS = 10_000
-"""Of a job that is cancelled long before their end."""
+"""Steps of a job that is cancelled long before their end."""
 
 
 class Drill:

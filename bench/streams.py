@@ -75,7 +75,7 @@ def main() -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scene:
-    """Who listens."""
+    """How many clients listen, and in which way."""
 
     name: str
     streams: int

@@ -41,7 +41,7 @@ from tests.accuracy import edit_distance, words
 from tests.recordings import write
 
 LENGTHS = (60, 90, 20, 5, 11, 40, 60, 5, 20, 11, 5, 11)
-"""Seconds of the recordings of one round of `rate`, about."""
+"""About so many seconds of recordings make one round of `rate`."""
 BEAM = 5
 PAUSES = (0.4, 1.5)
 
@@ -271,7 +271,7 @@ def joined(transcribed: Any) -> str:
 
 
 def error_rate(files: list[tuple[Path, str, float]], heard: list[str]) -> float:
-    """Of all the recordings' words together."""
+    """The word error rate over all recordings together."""
     pairs = [(words(text), words(said)) for (_, text, _), said in zip(files, heard, strict=True)]
     return sum(edit_distance(text, said) for text, said in pairs) / sum(len(text) for text, _ in pairs)
 

@@ -12,7 +12,7 @@ from .aio import AsyncClient
 from .errors import Cancelled, OptivusError, ServerUnreachable
 from .events import Audio, Event, Final, JobInfo, Partial, Progress, Voice, WaitingFor
 from .job import AsyncJob
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .sync import Client, Job, Listener
 from .warn import OptivusWarning
 

@@ -27,7 +27,7 @@ from .errors import OptivusError, ServerUnreachable, no_server_at
 from .events import JobInfo, event_of, job_info
 from .job import AsyncJob, held
 from .link import Link, backoff
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .tasks import Sendable, Tasks
 from .web import HEALTH_TIMEOUT, Content, Report, Web, base_url, with_bytes
 from .writing import free_name, growing, settle
@@ -35,9 +35,9 @@ from .writing import free_name, growing, settle
 DEFAULT_URL = "http://127.0.0.1:5000"
 PATIENCE = 300.0
 MAX_RESUMED = 1000
-"""What the server takes in one `resume`."""
+"""Most jobs that the server takes in one `resume`."""
 TRIES = 5
-"""A download that breaks off so often in a row at the same byte is given up."""
+"""A download that breaks off so often in a row at one byte is given up."""
 
 
 class AsyncClient(Tasks):
@@ -70,8 +70,8 @@ class AsyncClient(Tasks):
             patience=patience,
         )
         self._web = Web(self.url, lambda: self.token)
-        self._jobs: dict[str, AsyncJob] = {}  # the open ones
-        self._behind: set[str] = set()  # those of them that a replay is under way for
+        self._jobs: dict[str, AsyncJob] = {}  # the open jobs
+        self._behind: set[str] = set()  # open jobs for which a replay is under way
         self._submitting = 0
         self._strays: set[str] = set()  # jobs whose events came while an acknowledgement was awaited
         self._tasks: set[asyncio.Task[None]] = set()

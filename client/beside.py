@@ -1,6 +1,6 @@
 """`optivus transcribe FOLDER --format srt`: transcripts as files beside their sources, and which are missing.
 
-    FILE and FOLDER… ─▶ media files, sorted ─▶ Task: a source and the files to be made of it ─▶ transcribed ─▶ written
+    FILE and FOLDER… ─▶ media files, sorted ─▶ Wanted: a source and the files to be made of it ─▶ transcribed ─▶ written
                                            └─▶ done already: the files are there and no older than the source
                                            └─▶ refused, with the reason: something else is in the way
 
@@ -23,12 +23,12 @@ from .sources import STDIN, is_url
 from .writing import appearing
 
 FORMATS = ("srt", "vtt", "ass", "txt", "tsv")
-"""What the server writes, which are also the endings of the files."""
+"""Formats that the server writes; each is also the ending of its files."""
 _LANGUAGE = r"[a-z]{2,3}(?:-\w+)?"
 _MADE = tuple(f".{name}" for name in FORMATS)
 
 _NO_SOUND = frozenset({"audio/midi", "audio/x-mpegurl", "audio/mpegurl", "audio/x-scpls"})
-"""Notes and playlists."""
+"""Types that `mimetypes` counts as sound, but that are notes and playlists."""
 _TYPES = mimetypes.MimeTypes()  # the standard library's own list, the same on every machine, and what it lacks
 for _ending in (".aac", ".ac3", ".amr", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".oga", ".ogg", ".opus", ".wma"):
     _TYPES.add_type("audio/x-of-some-kind", _ending)
@@ -41,11 +41,11 @@ class Refused(Exception):
 
 
 Refuse = Callable[[str, Exception], None]
-"""Told what stays undone, and why."""
+"""Called with a source that stays undone, and the reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Task:
+class Wanted:
     """source: as it was named or found. targets: by format, the files to be made."""
 
     source: str
@@ -106,7 +106,7 @@ class Beside:
         self._stems = collections.Counter(place.with_suffix("") for place in self._places)
         self.sources = list(self._places.values())
 
-    def task(self, source: str) -> Task | None:
+    def wanted(self, source: str) -> Wanted | None:
         """What is to be made of a source; None when it is there already. Raises: Refused, OSError."""
         beside = Path(source)
         written = beside.stat().st_mtime_ns
@@ -124,11 +124,11 @@ class Beside:
                 raise Refused(f"{there.name} is in the way and older than its source; --overwrite replaces it.")
         if targets and not os.access(beside.parent, os.W_OK):
             raise Refused(f"nothing can be written beside it; make the folder {beside.parent} writable.")
-        return Task(source, targets) if targets else None
+        return Wanted(source, targets) if targets else None
 
-    def write(self, task: Task, exports: Mapping[str, str], language: str) -> list[Path]:
+    def write(self, wanted: Wanted, exports: Mapping[str, str], language: str) -> list[Path]:
         """Put each text where it belongs. Returns the files. Raises: Refused, OSError."""
-        targets = {name: self._called(target, self._language or language) for name, target in task.targets.items()}
+        targets = {name: self._called(target, self._language or language) for name, target in wanted.targets.items()}
         for name, target in targets.items():
             if not self._overwrite and os.path.lexists(target):
                 raise Refused(f"{target.name} has come to be meanwhile; --overwrite replaces it.")
@@ -139,11 +139,11 @@ class Beside:
         return list(targets.values())
 
     def _called(self, target: Path, language: str) -> Path:
-        """The file's name with its language, where the run wants that."""
+        """The target's name, with the language in it where the run wants that."""
         return target if self._language is None else target.with_name(f"{target.stem}.{language}{target.suffix}")
 
     def _there(self, target: Path) -> Path:
-        """What a target will be called; when its language is not known yet, what is there in any."""
+        """The targets' names; while the language is unknown, the files of any language that are there."""
         if self._language != "":
             return self._called(target, self._language or "")
         name = re.compile(rf"{re.escape(target.stem)}\.{_LANGUAGE}{re.escape(target.suffix)}")
@@ -158,7 +158,7 @@ def _place(name: str) -> Path:
 
 
 def sources_of(names: Sequence[str], refuse: Refuse) -> list[str]:
-    """The files that FILE and FOLDER names mean, in order."""
+    """The media files that FILE and FOLDER arguments name, in order."""
     found: list[str] = []
     for name in names:
         try:
@@ -168,39 +168,39 @@ def sources_of(names: Sequence[str], refuse: Refuse) -> list[str]:
     return found
 
 
-def missing(beside: Beside, refuse: Refuse) -> tuple[dict[str, Task], int]:
+def missing(beside: Beside, refuse: Refuse) -> tuple[dict[str, Wanted], int]:
     """What is to be done, by source, and how many sources are done already."""
     todo, done = {}, 0
     for source in beside.sources:
         try:
-            task = beside.task(source)
+            wanted = beside.wanted(source)
         except (OSError, Refused) as exc:
             refuse(source, exc)
             continue
-        if task is None:
+        if wanted is None:
             done += 1
         else:
-            todo[source] = task
+            todo[source] = wanted
     return todo, done
 
 
 class Files:
-    """Where the transcripts of these tasks go: into their files. written: those that are there now."""
+    """Where the transcripts of these sources go: into their files. written: those that are there now."""
 
     live = False
 
-    def __init__(self, beside: Beside, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, beside: Beside, wanted: Mapping[str, Wanted]) -> None:
         self.written: list[Path] = []
         self._beside = beside
-        self._tasks = tasks
+        self._wanted = wanted
 
     def params(self, name: str) -> dict[str, Any]:
-        return {"formats": list(self._tasks[name].targets)}
+        return {"formats": list(self._wanted[name].targets)}
 
     def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:
         """Raises: Refused, OSError."""
         language = answer["transcribe_audio"].get("language") or "und"
-        self.written += self._beside.write(self._tasks[name], exports_of(answer), language)
+        self.written += self._beside.write(self._wanted[name], exports_of(answer), language)
 
 
 def exports_of(answer: dict[str, Any]) -> dict[str, str]:

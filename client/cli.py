@@ -27,12 +27,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import downloads, jobs, microphone, models, pictures, speech, transcribe
+from . import describe, downloads, jobs, microphone, models, speech, transcribe
 from .command import FAILED, INTERRUPTED
 from .console import lenient, say
 from .warn import OptivusWarning
 
-FAMILIES = (transcribe, pictures, downloads, speech, microphone, jobs, models)
+FAMILIES = (transcribe, describe, downloads, speech, microphone, jobs, models)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

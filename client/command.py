@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from . import config
+from . import environment
 from .aio import AsyncClient
 from .console import connection, say
 from .errors import OptivusError
@@ -26,14 +26,14 @@ from .web import base_url
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 Commands = Any
-"""What `argparse` gives to add commands to; its class has no public name."""
+"""The object of `argparse` to which commands are added; its class has no public name."""
 
 
 def new_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
     """A command that asks a server."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, allow_abbrev=False)
     parser.add_argument(
-        "--server", default=config.server(), metavar="URL", help="the server's address, by default %(default)s"
+        "--server", default=environment.server(), metavar="URL", help="the server's address, by default %(default)s"
     )
     parser.set_defaults(refuse=parser.error)
     return parser
@@ -59,7 +59,7 @@ def status_of(work: Coroutine[Any, Any, bool]) -> int:
 
     try:
         done = asyncio.run(until_stopped())
-    except (asyncio.CancelledError, OSError):  # the latter from a terminal that is gone
+    except (asyncio.CancelledError, OSError):  # the terminal is gone
         if not stopped:
             raise
         return 128 + stopped[0]
@@ -92,7 +92,7 @@ async def connected(server: str) -> AsyncIterator[AsyncClient]:
 
     Raises: OptivusError, ServerUnreachable.
     """
-    url, given = base_url(server), config.token()
+    url, given = base_url(server), environment.token()
     token = given or _kept(url)
     while True:
         async with AsyncClient(server, token, notify=connection) as client:
@@ -106,8 +106,8 @@ async def connected(server: str) -> AsyncIterator[AsyncClient]:
 
 def _kept(url: str) -> str | None:
     try:
-        return Tokens(config.state_folder()).of(url)
-    except OSError:  # said when the new one cannot be kept either
+        return Tokens(environment.state_folder()).of(url)
+    except OSError:  # reported when the new token cannot be kept either
         return None
 
 
@@ -116,7 +116,7 @@ async def _agreed(url: str, client: AsyncClient, before: str | None, given: str 
     if given is not None or client.token is None or client.token == before:
         return client.token
     try:
-        return await asyncio.to_thread(Tokens(config.state_folder()).keep, url, client.token, before)
+        return await asyncio.to_thread(Tokens(environment.state_folder()).keep, url, client.token, before)
     except OSError as exc:
         say(f"Other commands will not see these jobs, since this client's token cannot be kept: {exc}")
         return client.token

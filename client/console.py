@@ -18,7 +18,7 @@ from .job import AsyncJob, held
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
-"""Of this category (Cf) too, but part of Persian words and of emoji."""
+"""Joiners: control characters (category Cf) like those that are escaped, but part of Persian words and of emoji."""
 
 
 def visible(text: str) -> str:
@@ -38,7 +38,7 @@ def say(sentence: str) -> None:
 
 
 def new_bar(**shape: Any) -> Any:
-    """A bar on standard error that goes when it is done, and is none where nobody sees it."""
+    """A bar on standard error. It vanishes when it is done, and is not drawn where nobody sees it."""
     return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True, **shape)
 
 

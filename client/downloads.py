@@ -16,13 +16,13 @@ from .aio import AsyncClient
 from .beside import is_media
 from .command import Commands, done, json_line, new_command, status_of, writable
 from .console import cancelled_with_us, move, percent_bar, shown
+from .describe import clock
 from .errors import OptivusError, ServerUnreachable
 from .events import Partial, Progress
-from .pictures import clock
 from .sources import byte_bar, check_element, say_failed, sent, titles_of
 
 ABOUT = ("uploader", "duration", "view_count", "like_count", "url")
-"""Of an item, what a person is told under its title."""
+"""Keys of an item that are printed under its title."""
 
 
 def add(commands: Commands) -> None:
@@ -126,7 +126,7 @@ class Run:
 
 
 def about(item: dict[str, Any]) -> list[str]:
-    """What a person wants to know of an item of ``dlp``: its title, and below it what the source says."""
+    """An item of ``dlp`` as printed lines: its title, and below it what the source says."""
     lines = [item.get("fulltitle") or item["url"]]
     for name in ABOUT:
         value = item.get(name)

@@ -46,7 +46,7 @@ class ServerUnreachable(OptivusError):
 
 
 def no_server_at(url: str) -> ServerUnreachable:
-    """Nothing is there, or something else is."""
+    """The error for an address at which there is no server, or something else."""
     return ServerUnreachable(f"No Optivus server answers at {url}; start it with `make run`, or give its address.")
 
 

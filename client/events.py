@@ -115,7 +115,7 @@ def event_of(name: str, data: dict[str, Any]) -> Event:
 
 
 def _item(sent: int | list[int] | None) -> Item:
-    """On the wire null, a number, or a list of numbers when nested."""
+    """The item's index. On the wire it is null, a number, or a list of numbers when nested."""
     return () if sent is None else (sent,) if isinstance(sent, int) else tuple(sent)
 
 

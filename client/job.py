@@ -22,7 +22,7 @@ from .warn import warn
 
 SAMPLE_BYTES = 2
 LEAVE_SECONDS = 5.0
-"""How long one who is cancelled waits for the server's word that the job is cancelled too."""
+"""Seconds that a cancelled call waits for the server to confirm that the job is cancelled too."""
 
 
 class AsyncJob:
@@ -41,7 +41,7 @@ class AsyncJob:
         signal: Callable[[str, str, Mapping[str, Any] | None], Awaitable[bool]],
     ) -> None:
         self.id = job_id
-        # One event that is known already is asked for too: it may be the final one, after which nothing would come.
+        # A replay begins with an event that is known already, which may be the final one: nothing would come after it.
         self.last_seq = max(0, last_seq - 1)
         self._known = last_seq
         self.final: Final | None = None
@@ -49,7 +49,7 @@ class AsyncJob:
         self.sample_rate: int | None = None
         self._cancel = cancel
         self._signal = signal
-        self._kept: list[Event | None] = []  # None: a piece of sound that everybody has
+        self._kept: list[Event | None] = []  # None stands for a piece of sound that every iterator has passed
         self._forgotten = 0  # no sound is kept before this place
         self._cursors: weakref.WeakSet[_Cursor] = weakref.WeakSet()
         self._progress: Progress | None = None
@@ -124,7 +124,7 @@ class AsyncJob:
         """Give the job what it waits for; as `AsyncClient.signal`."""
         return await self._signal(self.id, name, data)
 
-    # The rest is for the client that owns the job.
+    # The methods below are for the client that owns the job.
 
     def place(self, seq: int) -> Literal["next", "old", "later"]:
         """Where an event stands in the job's sequence."""

@@ -137,7 +137,7 @@ async def _health(server: str, as_json: bool) -> bool:
 
 
 def summary(url: str, health: dict[str, Any]) -> Iterator[str]:
-    """What a person wants to know of ``GET /health``."""
+    """The answer of ``GET /health`` as printed lines."""
     yield (
         f"{url} is {health['status']}: Optivus {health.get('version', '?')} on "
         f"{health.get('device', '?')}, {health.get('open_jobs', 0)} open jobs"

@@ -24,7 +24,7 @@ from .warn import warn
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 5.0
 SENDS = 5
-"""A message that loses its connection so often in a row is itself the reason, most likely by its size."""
+"""A message that loses its connection so often in a row is taken for the reason, most likely by its size."""
 
 
 def backoff() -> Iterator[float]:
@@ -175,7 +175,7 @@ class Link:
 
 
 def _check(message: Mapping[str, Any]) -> None:
-    """What Python writes as JSON and nobody can read is refused by the name of its parameter."""
+    """Refuse what Python writes as JSON but nobody can read, naming its parameter. Raises: OptivusError."""
     for name, value in message.items():
         try:
             json.dumps({name: value}, ensure_ascii=False, allow_nan=False, default=_binary).encode()
@@ -188,7 +188,7 @@ def _check(message: Mapping[str, Any]) -> None:
 
 
 def _binary(value: object) -> str:
-    """Bytes travel beside the JSON."""
+    """A stand-in for bytes, which travel beside the JSON."""
     if isinstance(value, bytes | bytearray):
         return ""
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")

@@ -22,7 +22,7 @@ from .aio import AsyncClient
 from .command import Commands, done, new_command, status_of
 from .console import say, visible
 from .events import Partial
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .transcribe import add_speech_options
 
 RATE = 16_000
@@ -32,14 +32,14 @@ RECORDERS = (
     "rec -q -t raw -e signed -b 16 -L -r {rate} -c 1 -",
     "ffmpeg -nostdin -loglevel error -f {input} -ac 1 -ar {rate} -f s16le -",
 )
-"""In the order of preference: commands that write what the microphone hears as pcm_s16le, mono, to standard output."""
+"""Commands that write the microphone's sound to standard output as pcm_s16le, mono; the preferred one first."""
 
 _INPUTS = {"darwin": "avfoundation -i :default", "linux": "alsa -i default"}
 _PIECE_BYTES = 2 * RATE // 10
 
 
 class RecorderEnded(Exception):
-    """There is none, or it ended before it was asked to. `str()` is a sentence for the person who wanted to speak."""
+    """No recorder, or it ended before it was asked to. `str()` is a sentence for the person who wanted to speak."""
 
 
 def add(commands: Commands) -> None:

@@ -44,7 +44,7 @@ def pull(names: Sequence[str]) -> int:
     except SettingsError as exc:
         say(str(exc))
         return MISUSED
-    configure("error")  # what a person should know is said
+    configure("error")  # everything that a person should know is printed here
     known = {name: name for name in crews} | {crew.worker.message_type: name for name, crew in crews.items()}
     unknown = [name for name in names if name not in known and name != ALL]
     if unknown:

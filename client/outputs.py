@@ -38,7 +38,7 @@ class Lines:
             tqdm.write(visible(self._shown[-1].strip()), file=sys.stdout)
 
     def rest(self, texts: list[str]) -> list[str]:
-        """What of the final text is still to be shown."""
+        """The part of the final text that is still to be shown."""
         if texts[: len(self._shown)] == self._shown:
             return texts[len(self._shown) :]
         say("The server has corrected lines that were already shown; the whole text again:")
@@ -58,7 +58,7 @@ class Output:
         self._json = as_json
 
     def params(self, name: str) -> dict[str, Any]:
-        """What the transcription of a file is to be asked for on top."""
+        """Parameters that this output adds to the request for a file."""
         return {}
 
     def write(self, name: str, answer: dict[str, Any], texts: list[str]) -> None:

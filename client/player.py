@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from .job import AsyncJob
 
 PLAYERS = (
-    # Mono is what its demuxer takes samples for by itself; the option's name differs between versions.
+    # Its demuxer takes samples for mono by itself; the name of the option for that differs between versions.
     "ffplay -nodisp -autoexit -loglevel error -probesize 32 -f s16le -sample_rate {rate} -i -",
     "pacat --playback --raw --format=s16le --rate={rate} --channels=1 --latency-msec=100",
     "aplay -q -t raw -f S16_LE -r {rate} -c 1 -",
     "play -q -t raw -e signed -b 16 -L -r {rate} -c 1 -",
     "sox -q -t raw -e signed -b 16 -L -r {rate} -c 1 - -d",
 )
-"""In the order of preference: commands that play pcm_s16le, mono, from standard input and end when it ends."""
+"""Commands that play pcm_s16le, mono, from standard input and end when it ends; the preferred one first."""
 
 
 class PlayerEnded(Exception):
-    """There is none, or it ended before the sound did. `str()` is a sentence for the person who wanted to hear it."""
+    """No player, or it ended before the sound did. `str()` is a sentence for the person who wanted to hear it."""
 
 
 @dataclass(frozen=True, slots=True)

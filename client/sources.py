@@ -28,7 +28,7 @@ def is_url(name: str) -> bool:
 
 
 def check_stdin(args: argparse.Namespace, names: list[str]) -> None:
-    """Refuse, as wrong use, what cannot be read from standard input."""
+    """Refuse, as wrong use, sources that cannot be read from standard input."""
     if STDIN not in names:
         return
     if names.count(STDIN) > 1:
@@ -40,7 +40,7 @@ def check_stdin(args: argparse.Namespace, names: list[str]) -> None:
 
 
 def titles_of(names: list[str]) -> list[str]:
-    """What bars call these sources: short enough that a bar has room beside it."""
+    """The sources' titles for bars, short enough that a bar has room beside them."""
     titles = [_title(name) for name in names]
     return titles if len(names) == 1 else [f"{at}/{len(names)} {title}" for at, title in enumerate(titles, 1)]
 
@@ -55,7 +55,7 @@ def _title(name: str) -> str:
 
 
 def say_failed(name: str, exc: Exception) -> None:
-    """What went wrong with a source."""
+    """Print what went wrong with a source."""
     say(f"{name}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
 
 

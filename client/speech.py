@@ -25,7 +25,7 @@ from .tasks import given
 from .writing import write
 
 ENDINGS = {".wav": "wav", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
-"""What a file's ending says about the sound in it."""
+"""A file's ending → the format of the sound in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from .aio import DEFAULT_URL, PATIENCE, AsyncClient
 from .events import Event, JobInfo, Voice
 from .job import LEAVE_SECONDS, AsyncJob
-from .listen import AsyncListener
+from .listener import AsyncListener
 from .tasks import LocalFile
 from .warn import told_here
 from .web import Content, Report

@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
 
 
 def add_speech_options(parser: argparse.ArgumentParser) -> None:
-    """What can be said about speech that is to be written down."""
+    """Add the options about speech that is to be written down."""
     parser.add_argument(
         "--language", type=_language, metavar="L", help="the spoken language, e.g. en or ja; detected when not given"
     )
@@ -71,7 +71,7 @@ def add_speech_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_track_option(parser: argparse.ArgumentParser) -> None:
-    """Which sound of a file is meant that has several."""
+    """Add the option that names one of a file's audio tracks."""
     parser.add_argument(
         "--track", metavar="T", help="of several audio tracks: its number from 1 on, or its language; else the main one"
     )
@@ -120,7 +120,7 @@ def _named_language(args: argparse.Namespace) -> str:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse wrong use."""
+    """Refuse options that contradict each other, as wrong use."""
     if args.formats and (args.json or args.output):
         args.refuse("--format writes files beside the sources; leave out --json and --output, or run once with each")
     if args.overwrite and not args.formats:

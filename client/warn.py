@@ -38,7 +38,7 @@ _CARRIER: ContextVar[_Carrier | None] = ContextVar("optivus_warnings", default=N
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Warn of each, at the line of whoever called this package."""
+    """Warn of each sentence, at the line of whoever called this package."""
     carrier = _CARRIER.get()
     for sentence in sentences:
         if carrier is not None and carrier.waits:
@@ -49,7 +49,7 @@ def warn(sentences: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def told_here() -> Iterator[None]:
-    """What is begun within, in whichever thread it goes on, warns when the block ends, at the line that waits here."""
+    """Work that begins in this block, in whichever thread, warns when the block ends, at the line that waits here."""
     carrier = _Carrier()
     reset = _CARRIER.set(carrier)
     try:

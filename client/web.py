@@ -34,7 +34,7 @@ class Readable(Protocol):
 Content = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 """A file of this machine: its path, its content, or a binary file object, which is read from where it stands."""
 
-# No limit on the whole, since an upload may take hours; a server that is silent for so long between two reads is gone.
+# There is no limit on the whole, since an upload may take hours. A server that is silent for so long is gone.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
 HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=10)
 PIECE = 1 << 18
@@ -85,7 +85,7 @@ class Web:
                 async with self._request("POST", "/files", data=form) as answer:
                     return str(answer["file_id"])
             except OptivusError:
-                if file.failure is not None:  # it broke off on this side
+                if file.failure is not None:  # reading the file failed on this side
                     raise file.failure from None
                 raise
 
@@ -132,7 +132,7 @@ class Web:
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response that is no error."""
+        """A response that is no error. Raises: OptivusError, ServerUnreachable."""
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=TIMEOUT)
         token = self._token()
@@ -176,14 +176,14 @@ class _Sent(io.RawIOBase):
         return self._done
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As aiohttp does to send it again, where it is redirected."""
+        """Called by aiohttp before it sends the file again after a redirect."""
         if self._own is None:
             raise io.UnsupportedOperation("seek")
         self._done = self._own.seek(offset, whence)
         return self._done
 
     def fileno(self) -> int:
-        """Of our own only, by which aiohttp finds the size: a caller's (gzip's) may be another file's."""
+        """By this aiohttp finds the size. Only our own file has it, since a caller's (gzip's) may be another file's."""
         if self._own is None:
             raise io.UnsupportedOperation("fileno")
         return self._own.fileno()

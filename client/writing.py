@@ -20,7 +20,7 @@ def growing(folder: Path) -> Iterator[Path]:
 
 
 def settle(path: Path, target: Path) -> None:
-    """All of `path` has been written: it becomes `target`, whatever was there."""
+    """Make the whole file `path` become `target`, whatever was there."""
     with path.open("rb") as written:
         os.fsync(written.fileno())
     path.replace(target)
@@ -44,7 +44,7 @@ def write(path: Path, content: bytes) -> None:
         with appearing(target) as growing:
             growing.write_bytes(content)
     except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from exc  # by the name that the person gave
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc  # the error names the file as the person did
 
 
 def free_name(folder: Path, name: str) -> Path:

@@ -27,7 +27,9 @@ class WorkerSettings(BaseModel):
     replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")
     idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
-    step_seconds: float = Field(60, gt=0, description="longest honest step; a process silent for three is restarted")
+    step_seconds: float = Field(
+        60, gt=0, description="longest time of one step; a process silent for thrice as long is restarted"
+    )
 
     @classmethod
     def variable(cls, worker: str, field: str) -> str:
@@ -42,7 +44,7 @@ class WorkerSettings(BaseModel):
 
 
 class ModelSettings(WorkerSettings):
-    """Of a worker that computes."""
+    """Settings of a worker that computes."""
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0 shares the cores among the processes")
@@ -72,7 +74,7 @@ class Declaration:
     that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
     Params: ClassVar[type[Params]]
     TaskParams: ClassVar[type[BaseModel] | None] = None
-    """What a task may ask, a subclass of `Params`, where the server's plans ask more of the worker than its clients."""
+    """A subclass of `Params` for tasks, where the server's plans ask more of the worker than clients may."""
     Result: ClassVar[Any] = dict[str, Any]
     """The type of what a task gives, for the documents: a `TypedDict`, or a union of several."""
     Settings: ClassVar[type[WorkerSettings]] = ModelSettings
@@ -82,7 +84,7 @@ class Declaration:
     Files are named by paths relative to the server's folder or to that of the worker's file.
     """
     warm_up: ClassVar[bool] = True
-    """Whether loading ends with the example (`runtime.warm_up`); not for one that does something in the world."""
+    """Whether loading ends with the example (`runtime.warm_up`). False where that does something in the world."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is slow and safe to share: loaded once in the fork server."""
     live: ClassVar[bool] = False
@@ -90,7 +92,7 @@ class Declaration:
     open_tasks: ClassVar[int] = 8
     """How many tasks the host holds open at once."""
     live_tasks: ClassVar[int] = 64
-    """How many more of those that follow a recording while it is being sent."""
+    """How many further tasks it holds open that follow a recording while it is being sent."""
 
     @classmethod
     def places(cls, settings: Any) -> int:

@@ -22,12 +22,12 @@ class Folders:
 
     @property
     def hidden(self) -> tuple[Path, ...]:
-        """What nobody reads by path."""
+        """Folders in which nobody reads by path."""
         return self.data, self.voices
 
     @property
     def made(self) -> tuple[Path, ...]:
-        """What only its owner reads."""
+        """Folders whose files only their owners read."""
         return self.speech, self.downloads
 
     @property

@@ -11,7 +11,7 @@ from contract.folders import Folders
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Launch:
-    """Names and plain values only.
+    """What a process is started with: names and plain values only.
 
     module, name: where the worker's class is, and what it is called. workers_path: further folders with workers.
     """

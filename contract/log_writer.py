@@ -11,9 +11,9 @@ from collections import deque
 import orjson
 
 MAX_LINES = 10_000
-"""Lines that wait at most; what comes then is counted, not kept."""
+"""Most lines that wait; further ones are counted, not kept."""
 LEAVE_SECONDS = 1.0
-"""How long the end of the process waits for the last lines to be read."""
+"""Seconds that the end of the process waits for the last lines to be read."""
 
 
 class LogWriter:
@@ -42,10 +42,10 @@ class LogWriter:
             self._news.notify()
 
     def flush(self) -> None:
-        """Nothing: the thread writes as fast as it is read."""
+        """Does nothing: the thread writes as fast as its reader reads."""
 
     def close(self) -> None:
-        """Write what waits, if somebody reads it."""
+        """Write the waiting lines, if somebody reads them."""
         with self._news:
             self._closed = True
             self._news.notify()
@@ -62,7 +62,7 @@ class LogWriter:
                     break
 
     def _next(self) -> bytes:
-        """All that waits; nothing once it is closed."""
+        """All waiting lines; none once the file is closed."""
         with self._news:
             self._news.wait_for(lambda: self._lines or self._dropped or self._closed)
             lines, dropped = b"".join(self._lines), self._dropped

@@ -48,7 +48,7 @@ _frames = ExceptionDictTransformer(show_locals=False, use_rich=False)
 
 
 class Subject(NamedTuple):
-    """What the lines are about that are written now. request: JSON; its words are kept out of them."""
+    """The job and the request that the current lines are about. request: JSON; its words are kept out of the lines."""
 
     job: str | None
     request: Any
@@ -198,7 +198,7 @@ class _Libraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = _QUOTED.sub(HIDDEN, str(record.msg).partition("\n")[0])
-        say = _log.error if record.levelno >= logging.ERROR else _log.warning  # some have levels of their own
+        say = _log.error if record.levelno >= logging.ERROR else _log.warning  # some loggers have levels of their own
         say("library", logger=record.name, text=text, exc_info=record.exc_info, of="anybody")
 
 

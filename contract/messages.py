@@ -26,7 +26,7 @@ LOCAL_OWNER = "local"
 """The owner of everything while there are no API keys."""
 
 MAX_EVENT_BYTES = 64 * 1024
-"""What an event carries itself; a larger result is written beside the ledger and travels as a blob."""
+"""Most bytes of an event's data; a larger result is written beside the ledger and travels as a blob."""
 
 BLOB = "$blob"
 """Key of a blob's reference, which stands in the place of its JSON: ``{"$blob": name, "bytes": size}``."""

@@ -28,7 +28,7 @@ class Chunk(TypedDict):
 
 
 class Transcript(TypedDict):
-    """Of `whisp` and `listen`."""
+    """The result of `whisp` and `listen`."""
 
     text: str
     chunks: list[Chunk]

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 MAX_MEANT = 3
 CLOSE = 0.86
-"""Of 1 for equal names: `MEDIA_ROOT` has 0.95 of `MEDIA_ROOTS`; `HOSTNAME`, which is no mistake, 0.67 of `HOST`."""
+"""Least likeness of a misspelling; equal names have 1. `MEDIA_ROOT` is 0.95 like `MEDIA_ROOTS`. `HOSTNAME`, which is no
+mistake, is 0.67 like `HOST`."""
 
 
 def meant(name: str, known: Collection[str]) -> list[str]:

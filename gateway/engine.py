@@ -29,7 +29,7 @@ from pipeline.intake import too_large
 
 CONNECT_SECONDS = 10.0
 LEAVE_SECONDS = 2.0
-"""How long those who were told to leave may take, and who sent too much may go on sending unheard."""
+"""Seconds that a client which was told to leave may take, and that one which sent too much may go on unheard."""
 
 payload.Payload = Payload
 
@@ -100,7 +100,7 @@ class _WebSocket(driver.WebSocket):
         self._wire.write(frame(piece, opcode, last=last))
 
     def _alive(self) -> None:
-        """Who takes a piece is there, though the answer to a ping must wait behind the others."""
+        """A client that takes a piece is alive, though its answer to a ping must wait behind the others."""
         socket = self.handler.__self__
         socket.queue.moved()
         if socket.last_ping:

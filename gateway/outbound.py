@@ -21,9 +21,9 @@ from engineio import packet as engine_packets
 HIGH_WATER_BYTES = 256 * 1024
 """Unsent beyond this, a connection gets nothing new until half of it is gone."""
 LEAST_WATER_BYTES = 32 * 1024
-"""The same where all connections together have used up what they may."""
+"""The same limit while all connections together have used up theirs."""
 MEMORY_BYTES = 64 * 1024 * 1024
-"""What all connections may have unsent in memory."""
+"""Bytes that all connections together may have unsent in memory."""
 SHARE = 8
 """No connection may have more than this part of the memory that is left."""
 PIECE_BYTES = 128 * 1024
@@ -31,9 +31,9 @@ PIECE_BYTES = 128 * 1024
 UNREAD_SECONDS = 60.0
 """A client that takes nothing of what there is for it is cut off after this; it may resume."""
 HASTE = 12
-"""How much sooner a client that takes nothing is closed when the memory of all is used up."""
+"""A client that takes nothing is closed so many times sooner when the memory of all is used up."""
 BATCH_BYTES = 64 * 1024
-"""Written to one connection before the others have their turn."""
+"""Bytes written to one connection before the others have their turn."""
 
 Part = bytes | Path
 """A part of a message: bytes, or the file that holds them."""

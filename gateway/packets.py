@@ -36,7 +36,7 @@ class Json:
 
 
 class TooMany(ValueError):
-    """JSON of more values than a message may hold."""
+    """The JSON holds more values than a message may."""
 
     def __init__(self, error: TooLarge) -> None:
         super().__init__(error.message)
@@ -90,6 +90,6 @@ def malformed() -> Unreadable:
 
 
 def refusal(error: ServiceError) -> Outgoing:
-    """What is said of a message that nobody can answer by name."""
+    """The error for a message that nobody can answer by name."""
     body = {"type": None, "id": None, "job_id": None, "status": "error", **as_failure(error)}
     return Outgoing([b'2["message",', orjson.dumps(body), b"]"])

@@ -24,11 +24,11 @@ from gateway.outbound import UNREAD_SECONDS
 log = structlog.get_logger()
 
 LEAST_BYTES = 1024
-"""Less than this is standing still: a byte now and then would hold a connection as well as none."""
+"""Bytes. A body that brings less than this stands still, or else a byte now and then would hold a connection."""
 LOOKS = 5
-"""How often a body is looked at within the time that it may stand still."""
+"""A body is looked at so many times within the seconds that it may stand still."""
 CLOSE_SECONDS = 2.0
-"""For the answer, before the connection is cut."""
+"""Seconds for the answer to leave, before the connection is cut."""
 _USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 """RFC 5482: how long sent data may stay unacknowledged; Linux counts data that find no room with the client too."""
 
@@ -86,7 +86,7 @@ class _Watch:
         content, transport = self._request.content, self._request.transport
         if content.is_eof() or content.exception() is not None or transport is None:
             return
-        waiting = transport.is_reading()  # else it is we who are slow, at the disk for example
+        waiting = transport.is_reading()  # otherwise the server is slow, at the disk for example
         if not waiting or content.total_raw_bytes - self._bytes >= LEAST_BYTES:
             self._mark()
         elif self._loop.time() - self._since < self._seconds:

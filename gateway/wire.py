@@ -27,9 +27,9 @@ from pipeline.intake import too_large
 log = structlog.get_logger()
 
 MAX_IN_HAND = 16
-"""Messages of one connection that are being answered at once."""
+"""Most messages of one connection that are being answered at once."""
 CLOSE_SECONDS = 2.0
-"""What a connection that is being closed may still take to send; then it is cut."""
+"""Seconds that a closing connection may take to send what is left; then it is cut."""
 
 OnEvent = Callable[[str, str | None, list[Any], bool], Awaitable[bytes | None]]
 """(sid, event, arguments, whether an acknowledgement was asked for) → the acknowledgement as JSON, or None.

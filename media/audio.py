@@ -27,18 +27,18 @@ Audio = npt.NDArray[np.float32]
 """float32, shape (n_samples,), mono, in [-1, 1], at SAMPLE_RATE where nothing else is said."""
 
 SAMPLE_RATE = 16_000
-"""Hz. What speech recognition and speech detection hear."""
+"""Hz. Speech recognition and speech detection take sound at this rate."""
 BLOCK_SECONDS = 10
 BLOCK_SAMPLES = BLOCK_SECONDS * SAMPLE_RATE
 
 _RATES = range(4_000, 768_000 + 1)
 _MAX_CHANNELS = 64
-"""More than any recorder writes. A resampler's tables grow with the rate: a made-up header could ask for gigabytes."""
+"""No recorder writes more. A resampler's tables grow with the rate, so a made-up header could ask for gigabytes."""
 
 _GAP_SECONDS = 0.1
 """A timestamp further ahead than this is a gap; below it is the container's rounding."""
 _LONGEST_GAP_SECONDS = 3600.0
-"""Believed where the container does not say how long it is."""
+"""The longest gap that is believed where the container does not say how long it is."""
 
 
 def decode(path: Path, sample_rate: int = SAMPLE_RATE, track: str | None = None) -> Iterator[Audio]:
@@ -74,7 +74,7 @@ def resampled(audio: Audio, rate: int, to: int) -> Audio:
 
 
 def audio_stream(container: Any, track: str | None = None) -> Any:
-    """The stream of sound that is meant, else that players choose; the others are not read.
+    """The audio stream that `track` names, else the one that players choose; the others are not read.
 
     Raises: NoAudio, UnsupportedMedia, InvalidInput (no such track).
     """
@@ -107,7 +107,7 @@ def _undecodable(codec: str) -> UnsupportedMedia:
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Every frame that can be decoded; what cannot is left out."""
+    """Every frame that can be decoded; damaged ones are left out."""
     for packet in packets(container, stream):
         try:
             yield from packet.decode()
@@ -161,12 +161,12 @@ def _blocks(pieces: Iterator[npt.NDArray[np.int16]], size: int) -> Iterator[Audi
 
 
 def as_float(samples: npt.NDArray[np.int16]) -> Audio:
-    """In [-1, 1]."""
+    """16-bit samples as float32 in [-1, 1]."""
     return samples.astype(np.float32) / np.float32(1 << 15)
 
 
 def _shape(frame: Any) -> tuple[str, str, int]:
-    """What a resampler is built for; it may change in mid-stream."""
+    """The format, layout and rate that a resampler is built for; they may change in mid-stream."""
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 

@@ -43,9 +43,9 @@ _OPTIONS = {
 }
 
 _LONGEST_DURATION_SECONDS = 7 * 24 * 3600.0
-"""A container that claims more is not believed."""
+"""Seconds; a container that claims more is not believed."""
 _DAMAGED_READS = 100
-"""So many reads in a row may fail before the rest of a file is given up."""
+"""After so many failed reads in a row, the rest of a file is given up."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def probed(container: Any) -> Probe:
 
 
 class _Reader(io.BufferedReader):
-    """A file that FFmpeg may ask for places where none are, as damaged indexes make it do."""
+    """A file in which FFmpeg may seek to places that do not exist, as damaged indexes make it do."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
@@ -107,12 +107,14 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _unreadable(path: Path, exc: Exception | None = None) -> UnsupportedMedia:
     """Why a file cannot be read as audio or video, as far as it can be seen."""
+    from media import pictures  # with Pillow, which recordings do not need
+
     if isinstance(exc, MemoryError):
         sentence = (
             f"This file claims to hold more than any recording does, such as more than {_MAX_STREAMS} tracks or a "
             "frame of gigabytes; it may be damaged. Convert it to mp3, wav or mp4 and send it again."
         )
-    elif kinds.is_picture(path):
+    elif pictures.is_picture(path):
         sentence = "This is a picture, neither audio nor video; send it as `flrnc` to have it described."
     elif kinds.is_text(path):
         sentence = "This file holds text, neither audio nor video nor a picture; send the recording itself."
@@ -164,7 +166,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             packet = next(read)
         except StopIteration:
             return
-        except MemoryError:  # it was told to read gigabytes: where anything after this would be, nobody knows
+        except MemoryError:  # the file told it to read gigabytes, so nobody knows where its next packet begins
             raise
         except (av.FFmpegError, IndexError):  # this read failed; the next may not
             failed += 1
@@ -175,7 +177,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def duration_of(container: Any) -> float | None:
-    """Seconds that the container claims, where they can be believed."""
+    """The container's duration in seconds, if it can be believed."""
     seconds = (container.duration or 0) / av.time_base
     return seconds if 0 < seconds <= _LONGEST_DURATION_SECONDS else None
 

@@ -17,21 +17,21 @@ import numpy as np
 from media.audio import SAMPLE_RATE, Audio
 
 FRAME = 512
-"""Samples of which the detector gives one probability."""
+"""Samples in a frame; the detector gives one probability for each frame."""
 _CONTEXT = 64
-"""Samples of the frame before that it hears again."""
+"""Samples of the previous frame, which the detector is given again."""
 BLOCK = 16 * SAMPLE_RATE // FRAME
-"""Frames after which it forgets: music of any length silences it no longer than this."""
+"""The detector's memory is cleared after so many frames, so that music makes it deaf no longer than this."""
 
 SPEECH, SILENCE = 0.3, 0.2
-"""Probabilities above and below which a frame is decided; between them it is what the last one was."""
+"""A frame above the first probability is speech, one below the second is not; between them it is as the last one."""
 SURE, SURE_FRAMES = 0.5, SAMPLE_RATE // 5 // FRAME + 1
-"""What the mean of both directions reaches in as many frames as are longer than a click: music and noise hardly ever do
-so, the one direction or the other now and then."""
+"""Speech is sure where the mean of both directions reaches this for longer than a click. Music and noise hardly ever
+reach it, though one direction alone now and then does."""
 
 
 class Span(NamedTuple):
-    """From sample to sample, the end excluded."""
+    """First sample and end, in samples; the end is excluded."""
 
     start: int
     end: int
@@ -45,7 +45,10 @@ class Speech(NamedTuple):
 
 
 def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech:
-    """Of sound at SAMPLE_RATE. shortest: seconds, less is a click. pause: seconds; a shorter silence ends no span."""
+    """The spans of speech in sound at SAMPLE_RATE.
+
+    shortest: seconds; less speech is a click. pause: seconds; a shorter silence ends no span.
+    """
     forwards, backwards = probabilities(audio), probabilities(audio, backwards=True)
     spans, sure = [], []
     for first, last in runs(np.maximum(forwards, backwards), pause):
@@ -57,7 +60,7 @@ def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech
 
 
 def probabilities(audio: Audio, *, backwards: bool = False) -> Audio:
-    """Of speech in every frame; the last one is filled up with silence."""
+    """The probability of speech in every frame; the last frame is filled up with silence."""
     samples = np.pad(audio, (0, -len(audio) % FRAME))
     step = BLOCK * FRAME
     blocks = (samples[start : start + step] for start in range(0, len(samples), step))

@@ -22,13 +22,13 @@ from media.encode import Samples, as_int16
 
 _WINDOW_SECONDS = 0.25
 _TURN_SECONDS = 0.02
-"""In which a sign changes: no click is heard."""
+"""Seconds over which a sign changes, so that no click is heard."""
 _CANCELLED = 0.2
-"""A channel is inverted if less of the energy, its own and the other channels', would be left."""
+"""A channel is inverted if adding it as it is would leave less than this share of all channels' energy."""
 _WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0, "NONE": 1.0}
 """As FFmpeg mixes for one loudspeaker (ITU-R BS.775): the voice's channel in front, without the one for the bass."""
 _BEHIND = 0.5**0.5
-"""Of the channels beside and behind the listener."""
+"""Weight of the channels beside and behind the listener."""
 
 
 class Downmix:

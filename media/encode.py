@@ -28,7 +28,7 @@ Samples = npt.NDArray[np.int16]
 
 _FULL_SCALE = 1 << 15
 _BLOCK_SAMPLES = 1 << 16
-"""What an encoder is given at once."""
+"""An encoder is given so many samples at once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The whole file."""
-        self.append(np.zeros(max(0, self._rate // 100 - self._samples), np.int16))  # for less, some write nothing
+        self.append(np.zeros(max(0, self._rate // 100 - self._samples), np.int16))  # some encoders write nothing
         self._write(None)
         self._container.mux(self._stream.encode(None))
         self._container.close()

@@ -23,7 +23,7 @@ from media.container import FORMATS
 
 PROTOCOLS = "file,pipe"
 CONFINED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(FORMATS)}
-"""What stands before every input."""
+"""Options that stand before every input."""
 
 TIMEOUT_SECONDS = 3600
 

@@ -31,13 +31,13 @@ from media.scenes import CELLS, Look, Scene, Seen, scenes
 from media.strides import Stride, from_a_keyframe, strides, time_of
 
 MAX_SIDE = 1024
-"""Of the pictures of a film, in pixels; the models look at less."""
+"""Pixels on the longer side of a film's pictures; the models look at less."""
 _LEAST_SIDE = 4
-"""Pixels of a frame that a thumbnail's cell covers at least, or noise would not average out."""
+"""A thumbnail's cell covers at least so many pixels of a frame, since fewer would not average noise out."""
 _TURN_FRAMES = 16
-"""So many frames are decoded before others have a turn."""
+"""Other tasks have a turn after so many decoded frames."""
 _MOST_RECENT = 4096
-"""Thumbnails between two looks; of more, every second one is let go."""
+"""Most thumbnails kept between two looks; if there are more, every second one is dropped."""
 _SEEK_MARGIN = 1e-3
 _STEPS_BACK = (2.0, 8.0, 32.0)
 """Seconds. Containers without an index find a keyframe near the time, not always before it."""
@@ -76,7 +76,7 @@ def film(path: Path, threads: int = 1) -> Iterator[Film]:
 
 
 class _Grid:
-    """Which of a film's frames are looked at: of those within `interval` of the last look, the last."""
+    """Chooses the frames to look at: each is the last one within `interval` of the previous look."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval + _SEEK_MARGIN
@@ -160,7 +160,7 @@ class _Video:
         self._origin = (container.start_time or 0) / av.time_base
         self._thumb = _thumb_size(self._decoder.width, self._decoder.height)
         self._scaler = VideoReformatter()
-        self._unread: list[Any] = []  # packets since the last look that were not decoded
+        self._unread: list[Any] = []  # packets since the last look; none is decoded yet
         self._following = False  # whether the decoder has had every packet up to now
         self.duration = duration_of(container)
         self.end = (self.duration or 0.0) if container.streams.audio else 0.0

@@ -27,14 +27,14 @@ Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
 
 BLOCK: Final = 30 * SAMPLE_RATE
-"""`read` gives hardly more at once."""
+"""Samples; `read` gives hardly more at once."""
 
 _SAMPLES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
 _DEMUXERS = {"webm": "matroska", "ogg": "ogg", "mp4": "mov"}
 
 
 class Sound(Protocol):
-    """A growing recording's sound. position: how many samples were read, or left out, so far."""
+    """A growing recording's sound. position: how many samples were read or skipped so far."""
 
     position: int
 
@@ -184,7 +184,7 @@ class _Source:
         self._first = b""
 
     def wait(self) -> bool:
-        """For the first byte. Returns False when there will be none."""
+        """Wait for the first byte. Returns False when there will be none."""
         self._first = self._sound.bytes(1)
         return bool(self._first)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from contract.errors import TooLarge, UnsupportedMedia
-
 _HEIF = re.compile(
     rb".{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|mif2|(?P<sequence>hevc|hevx|hevm|hevs|msf1))", re.DOTALL
 )
@@ -26,16 +24,6 @@ def is_still_heif(head: bytes) -> bool:
     """Whether it is one of them that is no film."""
     found = _HEIF.match(head)
     return found is not None and not found["sequence"]
-
-
-def is_picture(path: Path) -> bool:
-    """Whether Pillow knows the file; only its header is read. Raises: FileNotFound."""
-    from media import pictures  # which asks this module, too
-
-    try:
-        return pictures.known(path)
-    except (UnsupportedMedia, TooLarge):  # it is damaged, or larger than is read
-        return True
 
 
 def is_text(path: Path) -> bool:

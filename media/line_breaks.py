@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 - characters of many scripts that look alike are told apart here
 """Where the text of a transcript may be broken into lines, and how gladly: pure.
 
-    chunks (with words) ─▶ words with times ─▶ units, inside which no line is broken ─▶ a price for a break before each
+    chunks (with words) ─▶ words with times ─▶ fragments, in which no line is broken ─▶ a price for a break before each
 
 A break stands at a space, or in a script that has none between two words as Whisper gave them; never inside a grapheme
 cluster, before a closing mark or a small kana, or after an opening one. Only a unit wider than a whole line is taken
@@ -25,14 +25,14 @@ UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 """Languages written without spaces between words or sentences."""
 
 SENTENCE, CLAUSE, CHUNK, PHRASE, WORD, BOUND, TORN = 0.0, 2.0, 3.0, 5.0, 7.0, 11.0, 40.0
-"""Prices of a break: after a sentence, after a clause, between two chunks, before a conjunction, between two words,
-after a word that leans on the next one, inside a word."""
+"""Prices of a break, in this order: after a sentence, after a clause, between two chunks, before a conjunction, between
+two words, after a word that belongs to the next one, inside a word."""
 PAUSE = 300
-"""Milliseconds of silence in which a break is half as dear."""
+"""Milliseconds of silence; a break in a longer one costs half."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Unit:
+class Fragment:
     """Text that stays together. spaced: a space stands before it, unless it begins a line. start, end: milliseconds.
 
     price: of a break before it.
@@ -55,22 +55,22 @@ class _Word:
     first: bool = False  # of its chunk
 
 
-def units(chunks: Iterable[Mapping[str, Any]], language: str | None) -> list[Unit]:
-    """The transcript as units in order of time.
+def fragments(chunks: Iterable[Mapping[str, Any]], language: str | None) -> list[Fragment]:
+    """The transcript as fragments in order of time.
 
     chunks: ``{"start", "end", "text"}`` in seconds, each with ``words`` ``[{"word", "start", "end"}]`` or without;
     without, or where they do not spell the text, times are shared out by the length of what is written.
     language: ISO 639-1, of the text.
     """
-    found: list[Unit] = []
+    found: list[Fragment] = []
     before: _Word | None = None
     for word in _whole(_words(chunks, language)):
         price = SENTENCE if before is None else _price(before, word, language)
         parts = _fitting(word)
-        found.append(_unit(parts[0], price))
+        found.append(_fragment(parts[0], price))
         for one, other in itertools.pairwise(parts):
             torn = TORN if _torn(one.text, other.text) else _price(one, other, language)
-            found.append(_unit(other, torn))
+            found.append(_fragment(other, torn))
         before = word
     return found
 
@@ -80,8 +80,8 @@ def clean(text: str) -> str:
     return " ".join(_CONTROL.sub("", text).split())
 
 
-def _unit(word: _Word, price: float) -> Unit:
-    return Unit(word.text, word.spaced, word.start, word.end, max(0, wcswidth(word.text)), price)
+def _fragment(word: _Word, price: float) -> Fragment:
+    return Fragment(word.text, word.spaced, word.start, word.end, max(0, wcswidth(word.text)), price)
 
 
 def _words(chunks: Iterable[Mapping[str, Any]], language: str | None) -> Iterator[_Word]:

@@ -33,13 +33,13 @@ _MOVING = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 """Formats whose frames have durations. The pages of a TIFF are no film."""
 
 MAX_PIXELS = 80_000_000
-"""Of a whole picture; decoding takes up to eight bytes for each."""
+"""Most pixels of a still picture; decoding takes up to eight bytes for each."""
 MAX_MOVING_PIXELS = 10_000_000
-"""Of a frame of a moving picture, of which there are many."""
+"""Most pixels of each frame of a moving picture, which has many frames."""
 MAX_WHOLE_BYTES = 256 << 20
-"""Of a file that its plug-in reads whole into memory, as those of WebP, AVIF and HEIF do."""
+"""Largest file of a format whose plug-in reads it whole into memory, as WebP, AVIF and HEIF do."""
 MAX_SIDE = 2048
-"""A picture is kept no larger; the models look at less."""
+"""Pixels; a longer side is scaled down to this. The models look at less."""
 
 _SHORTEST_FRAME = 0.02
 """Players show frames that claim less than this for a tenth of a second."""
@@ -114,10 +114,13 @@ def frames(path: Path) -> Iterator[Shown]:
             start += length
 
 
-def known(path: Path) -> bool:
-    """Whether a file is a picture. Raises: as `read`, where it is one that is not read."""
-    with _opened(path) as image:
-        return image is not None
+def is_picture(path: Path) -> bool:
+    """Whether Pillow knows the file, which may be damaged; only its header is read. Raises: FileNotFound."""
+    try:
+        with _opened(path) as image:
+            return image is not None
+    except (UnsupportedMedia, TooLarge):
+        return True
 
 
 @contextmanager

@@ -3,8 +3,8 @@
     Look ─▶ like the picture that was kept last? ─▶ yes: nothing new
                                                  └▶ no: when did it turn? ─▶ Scene, once it has settled
 
-What is compared with is the picture that was kept, not the previous look, so a slow pan adds up until it shows. A new
-picture is kept when the next look is like it or a sudden change ends it; one from the midst of a cross-fade is not.
+A look is compared with the picture that was kept, not with the previous look, so a slow pan adds up until it shows. A
+new picture is kept when the next look is like it or a sudden change ends it. A picture amid a cross-fade is not kept.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Thumb = npt.NDArray[np.uint8]
 CELLS = 96 * 54
 
 _VISIBLE = 28
-"""A cell whose colour moved by more, of 255, has changed. Noise and compression stay below, being averaged."""
+"""A cell has changed if its colour moved by more than this, of 255. Averaged noise and compression stay below."""
 _ALIKE_SHARE = 0.002
 _ALIKE_CELLS = 3
-"""So many changed cells are none: the edges of things flicker."""
+"""Up to so many changed cells do not count, because the edges of things flicker."""
 _LONGEST_FADE = 4.0
-"""Seconds. What changes for longer is no transition but a moving picture, and is kept as it comes."""
+"""Seconds of the longest transition. A picture that changes for longer moves, and its looks are kept as they come."""
 
 _SAME_TIME = 1e-3
 

@@ -20,21 +20,21 @@ from media.audio import SAMPLE_RATE, Audio
 from media.detector import Span, Speech, speech
 
 MAX_PIECE = 30 * SAMPLE_RATE
-"""What Whisper's encoder hears at once."""
+"""Samples that Whisper's encoder hears at once."""
 WINDOW = 4 * MAX_PIECE
-"""Bounds the memory; holds more than one piece and a pause, so that every window brings the cutting forward."""
+"""Samples in a window. It bounds the memory, and holds more than a piece and a pause, so that every window gets on."""
 
 JOIN_GAP = 2 * SAMPLE_RATE
 """Speech after a longer silence begins a new piece: Whisper invents words in long silences."""
 CHANGE_GAP = SAMPLE_RATE * 4 // 5
-"""The same where the language may change, which hardly happens in a shorter pause."""
+"""The same limit for recordings of several languages; the language hardly ever changes in a shorter pause."""
 _MARGIN = SAMPLE_RATE
-"""Heard again by the next window, in case a word begins right at the border."""
+"""Samples that the next window hears again, in case a word begins right at the border."""
 _EARLIEST_CUT = MAX_PIECE * 2 // 3
 _ENERGY_HOP = SAMPLE_RATE // 40
 
 _PADDING = SAMPLE_RATE * 2 // 5
-"""Silence left on either side of speech: Whisper errs more with less, measured on the clips of the tests."""
+"""Samples of silence left on either side of speech. Whisper errs more with less, as measured on the tests' clips."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +126,7 @@ def _piece(window: Audio, begin: int, spans: list[Span], found: Speech) -> Piece
 
 
 def _padded(speech: tuple[Span, ...], length: int) -> list[Span]:
-    """With some of the silence around each, but no more than half of what lies between two."""
+    """The spans with some of the silence around them; of the silence between two, each takes at most half."""
     edges = [-2 * _PADDING, *(edge for span in speech for edge in span), length + 2 * _PADDING]
     before = [min(_PADDING, (start - end) // 2) for end, start in zip(edges[::2], edges[1::2], strict=True)]
     return [Span(max(0, start - before[i]), min(length, end + before[i + 1])) for i, (start, end) in enumerate(speech)]
@@ -157,7 +157,7 @@ def _quietest(audio: Audio) -> int:
 
 
 def pack(spans: list[Span], gap: int) -> list[list[Span]]:
-    """Neighbours together while they fit into MAX_PIECE and no long silence lies between them."""
+    """Neighbouring spans grouped, while a group fits into MAX_PIECE and no long silence lies in it."""
     packed: list[list[Span]] = []
     length = 0
     for span in spans:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 _ROUNDING = 1.02
 """Encoders round: a keyframe every 30 frames at 29.97 a second is one every 1.001 s."""
 _MAX_BYTES = 64 << 20
-"""Of packets that are held until it is known what becomes of them."""
+"""Most bytes of packets that are held until their stride is known."""
 _KEYLESS_PACKETS = 300
-"""A stream without a keyframe among so many is read from its beginning all the same."""
+"""After so many packets without a keyframe, a stream is read from its beginning all the same."""
 
 
 class Stride(NamedTuple):

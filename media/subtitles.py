@@ -1,10 +1,10 @@
 """Transcripts as files that players and editors read: SubRip, WebVTT, Advanced SubStation, plain text, TSV. Pure.
 
-    chunks ─▶ units (media.line_breaks) ─▶ stretches without a long pause ─▶ cues of one or two lines ─▶ shown from, to
+    chunks ─▶ fragments (media.line_breaks) ─▶ stretches without a long pause ─▶ cues of one or two lines ─▶ their times
                                                                                                   ─▶ text of a format
 
-Which units make a cue is decided for a whole stretch at once: the cheapest way to cut it, where a cut costs more the
-less the language pauses there, and a cue that cannot be read in its time costs most.
+A whole stretch is cut into cues at once, in the cheapest way: a cut costs more the less the language pauses there, and
+a cue that cannot be read in its time costs most.
 
 The numbers are those that Netflix's Timed Text Style Guide asks for in English: two lines of 42 characters, 20
 characters a second for adults, from 5/6 of a second to 7 seconds, two frames (of 24 a second) between cues.
@@ -25,23 +25,24 @@ import pysubs2
 from pysubs2.formats.substation import SubstationFormat
 from pysubs2.time import ms_to_times
 
-from media.line_breaks import LINE, SENTENCE, Unit, clean, units
+from media.line_breaks import LINE, SENTENCE, Fragment, clean, fragments
 
 SPEED = 20
 """Columns a second."""
 SHORTEST, LONGEST = 834, 7000
 """Milliseconds that a cue is shown."""
 GAP = 83
-"""Milliseconds between cues that would else touch."""
+"""Milliseconds left between two cues that would touch."""
 PAUSE = 1500
-"""Milliseconds of silence that no cue spans."""
+"""No cue spans so many milliseconds of silence."""
 
 _CUE, _FULL = 3.5, 4.0
-"""Price of a cue, and on top of two full lines; less for shorter ones, by the square: cues of a sentence are alike."""
+"""Price of a cue, and the extra price of two full lines. The extra shrinks with the square of the length, so that the
+cues of a sentence become about equally long."""
 _SENTENCE_INSIDE, _SILENCE_INSIDE = 3.2, 5.0
-"""Prices of a cue that goes on after a sentence, and through each second of silence."""
+"""Extra prices of a cue that goes on after a sentence's end, and for each second of silence that it spans."""
 _SILENCE = 500
-"""Milliseconds; shorter ones do not count as silence."""
+"""Milliseconds; a shorter pause does not count as silence."""
 _LATE = 10.0
 """Price of each second that a cue lacks to be read."""
 
@@ -56,8 +57,8 @@ class Cue:
 
 
 def cues(chunks: Iterable[Mapping[str, Any]], language: str | None) -> list[Cue]:
-    """A transcript's cues, in order and apart. chunks, language: as `media.line_breaks.units` takes them."""
-    cut = [part for stretch in _stretches(units(chunks, language)) for part in _cut(stretch)]
+    """A transcript's cues, in order and apart. chunks, language: as `media.line_breaks.fragments` takes them."""
+    cut = [part for stretch in _stretches(fragments(chunks, language)) for part in _cut(stretch)]
     starts: list[int] = []
     for part in cut:
         earliest = starts[-1] + SHORTEST + GAP if starts else 0
@@ -81,7 +82,7 @@ def exports(result: Mapping[str, Any], formats: Iterable[str], language: str | N
     return {name: FORMATS[name](chunks, shown) for name in dict.fromkeys(formats)}
 
 
-def _stretches(found: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
+def _stretches(found: Sequence[Fragment]) -> Iterator[Sequence[Fragment]]:
     begin = 0
     for index in range(1, len(found) + 1):
         if index == len(found) or found[index].start - found[index - 1].end > PAUSE:
@@ -89,15 +90,18 @@ def _stretches(found: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
             begin = index
 
 
-def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
+def _cut(stretch: Sequence[Fragment]) -> list[Sequence[Fragment]]:
     """The cheapest way to cut a stretch into cues, found from its end."""
     count = len(stretch)
     reach = _reach(stretch)
-    columns = [0, *itertools.accumulate(unit.width + unit.spaced for unit in stretch)]
+    columns = [0, *itertools.accumulate(fragment.width + fragment.spaced for fragment in stretch)]
     inside = _inside(stretch)
-    ends = [unit.end for unit in stretch]
-    free = [*(unit.start - GAP for unit in stretch), ends[-1] + PAUSE]  # until when a cue may be shown that ends there
-    prices = [*(unit.price for unit in stretch), 0.0]  # of a cut there and of all after it
+    ends = [fragment.end for fragment in stretch]
+    free = [
+        *(fragment.start - GAP for fragment in stretch),
+        ends[-1] + PAUSE,
+    ]  # a cue that ends there is shown until then
+    prices = [*(fragment.price for fragment in stretch), 0.0]  # of a cut there and of all after it
     following = [count] * count
     for begin in reversed(range(count)):
         start = stretch[begin].start
@@ -121,32 +125,32 @@ def _cut(stretch: Sequence[Unit]) -> list[Sequence[Unit]]:
     return parts
 
 
-def _inside(stretch: Sequence[Unit]) -> list[float]:
-    """For each unit, what it costs a cue that began with the first to have gone on up to it."""
+def _inside(stretch: Sequence[Fragment]) -> list[float]:
+    """For each fragment, what it costs a cue that began with the first to have gone on up to it."""
 
-    def price(before: Unit, unit: Unit) -> float:
-        silence = unit.start - before.end
-        said = _SENTENCE_INSIDE if unit.price == SENTENCE else 0.0
+    def price(before: Fragment, fragment: Fragment) -> float:
+        silence = fragment.start - before.end
+        said = _SENTENCE_INSIDE if fragment.price == SENTENCE else 0.0
         return said + (_SILENCE_INSIDE * silence / 1000 if silence >= _SILENCE else 0.0)
 
     return [0.0, *itertools.accumulate(itertools.starmap(price, itertools.pairwise(stretch)))]
 
 
-def _reach(stretch: Sequence[Unit]) -> list[int]:
-    """For each unit, and for the end: the first that no longer stands in a line that begins with it."""
+def _reach(stretch: Sequence[Fragment]) -> list[int]:
+    """For each fragment, and for the end: the first that no longer stands in a line that begins with it."""
     reach, width, end = [], 0, 0
-    for begin, unit in enumerate(stretch):
+    for begin, fragment in enumerate(stretch):
         if end <= begin:
-            width, end = unit.width, begin + 1
+            width, end = fragment.width, begin + 1
         while end < len(stretch) and width + stretch[end].spaced + stretch[end].width <= LINE:
             width += stretch[end].spaced + stretch[end].width
             end += 1
         reach.append(end)
-        width -= unit.width + (stretch[begin + 1].spaced if begin + 1 < end else 0)
+        width -= fragment.width + (stretch[begin + 1].spaced if begin + 1 < end else 0)
     return [*reach, len(stretch)]
 
 
-def _lines(part: Sequence[Unit]) -> tuple[str, ...]:
+def _lines(part: Sequence[Fragment]) -> tuple[str, ...]:
     """One line where it fits; else two, broken where it is cheap and they are about as long."""
     if _columns(part) <= LINE:
         return (_text(part),)
@@ -160,12 +164,12 @@ def _lines(part: Sequence[Unit]) -> tuple[str, ...]:
     return (_text(part[:at]), _text(part[at:])) if at else (_text(part),)
 
 
-def _columns(part: Sequence[Unit]) -> int:
-    return sum(unit.width + unit.spaced for unit in part) - part[0].spaced
+def _columns(part: Sequence[Fragment]) -> int:
+    return sum(fragment.width + fragment.spaced for fragment in part) - part[0].spaced
 
 
-def _text(part: Sequence[Unit]) -> str:
-    return "".join(" " * (unit.spaced and index > 0) + unit.text for index, unit in enumerate(part))
+def _text(part: Sequence[Fragment]) -> str:
+    return "".join(" " * (fragment.spaced and index > 0) + fragment.text for index, fragment in enumerate(part))
 
 
 # Formats

@@ -1,4 +1,4 @@
-"""Cuts sound that is still coming into utterances, with what the detector understands only from what follows.
+"""Cuts growing sound into utterances. The detector hears each stretch again, backwards, once its continuation is there.
 
     sound ─▶ frames of 32 ms ─▶ the detector, forwards ──────────────▶ silent ⇄ speaking ─▶ utterances
               └─ held ────────▶ every 2 s back over the last 8 s ─────┘ what was missed is added
@@ -23,17 +23,17 @@ _END_SILENCE, _END_SILENCE_SHORT = SAMPLE_RATE * 3 // 5, SAMPLE_RATE * 6 // 5
 """Whisper errs more with a few words alone, so a short utterance may go on after a longer pause."""
 _PAUSE = SAMPLE_RATE // 4
 _BREATH = SAMPLE_RATE // 2
-"""Speech goes on after a shorter silence, as in `media.speech`."""
+"""Samples; a shorter silence does not end speech, as in `media.speech`."""
 _PADDING = SAMPLE_RATE * 2 // 5
 """Silence left on either side of speech, as in `media.speech`."""
 _SHORTEST = SAMPLE_RATE // 5
 """Less is a click, on which Whisper would invent a word."""
 
 _LOOK, _BACK, _COLD = 64, 250, 16
-"""Frames from one look back to the next, how many each hears, and how many of these, the latest, it does not judge: the
-detector takes much for speech with which it begins."""
+"""Frames from one look back to the next; frames that each look hears; and the latest of these, which it does not judge,
+because the detector takes much of what it hears first for speech."""
 _FORGET = BLOCK // _LOOK
-"""Looks after which the detector begins anew, as it does in files."""
+"""The detector's memory is cleared after so many looks, as in files."""
 
 
 class Utterances:
@@ -52,7 +52,7 @@ class Utterances:
 
     @property
     def position(self) -> int:
-        """The sample from which the recording is to be fed again for nothing that is said to be lost."""
+        """A later attempt that is fed from this sample on misses nothing that was said."""
         return max(self._begin, self._free)
 
     @property
@@ -146,7 +146,7 @@ class Utterances:
 
     @property
     def _frames(self) -> int:
-        """How many were looked at."""
+        """How many frames were looked at."""
         return (self._seen - self._first) // FRAME
 
     @property
@@ -161,7 +161,7 @@ class Utterances:
 
     @property
     def _start(self) -> int:
-        """Of the utterance in hand."""
+        """The sample at which the utterance in hand begins."""
         return max(self._speech[0].start - _PADDING, self._free, self._begin) if self._speech else self._seen
 
     def _piece(self, span: Span, speech: list[Span]) -> Piece:

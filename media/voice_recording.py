@@ -3,8 +3,8 @@
     file ─▶ decode, at most 60 s ─▶ length ─▶ silent? ─▶ speech in it? ─▶ edges trimmed ─▶ level ─▶ samples
                   │ longer: refused, the rest unread        (Silero, 16 kHz)
 
-Trimmed is only what is neither speech nor audible, so that no word of the recording's text is lost. The level is set by
-scaling alone: a reference that was clipped stays as clipped as it was.
+Only ends that are neither speech nor audible are trimmed, so that no word of the recording's text is lost. Its level is
+set by scaling alone: a reference that was clipped stays as clipped as it was.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SHORTEST_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
 
 _PLAINLY_TOO_LONG_SECONDS = 10 * LONGEST_SECONDS
-"""By what the file says of itself, which some formats only estimate."""
+"""Seconds that a file may claim of itself; some formats only estimate their length."""
 _LEAST_SPEECH_SECONDS = 0.5
 _EDGE_SECONDS = 0.3
-"""Left before the first and after the last sound."""
+"""Seconds of silence left before the first and after the last sound."""
 _SILENT = 10 ** (-60 / 20)
 """A recording that never rises above -60 dBFS has nothing but its own noise in it."""
 _AUDIBLE = 10 ** (-35 / 20)
-"""Relative to the speech: what is quieter at the edges is the room."""
+"""Relative to the speech; an edge that is quieter is the sound of the room."""
 _LEVEL = 10 ** (-20 / 20)
 """RMS of the speech in -20 dBFS, unless that lifts a peak above _PEAK."""
 _PEAK = 10 ** (-1 / 20)
@@ -70,7 +70,7 @@ def reference_sound(path: Path, sample_rate: int, field: str = "reference_audio"
 
 
 def _read(path: Path, sample_rate: int, field: str) -> Audio:
-    """All of it, unless it is too long."""
+    """The whole recording. Raises: InvalidInput when it is too long."""
     claimed = probe(path).duration
     if claimed is not None and claimed > _PLAINLY_TOO_LONG_SECONDS:
         raise _too_long(f"about {claimed / 60:.0f} minutes", field)
@@ -98,7 +98,7 @@ def _speech(audio: Audio, sample_rate: int) -> Spans:
 
 
 def _trimmed(audio: Audio, spans: Spans, loudness: float, sample_rate: int) -> Audio:
-    """Without what is neither speech nor audible at both ends, but for a short edge; at least SHORTEST_SECONDS."""
+    """The recording without its ends that are neither speech nor audible; a short edge and SHORTEST_SECONDS stay."""
     hop = round(_HOP_SECONDS * sample_rate)
     hops = np.pad(audio, (0, -len(audio) % hop)).reshape(-1, hop)
     audible = np.flatnonzero(np.square(hops).mean(axis=1) > (_AUDIBLE * loudness) ** 2)

@@ -7,8 +7,7 @@
 
 A voice comes and goes by one rename, so it is there whole or not at all, whoever is killed when. Its id is a hash of
 its owner, sound and text: saving the same again is the same voice. An id that a client sent becomes a path only after
-it matched the pattern, and then only below its owner's folder. Nothing here imports a sound library before a sound is
-saved, so that the server's process can list and delete.
+it matched the pattern, and then only below its owner's folder. Nothing here needs a sound library.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ import re
 import shutil
 import time
 import uuid
+import wave
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,6 @@ from contract.errors import VoiceNotFound
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from media.audio import Audio
 
 REFERENCE_ID = re.compile(r"voice_[0-9a-f]{24}")
 
@@ -91,7 +90,7 @@ class Voices:
     def save(  # noqa: PLR0917
         self,
         owner: str,
-        sound: Audio,
+        samples: npt.NDArray[np.int16],
         sample_rate: int,
         text: str,
         name: str | None = None,
@@ -99,14 +98,12 @@ class Voices:
     ) -> Voice:
         """Keep a voice; on the disk when this returns.
 
-        sound: float32, shape (n_samples,), mono, in [-1, 1], at `sample_rate`; see `media.voice_recording`.
+        samples: int16, shape (n_samples,), mono, at `sample_rate` in Hz; `media.voice_recording` makes them fit.
         Saving what is there already updates its name and description where they are given, and keeps the rest.
         Raises: OSError.
         """
-        from media.encode import WavFile, as_int16
-
-        samples = as_int16(sound)
-        reference_id = f"voice_{_digest(owner, text, samples.tobytes())}"
+        sound = samples.astype("<i2").tobytes()
+        reference_id = f"voice_{_digest(owner, text, sound)}"
         folder = self._of(owner) / reference_id
         voice = Voice(reference_id, owner, name, description, text, len(samples) / sample_rate, time.time(), folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +111,7 @@ class Voices:
         making = self._passing(".making-")
         making.mkdir()
         try:
-            with WavFile(making / voice.sound.name, sample_rate) as wav:
-                wav.append(samples)
+            _write(making / voice.sound.name, _wav(sound, sample_rate))
             _write(making / _RECORD, _recorded(voice))
             _sync(making)
             return self._placed(voice, making)
@@ -220,8 +216,6 @@ def read_codes(path: Path) -> npt.NDArray[np.generic] | None:
 
 def write_codes(path: Path, codes: npt.NDArray[np.generic]) -> None:
     """Keep an array of numbers, whole or not at all; not where its voice was deleted meanwhile. Raises: OSError."""
-    from io import BytesIO
-
     import numpy as np
 
     made = BytesIO()
@@ -248,6 +242,17 @@ def _read(folder: Path) -> Voice | None:
 def _recorded(voice: Voice) -> bytes:
     fields = {field.name: getattr(voice, field.name) for field in dataclasses.fields(voice) if field.name != "folder"}
     return json.dumps(fields, indent=1).encode()
+
+
+def _wav(sound: bytes, sample_rate: int) -> bytes:
+    """A wav file of little-endian 16-bit mono samples."""
+    made = BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(sound)
+    return made.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:

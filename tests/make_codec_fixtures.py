@@ -105,7 +105,7 @@ def write() -> None:
 
 
 def compare() -> None:
-    from workers.fish.codec import load_codec
+    from workers.fish.codec_files import load_codec
 
     model, audio = build(**PUBLISHED), noise(SEED, 10 * 44_100)
     shapes = layout(model)

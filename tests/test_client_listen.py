@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client import AsyncClient, Cancelled, Client, OptivusError, Partial
-from client.listen import LIMIT
+from client.listener import LIMIT
 from media.audio import SAMPLE_RATE, decode
 from tests.proxy import Proxy
 from tests.recordings import EXAMPLE

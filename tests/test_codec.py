@@ -18,7 +18,8 @@ from torch import nn
 from contract.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import FIREFLY_FILE, fixture, make_firefly, noise, random_weights, vectors
 from workers.fish.causal import CausalConv, CausalTransposedConv, Memory
-from workers.fish.codec import Codec, find_codec, load_codec
+from workers.fish.codec import Codec
+from workers.fish.codec_files import find_codec, load_codec
 from workers.fish.firefly import Firefly, Sizes, folded
 from workers.fish.fsq import GroupedFsq
 

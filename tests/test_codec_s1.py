@@ -16,7 +16,8 @@ import torch
 from contract.errors import InvalidInput, ModelUnavailable
 from tests.checkpoints_codec import make_dac, noise
 from workers.fish import dac
-from workers.fish.codec import Codec, load_codec
+from workers.fish.codec import Codec
+from workers.fish.codec_files import load_codec
 from workers.fish.firefly import folded
 
 TOLERANCE = 1e-4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.pictures import clock, timeline
+from client.describe import clock, timeline
 from tests.asking import Optivus
 from tests.checkpoints import SENTENCE as SPOKEN
 from tests.checkpoints_florence import SENTENCE as SHOWN

@@ -25,7 +25,7 @@ from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
 from workers.fish.frame import Frames
 from workers.fish.generate import Frame, Handle, Loop, Utterance
 from workers.fish.graphs import Shapes
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
@@ -85,9 +85,9 @@ def package_config(folder: Path) -> Any:
     return BaseModelArgs.from_pretrained(str(folder))
 
 
-def voice(checkpoint: Checkpoint, frames: int = 9) -> Reference:
+def voice(checkpoint: Checkpoint, frames: int = 9) -> Spoken:
     codes = torch.arange(checkpoint.model.config.num_codebooks * frames) * 131 % 1024
-    return Reference(REFERENCE, codes.reshape(-1, frames))
+    return Spoken(REFERENCE, codes.reshape(-1, frames))
 
 
 def utterance(checkpoint: Checkpoint, text: str = "Hello.", seed: int = 1, limit: int = 8, **rules: float) -> Utterance:
@@ -189,7 +189,7 @@ def test_s1_prompts_equal_the_packages(loaded: dict[str, Checkpoint]) -> None:
 def test_15_says_what_the_published_code_says(loaded: dict[str, Checkpoint], case: str) -> None:
     """Prompt tokens and codes by seed, over more frames than the penalty's window."""
     checkpoint, expected, asked = loaded["1.5"], json.loads(FIXTURES.read_text())[case], CASES[case]
-    references = [Reference(REFERENCE, reference_codes())] if case == "cloned" else []
+    references = [Spoken(REFERENCE, reference_codes())] if case == "cloned" else []
     prompt = checkpoint.prompt(asked["text"], references)
     assert prompt.tolist() == expected["prompt"]
     sampling = Sampling(asked["temperature"], asked["top_p"], asked["repetition_penalty"], asked["seed"])
@@ -228,7 +228,7 @@ def test_references_of_another_codec_are_refused(checkpoint: Checkpoint) -> None
         -torch.ones(books, 3),
     ):
         with pytest.raises(InvalidInput):
-            checkpoint.prompt("a", [Reference("b", codes)])
+            checkpoint.prompt("a", [Spoken("b", codes)])
 
 
 def test_a_text_without_anything_to_say_is_refused(checkpoint: Checkpoint) -> None:

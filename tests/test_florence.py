@@ -35,7 +35,7 @@ from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE
 from tests.servers import Server
 from tests.shapes import Drawing, Shape, drawing, fade, noisy, stills, write_film
-from workers.florence.answers import TASKS, read
+from workers.florence.prompts import PROMPTS, read
 from workers.florence.worker import Florence, FlorenceParams, FlorenceSettings, Unit
 from workers.runtime.engine import Engine
 
@@ -213,16 +213,16 @@ def test_batches_say_what_single_pictures_say(shapes: Florence) -> None:
 # The rest needs no real weights
 
 
-@pytest.mark.parametrize("prompt", sorted(TASKS))
+@pytest.mark.parametrize("prompt", sorted(PROMPTS))
 def test_every_task_answers_in_its_shape(tiny: Florence, tmp_path: Path, prompt: str) -> None:
     path = saved(tmp_path / "a.png")
-    text = {"text": "a shape"} if TASKS[prompt].takes_text else {}
+    text = {"text": "a shape"} if PROMPTS[prompt].takes_text else {}
     found = seen(tiny, path, prompt=prompt, **text)["transcribe_img"]
-    if TASKS[prompt].kind == "text":
+    if PROMPTS[prompt].kind == "text":
         assert found == {"text": SENTENCE}
         return
     assert found.keys() == {"text", "regions"}
-    if TASKS[prompt].kind == "boxes":
+    if PROMPTS[prompt].kind == "boxes":
         sides = (640, 360, 640, 360)
         box = [round((place + 0.5) * side / 1000, 2) for place, side in zip(PLACES, sides, strict=True)]
         assert found == {"text": SENTENCE, "regions": [{"label": SENTENCE, "box": box}]}
@@ -308,7 +308,7 @@ def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> 
     assert max(worker.sizes) > 2
 
 
-def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florence, tmp_path: Path) -> None:
+def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florence) -> None:
     class Cramped(Florence):
         """A device that holds so many pictures."""
 

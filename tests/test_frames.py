@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] * 1.2 + 1_000_000
 
 
-def test_where_keyframes_are_dense_little_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_keyframes_are_dense_little_is_decoded(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", stills([(RED, 30), (BLUE, 30)]), scene_cuts=False, gop=25)
     with film(path) as shown:
         seen = 0

@@ -22,16 +22,15 @@ from pipeline.intake import check_message
 from pipeline.job import Job, begin
 from pipeline.stored import changed
 from tests.peers import PATIENCE, Raw
-from tests.servers import ROOT, Server
+from tests.servers import Server
+from tests.shipped import SHIPPED
 from tests.test_contract import WEBSOCKET, Polling
-from workers.runtime.discovery import discover
 
 FUZZ = settings(
     derandomize=True, max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 """The same examples on every machine."""
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 KEYS = sorted(
     {field for cls in SHIPPED.values() for field in cls.Params.model_fields}

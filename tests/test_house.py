@@ -6,71 +6,98 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import workers
 from config import Settings, load_workers, settings_table
-from workers.runtime.discovery import discover
+from pipeline import catalog
+from tests.imports import ROOT, circle, graph, imported, modules
+from tests.roads import ME, Road
+from tests.shipped import SHIPPED
+from workers.base import Worker
+from workers.runtime.discovery import add_folders, discover
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("contract", "storage", "pipeline", "gateway", "workers", "media", "client")
+MAY_IMPORT: dict[str, set[str]] = {
+    "contract": set(),
+    "storage": {"contract"},
+    "media": {"contract"},
+    "pipeline": {"contract", "storage", "pipeline.transport"},
+    "pipeline.transport": {"contract", "storage"},
+    "workers": {"contract", "storage", "media"},
+    "gateway": {"contract", "storage", "pipeline", "pipeline.transport"},
+    "config": {"contract", "workers"},
+    "server": {"config", "contract", "storage", "pipeline", "pipeline.transport", "workers", "gateway"},
+    "client": {"config", "contract", "workers"},
+}
+"""Room → rooms that its modules may import. `bench` and `tests` may import all, and nothing imports them."""
+
+NOT_FOR_WORKERS = {"storage.ledger", "storage.sqlite", "storage.database", "storage.retention"}
+"""Of `storage`, what only the server's own process uses."""
+
+OURS = modules(*(room for room in MAY_IMPORT if "." not in room))
+ARROWS = graph(OURS)
 MODELS = {"torch", "transformers", "faster_whisper", "ctranslate2", "onnxruntime", "av", "tokenizers"}
 WEB = {"aiohttp", "socketio", "engineio"}
 
 
-def modules(*rooms: str) -> Iterator[Path]:
-    for room in rooms:
-        yield from sorted((ROOT / room).rglob("*.py"))
-    if not rooms:
-        yield from (ROOT / "server.py", ROOT / "config.py")
-        yield from modules(*ROOMS)
+def room(module: str) -> str:
+    return max((room for room in MAY_IMPORT if f"{module}.".startswith(f"{room}.")), key=len)
 
 
-def imported(path: Path, top_level_only: bool = False) -> set[str]:
-    """Full names of what a file imports; only at import time when asked for."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+def of(*rooms: str) -> list[str]:
+    return [module for module in OURS if module.split(".")[0] in rooms]
 
 
-def named(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def named(module: str) -> str:
+    return str(OURS[module].relative_to(ROOT))
 
 
 def roots(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("path", list(modules("pipeline", "gateway")), ids=named)
-def test_brain_and_doors_import_no_model_library(path: Path) -> None:
-    assert not roots(imported(path)) & MODELS
+@pytest.mark.parametrize("module", OURS, ids=named)
+def test_a_room_imports_only_what_the_table_lets_it(module: str) -> None:
+    own = room(module)
+    wrong = {other for other in ARROWS[module] if room(other) not in {own, *MAY_IMPORT[own]}}
+    assert not wrong, f"{own} may import {sorted(MAY_IMPORT[own]) or 'nothing of ours'}"
 
 
-@pytest.mark.parametrize("path", list(modules("pipeline")), ids=named)
-def test_the_brain_imports_no_web_framework(path: Path) -> None:
-    assert not roots(imported(path)) & WEB
-    assert "gateway" not in roots(imported(path))
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circle({"a": {"b"}, "b": {"a"}}) in ("a → b → a", "b → a → b")
+    assert circle(ARROWS) == ""
 
 
-@pytest.mark.parametrize("path", list(modules("workers", "media")), ids=named)
-def test_the_hands_know_neither_the_queue_nor_the_doors(path: Path) -> None:
-    names = imported(path)
-    assert "gateway" not in roots(names)
-    assert not {"pipeline.result_queue", "storage.ledger", "pipeline.transport.local"} & names
+@pytest.mark.parametrize("module", OURS, ids=named)
+def test_nothing_imports_the_tests_or_the_bench(module: str) -> None:
+    assert not roots(imported(OURS[module])) & {"tests", "bench"}
 
 
-@pytest.mark.parametrize("path", list(modules("client")), ids=named)
-def test_the_client_needs_nothing_of_the_server_to_be_imported(path: Path) -> None:
-    allowed = roots(imported(path, top_level_only=True))
-    assert not allowed & {"pipeline", "gateway", "workers", "media", "config", "server"}
+@pytest.mark.parametrize("module", of("workers"), ids=named)
+def test_the_hands_know_no_ledger_and_a_model_no_other(module: str) -> None:
+    assert not ARROWS[module] & NOT_FOR_WORKERS
+    folders = {other.split(".")[1] for other in (module, *ARROWS[module]) if other.startswith("workers.")}
+    assert len(folders & SHIPPED.keys()) <= 1
+
+
+@pytest.mark.parametrize("module", of("client"), ids=named)
+def test_the_client_needs_nothing_of_the_server_to_be_imported(module: str) -> None:
+    assert not roots(imported(OURS[module], top_level_only=True)) & roots(set(MAY_IMPORT)) - {"client"}
+
+
+@pytest.mark.parametrize("module", of("pipeline", "gateway"), ids=named)
+def test_brain_and_doors_import_no_model_library(module: str) -> None:
+    assert not roots(imported(OURS[module])) & MODELS
+
+
+@pytest.mark.parametrize("module", of("pipeline", "contract", "storage", "media", "workers"), ids=named)
+def test_only_the_doors_import_a_web_framework(module: str) -> None:
+    assert not roots(imported(OURS[module])) & WEB
 
 
 def test_finding_the_workers_loads_no_model_library() -> None:
@@ -80,38 +107,60 @@ def test_finding_the_workers_loads_no_model_library() -> None:
     assert not {*MODELS, "yt_dlp"} & set(loaded)
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if path.name != "config.py"], ids=named)
-def test_the_environment_is_read_in_one_place(path: Path) -> None:
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+@pytest.mark.parametrize("module", [name for name in OURS if name not in ("config", "client.environment")], ids=named)
+def test_the_environment_is_read_in_one_place(module: str) -> None:
+    nodes = [node for node in ast.walk(ast.parse(OURS[module].read_text())) if isinstance(node, ast.Attribute)]
     of_os = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "os"}
     assert not {"environ", "getenv", "putenv"} & of_os
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=named)
-def test_modules_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
+@pytest.mark.parametrize("module", OURS, ids=named)
+def test_modules_and_functions_stay_small(module: str) -> None:
+    text = OURS[module].read_text()
     assert text.count("\n") <= 450
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=named)
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text()))
+@pytest.mark.parametrize("module", OURS, ids=named)
+def test_every_module_says_what_it_is(module: str) -> None:
+    assert ast.get_docstring(ast.parse(OURS[module].read_text()))
 
 
 def test_the_readmes_settings_table_is_the_settings() -> None:
     readme = (ROOT / "README.md").read_text()
     written = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", readme, re.DOTALL)
     assert written, "README.md has no settings table between its two markers"
-    shipped = [name for name in discover() if (ROOT / "workers" / name).is_dir()]
-    table = settings_table({name: crew for name, crew in load_workers(Settings()).items() if name in shipped})
+    table = settings_table({name: crew for name, crew in load_workers(Settings()).items() if name in SHIPPED})
     assert written[1] == table, f"README's settings table should be:\n{table}"
 
 
+def test_the_packaging_is_the_tree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    files = {path.name for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
+    assert set(project["mypy"]["files"]) == files
+    assert {Path(name).stem for name in files} == {"bench", "tests", *roots(set(MAY_IMPORT))}
+    packages = {f"optivus{name.removeprefix('client')}" for name in of("client") if OURS[name].stem == "__init__"}
+    assert set(project["setuptools"]["packages"]) == packages
+    for name, patterns in project["setuptools"]["package-data"].items():
+        folder = ROOT / project["setuptools"]["package-dir"][name]
+        assert all(list(folder.glob(pattern)) for pattern in patterns)
+    for pattern in project["ruff"]["lint"]["per-file-ignores"]:
+        assert list(ROOT.glob(pattern))
+
+
+def test_what_is_said_of_modules_is_said_of_modules_that_there_are() -> None:
+    everything = OURS | modules("tests", "bench")
+    elsewhere = {name for path in everything.values() for name in imported(path)}
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    named = {name for override in overrides for name in override["module"]}
+    known = {*everything, *elsewhere}
+    assert not {name for name in named if not any(f"{one}.".startswith(f"{name.removesuffix('.*')}.") for one in known)}
+
+
 def test_contributings_map_is_the_tree() -> None:
-    there = {named(path) for path in modules() if path.stem != "__init__"}
+    there = {named(module) for module, path in OURS.items() if path.stem != "__init__"}
     assert sorted(mapped()) == sorted(there)
 
 
@@ -128,3 +177,45 @@ def mapped() -> Iterator[str]:
                 folders.append(name)
             else:
                 yield "".join(folders) + name
+
+
+def examples(heading: str) -> list[str]:
+    """The Python blocks of one section of CONTRIBUTING.md."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.fixture
+def shout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
+    """The worker of CONTRIBUTING.md, found in a folder."""
+    (tmp_path / "mine").mkdir()
+    [text] = examples("A worker in one file")
+    (tmp_path / "mine" / "shout.py").write_text(text)
+    monkeypatch.setattr(workers, "__path__", list(workers.__path__))
+    monkeypatch.delitem(sys.modules, "workers.shout", raising=False)
+    add_folders([tmp_path / "mine"])
+    return discover()["shout"]
+
+
+async def answered(road: Road, **message: Any) -> dict[str, Any]:
+    await road.start()
+    try:
+        return await road.final(await road.queue.submit(message, ME))
+    finally:
+        await road.close()
+
+
+async def test_contributings_worker_serves_by_being_a_file(shout: type[Worker], tmp_path: Path) -> None:
+    road = Road(tmp_path, [shout])
+    assert (await answered(road, type="shout", **shout.example))["shouted"] == ["HELLO"]
+    assert [out.body["data"] for _, _, out in road.told if out.kind == "partial"] == ["HELLO"]
+
+
+async def test_contributings_pipeline_serves_by_being_a_row(
+    shout: type[Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, row = examples("A pipeline in one row")
+    names: dict[str, Any] = {**vars(catalog), "__name__": "twice"}
+    exec(module, names)
+    monkeypatch.setattr(catalog, "PIPELINES", (*catalog.PIPELINES, eval(row, names)))
+    assert (await answered(Road(tmp_path, [shout]), type="twice", words=["hello"]))["twice"] == ["HELLO"]

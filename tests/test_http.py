@@ -388,7 +388,7 @@ async def test_listed_origin_may_use_everything(call: Call, token: str) -> None:
 
 async def test_voices_are_listed_and_deleted_by_their_owner(call: Call, contract_server: Server) -> None:
     store = Voices(contract_server.folder / "voices_dir")
-    sound = np.sin(np.arange(16000, dtype=np.float32))
+    sound = np.arange(16000, dtype=np.int16)
     mine, others = (store.save(owner, sound, 16000, "hm", owner) for owner in ("local", "ann"))
     listed = (await call("GET", "/voices")).body["voices"]
     assert mine.shown() in listed

@@ -16,6 +16,7 @@ import torch
 from contract.errors import ModelUnavailable, OutOfMemory
 from contract.folders import Folders
 from contract.messages import Event, Task
+from media.encode import as_int16
 from storage.voices import Voices
 from tests import drive
 from tests.checkpoints_codec import noise
@@ -24,7 +25,7 @@ from tests.inline import over_the_pipe
 from workers.fish.checkpoint import INSTALL
 from workers.fish.generate import Frame, Handle, Loop
 from workers.fish.params import FishSettings
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.speaking import Voice
 from workers.fish.synthesis import Saying
 from workers.fish.worker import Fish
@@ -190,24 +191,24 @@ def test_what_was_said_is_the_reference_of_what_follows_up_to_a_length() -> None
     voice.heard("a", frames)
     voice.heard("b", frames)  # does not fit any more
     voice.heard("c", frames[:4])
-    assert [(spoken.text, spoken.codes.shape[1]) for spoken in voice.references] == [("a", 6), ("c", 4)]
+    assert [(spoken.text, spoken.codes.shape[1]) for spoken in voice.spoken] == [("a", 6), ("c", 4)]
     long = Voice([], longest=4)
     long.heard("a", frames)
-    assert long.references[0].codes[0].tolist() == [0, 1, 2, 3]
+    assert long.spoken[0].codes[0].tolist() == [0, 1, 2, 3]
 
 
 def test_a_voice_that_was_given_stays_as_it_is() -> None:
-    given = Reference("a", torch.zeros(8, 3, dtype=torch.int64))
+    given = Spoken("a", torch.zeros(8, 3, dtype=torch.int64))
     voice = Voice([given], longest=100)
     voice.heard("b", [torch.zeros(8, 1)])
-    assert voice.references == [given]
+    assert voice.spoken == [given]
 
 
 def test_references_that_leave_no_room_are_refused_before_anything_is_heard(
     worker: CountingFish, folders: Folders
 ) -> None:
     """The first piece would still fit."""
-    voice = Voices(folders.voices).save("local", noise(1, 60 * 44100), 44100, "A" * 2000)
+    voice = Voices(folders.voices).save("local", as_int16(noise(1, 60 * 44100)), 44100, "A" * 2000)
     text = "Hi.\n" + "word " * 80
     events = run(worker, task("a", text=text, chunk_length=400, max_new_tokens=600, reference_id=voice.reference_id))
     [failed] = of(events, "a", "failed")
@@ -224,7 +225,7 @@ def test_a_text_whose_pieces_fit_one_by_one_is_spoken(fish_model: Path, folders:
 
 
 def test_voices_are_preloaded_by_setting(fish_model: Path, folders: Folders) -> None:
-    voice = Voices(folders.voices).save("ann", noise(2, 2 * 44100), 44100, "Hello.")
+    voice = Voices(folders.voices).save("ann", as_int16(noise(2, 2 * 44100)), 44100, "Hello.")
     listed = f" {voice.reference_id}, voice_{'0' * 24},"
     assert fish(fish_model, folders, voices_preload=listed).info()["voices"]["kept"] == 1
     again = fish(fish_model, folders, voices_preload=voice.reference_id).info()["voices"]
@@ -233,7 +234,7 @@ def test_voices_are_preloaded_by_setting(fish_model: Path, folders: Folders) -> 
 
 def test_memory_for_encoded_voices_is_bounded(fish_model: Path, folders: Folders) -> None:
     voices = Voices(folders.voices)
-    ids = [voices.save("local", noise(seed, 44100), 44100, "Hello.").reference_id for seed in (3, 4, 5)]
+    ids = [voices.save("local", as_int16(noise(seed, 44100)), 44100, "Hello.").reference_id for seed in (3, 4, 5)]
     small = fish(fish_model, folders, voices_cache_mb=0.003)  # two of them
     for reference_id in ids:
         run(small, task("a", text="Hi.", reference_id=reference_id))
@@ -243,7 +244,7 @@ def test_memory_for_encoded_voices_is_bounded(fish_model: Path, folders: Folders
 
 def test_openaudio_s1_speaks_in_saved_voices_too(tmp_path: Path, folders: Folders) -> None:
     speaker = fish(make_speaker(tmp_path / "s1", "s1"), folders)
-    voice = Voices(folders.voices).save("local", noise(6, 44100), 44100, "Hello.")
+    voice = Voices(folders.voices).save("local", as_int16(noise(6, 44100)), 44100, "Hello.")
     events = run(speaker, task("a"), task("b", text="Hi.", reference_id=voice.reference_id))
     for name in "ab":
         assert sound(events, name) == file_of(events, name) != b""

@@ -13,7 +13,7 @@ from tests.checkpoints_codec import fixture, make_firefly
 from tests.checkpoints_fish import make_fish
 from tests.drive import folders
 from workers.fish.checkpoint import load, locate
-from workers.fish.codec import load_codec
+from workers.fish.codec_files import load_codec
 from workers.fish.generate import Loop, Utterance
 from workers.fish.sampling import Sampling
 

@@ -19,11 +19,10 @@ from config import Settings, variables
 from contract.spelling import meant
 from gateway.auth import Credentials, Tokens
 from tests.servers import ROOT, Server
-from workers.runtime.discovery import discover
+from tests.shipped import SHIPPED
 
-SHIPPED = variables({name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()})
-"""Other tests bring workers of their own into this process."""
-KNOWN = [variable.name for variable in SHIPPED]
+VARIABLES = variables(SHIPPED)
+KNOWN = [variable.name for variable in VARIABLES]
 
 
 def started_with(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +35,7 @@ def started_with(*arguments: str, **settings: str) -> subprocess.CompletedProces
 def test_help_names_every_variable_with_its_meaning() -> None:
     shown = started_with("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    for name, default, meaning in SHIPPED:
+    for name, default, meaning in VARIABLES:
         assert (f"  {name}={default}\n" if default else f"  {name}\n") in shown.stdout
         assert meaning.replace("`", "").split()[0] in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 120

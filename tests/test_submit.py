@@ -29,10 +29,10 @@ from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import PATIENCE, Gate
 from tests.roads import Road
 from tests.servers import ROOT, Server
+from tests.shipped import SHIPPED
 from tests.toys.contract_toy import Echo
 from tests.toys.toy import Toy
 from workers.base import Context, Params, Run, Worker
-from workers.runtime.discovery import discover
 
 
 class Caption(Params):
@@ -307,7 +307,6 @@ async def test_a_file_that_nothing_takes_is_refused_by_its_field(album: Any, fie
     assert list(road.folders.uploads.iterdir()) == []
 
 
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 PLANS = load_plans(SHIPPED, 1000)
 
 

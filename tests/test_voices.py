@@ -15,7 +15,8 @@ import pytest
 import structlog
 
 from contract.errors import VoiceNotFound
-from media.audio import Audio, decode
+from media.audio import decode
+from media.encode import Samples, as_int16
 from storage.voices import REFERENCE_ID, Voice, Voices, read_codes, write_codes
 from tests.recordings import EXAMPLE
 
@@ -42,8 +43,8 @@ NO_IDS: tuple[object, ...] = (
 
 
 @pytest.fixture(scope="module")
-def sound() -> Audio:
-    return np.concatenate(list(decode(EXAMPLE, RATE)))[: 2 * RATE]
+def sound() -> Samples:
+    return as_int16(np.concatenate(list(decode(EXAMPLE, RATE)))[: 2 * RATE])
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def drilled(what: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_a_voice_is_saved_found_and_listed(voices: Voices, sound: Audio) -> None:
+def test_a_voice_is_saved_found_and_listed(voices: Voices, sound: Samples) -> None:
     began = time.time()
     saved = voices.save("ann", sound, RATE, "And so", name="JFK", description="A president")
     assert REFERENCE_ID.fullmatch(saved.reference_id)
@@ -76,10 +77,10 @@ def test_a_voice_is_saved_found_and_listed(voices: Voices, sound: Audio) -> None
     ]
     with wave.open(str(saved.sound)) as read:
         assert (read.getnchannels(), read.getsampwidth(), read.getframerate()) == (1, 2, RATE)
-    assert np.array_equal(np.concatenate(list(decode(saved.sound, RATE))), sound)
+    assert np.array_equal(as_int16(np.concatenate(list(decode(saved.sound, RATE)))), sound)
 
 
-def test_saving_the_same_again_is_the_same_voice(voices: Voices, sound: Audio) -> None:
+def test_saving_the_same_again_is_the_same_voice(voices: Voices, sound: Samples) -> None:
     first = voices.save("ann", sound, RATE, "And so", name="JFK", description="A president")
     write_codes(first.codes("model"), np.arange(8))
     again = voices.save("ann", sound, RATE, "And so", name="Kennedy")
@@ -96,13 +97,13 @@ def test_saving_the_same_again_is_the_same_voice(voices: Voices, sound: Audio) -
     assert len({voice.reference_id for voice in (first, *others)}) == 4
 
 
-def test_lists_begin_with_the_newest(voices: Voices, sound: Audio) -> None:
+def test_lists_begin_with_the_newest(voices: Voices, sound: Samples) -> None:
     saved = [voices.save("ann", sound, RATE, text) for text in ("one", "two", "three")]
     assert voices.of("ann") == saved[::-1]
     assert voices.of("nobody") == []
 
 
-def test_voices_are_their_owners_alone(voices: Voices, sound: Audio) -> None:
+def test_voices_are_their_owners_alone(voices: Voices, sound: Samples) -> None:
     """Another's voice is as little there as one that never was."""
     hers = voices.save("ann", sound, RATE, "And so")
     never = "voice_" + "0" * 24
@@ -118,7 +119,7 @@ def test_voices_are_their_owners_alone(voices: Voices, sound: Audio) -> None:
     assert not [path for path in hers.folder.parents[1].rglob("*") if "ann" in path.name]
 
 
-def test_a_copied_record_gives_nobody_anothers_voice(voices: Voices, sound: Audio) -> None:
+def test_a_copied_record_gives_nobody_anothers_voice(voices: Voices, sound: Samples) -> None:
     """The owner in the record counts, not only the folder that it lies in."""
     hers, his = voices.save("ann", sound, RATE, "And so"), voices.save("bob", sound, RATE, "And so")
     moved = his.folder.parent / hers.reference_id
@@ -129,7 +130,7 @@ def test_a_copied_record_gives_nobody_anothers_voice(voices: Voices, sound: Audi
 
 
 @pytest.mark.parametrize("reference_id", NO_IDS, ids=lambda no: repr(no)[:20])
-def test_what_is_no_id_is_no_voice_and_no_path(voices: Voices, sound: Audio, reference_id: object) -> None:
+def test_what_is_no_id_is_no_voice_and_no_path(voices: Voices, sound: Samples, reference_id: object) -> None:
     kept = voices.save("ann", sound, RATE, "And so")
     for act in (voices.find, voices.delete):
         with pytest.raises(VoiceNotFound) as refused:
@@ -138,7 +139,7 @@ def test_what_is_no_id_is_no_voice_and_no_path(voices: Voices, sound: Audio, ref
     assert voices.of("ann") == [kept]
 
 
-def test_a_path_to_a_voice_is_no_id_of_it(voices: Voices, sound: Audio) -> None:
+def test_a_path_to_a_voice_is_no_id_of_it(voices: Voices, sound: Samples) -> None:
     kept = voices.save("ann", sound, RATE, "And so")
     own, reference_id = kept.folder.parent.name, kept.reference_id
     for path in (f"../{own}/{reference_id}", f"./{reference_id}", f"{reference_id}/", str(kept.folder)):
@@ -146,7 +147,7 @@ def test_a_path_to_a_voice_is_no_id_of_it(voices: Voices, sound: Audio) -> None:
             voices.find(path, "ann")
 
 
-def test_a_deleted_voice_leaves_nothing(voices: Voices, sound: Audio) -> None:
+def test_a_deleted_voice_leaves_nothing(voices: Voices, sound: Samples) -> None:
     voice = voices.save("ann", sound, RATE, "And so")
     write_codes(voice.codes("model"), np.arange(8))
     voices.delete(voice.reference_id, "ann")
@@ -162,7 +163,7 @@ def test_a_deleted_voice_leaves_nothing(voices: Voices, sound: Audio) -> None:
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", '"x"', "null", '{"name": 3}', "\xff", "[" * 100_000, '{"reference_id": "voice_0"}']
 )
-def test_damaged_records_are_skipped_told_and_healed(voices: Voices, sound: Audio, damage: str) -> None:
+def test_damaged_records_are_skipped_told_and_healed(voices: Voices, sound: Samples, damage: str) -> None:
     whole, hurt = voices.save("ann", sound, RATE, "whole"), voices.save("ann", sound, RATE, "hurt")
     (hurt.folder / "voice.json").write_bytes(damage.encode("latin-1"))
     with structlog.testing.capture_logs() as logs:
@@ -174,14 +175,14 @@ def test_damaged_records_are_skipped_told_and_healed(voices: Voices, sound: Audi
     assert voices.of("ann") == [healed, whole]
 
 
-def test_a_voice_without_its_recording_is_none(voices: Voices, sound: Audio) -> None:
+def test_a_voice_without_its_recording_is_none(voices: Voices, sound: Samples) -> None:
     voice = voices.save("ann", sound, RATE, "And so")
     voice.sound.unlink()
     assert voices.of("ann") == []
     assert voices.save("ann", sound, RATE, "And so").sound.is_file()
 
 
-def test_leftovers_of_dead_processes_are_cleared_and_living_ones_left_alone(voices: Voices, sound: Audio) -> None:
+def test_leftovers_of_dead_processes_are_cleared_and_living_ones_left_alone(voices: Voices, sound: Samples) -> None:
     root = voices.save("ann", sound, RATE, "one").folder.parents[1]
     old, fresh = [root / ".making-old", root / ".deleting-old"], root / ".making-fresh"
     for folder in (*old, fresh):
@@ -201,7 +202,7 @@ def test_processes_that_save_and_delete_the_same_voice_do_not_fail(tmp_path: Pat
     assert drilled("crowd", tmp_path / "voices") == "0\n"  # leftovers, and nothing in the log
 
 
-def test_codes_are_kept_for_each_model(voices: Voices, sound: Audio) -> None:
+def test_codes_are_kept_for_each_model(voices: Voices, sound: Samples) -> None:
     voice = voices.save("ann", sound, RATE, "And so")
     assert read_codes(voice.codes("fishaudio/fish-speech-1.5")) is None
     codes = np.arange(8 * 40, dtype=np.int16).reshape(8, 40)
@@ -215,7 +216,7 @@ def test_codes_are_kept_for_each_model(voices: Voices, sound: Audio) -> None:
     assert sorted(path.name for path in voice.folder.iterdir())[1:] == ["reference.wav", "voice.json"]
 
 
-def test_damaged_codes_are_none(voices: Voices, sound: Audio) -> None:
+def test_damaged_codes_are_none(voices: Voices, sound: Samples) -> None:
     voice = voices.save("ann", sound, RATE, "And so")
     path = voice.codes("model")
     write_codes(path, np.arange(300))
@@ -230,10 +231,10 @@ def test_damaged_codes_are_none(voices: Voices, sound: Audio) -> None:
     assert read_codes(path) is not None
 
 
-def test_listing_and_deleting_import_no_sound_library(tmp_path: Path, sound: Audio) -> None:
+def test_listing_and_deleting_import_no_sound_library(tmp_path: Path, sound: Samples) -> None:
     saved: Voice = Voices(tmp_path).save("ann", sound, RATE, "And so")
     program = (
-        "import sys; from pathlib import Path; from media.voices import Voices; voices = Voices(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from storage.voices import Voices; voices = Voices(Path(sys.argv[1]));"
         "voices.delete(voices.of('ann')[0].reference_id, 'ann');"
         "print(sorted({'numpy', 'av', 'torch'} & set(sys.modules)))"
     )

@@ -12,11 +12,10 @@ import pytest
 from client import Client
 from tests.documented import check_answer, openapi
 from tests.servers import Server
+from tests.shipped import SHIPPED
 from tests.sites import Site
-from workers.runtime.discovery import discover
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {name: cls for name, cls in discover().items() if (ROOT / "workers" / name).is_dir()}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from contract.errors import VoiceNotFound
 from storage.voices import Voice, Voices, read_codes, write_codes
 
 RATE = 8_000
-SOUND = np.linspace(-0.5, 0.5, 2 * RATE, dtype=np.float32)
+SOUND = np.linspace(-16_000, 16_000, 2 * RATE, dtype=np.int16)
 ON_DISK = {"open", "write", "flush", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir"}
 """Python's own functions that a moment ends before."""
 CROWD = 4

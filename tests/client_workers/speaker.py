@@ -34,7 +34,7 @@ class Speaker(fish.Fish):
         voices = Voices(self.folders.voices)
         if params.text is None:
             [(_, reference)] = params.recordings
-            sound = np.linspace(-1, 1, RATE, dtype=np.float32)
+            sound = np.linspace(-(1 << 15), (1 << 15) - 1, RATE, dtype=np.int16)
             voice = voices.save(ctx.owner, sound, RATE, reference.text, params.name, params.description)
             return {"reference_id": voice.reference_id, "message": "Reference processed successfully"}
         first = params.seed or 0

@@ -1,7 +1,7 @@
 """yt-dlp with its doors closed: http and https by its urllib handler, no plugins, no other program, bounded pages.
 
-The sandbox around the process is what holds; this keeps yt-dlp from trying, and says early and clearly what is
-forbidden.
+The sandbox around the process is the real barrier. This module keeps yt-dlp from running into it, and says early and
+clearly what is forbidden.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _vod_duration(self: InfoExtractor, playlist: str, video_id: str) -> float | 
 InfoExtractor._parse_m3u8_vod_duration = _vod_duration
 
 MAX_PAGE_BYTES = 32 * 1024 * 1024
-"""The most of a page, playlist or API's answer that is read into memory, packed or unpacked."""
+"""Most bytes of a page, a playlist or an API's answer that are read into memory, packed or unpacked."""
 _ANSWERS = 32
 
 
@@ -61,7 +61,7 @@ def is_confined_deno(words: Sequence[str]) -> bool:
 
 
 class Log:
-    """Where yt-dlp's lines go: they are for whoever looks for a fault."""
+    """Takes yt-dlp's lines into the debug log, for whoever looks for a fault."""
 
     def debug(self, text: str) -> None:
         log.debug("yt_dlp", text=text)
@@ -134,7 +134,7 @@ class _Redirects(RedirectHandler):
 
 
 class _Pages(HTTPHandler):
-    """Bounds what is read whole, and what it unpacks to; reading piece by piece, as downloads do, is not bounded."""
+    """Bounds an answer that is read whole, also once it is unpacked. Downloads read piece by piece, unbounded."""
 
     def http_response(self, req: Any, resp: Any) -> Any:
         if isinstance(resp, http.client.HTTPResponse):

@@ -28,12 +28,12 @@ PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 52
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNEXPLAINED = frozenset({"failed", "unreadable"})
-"""Reasons that a reader of the log should look into: a site that has changed, or a fault of ours."""
+"""Reasons that a reader of the log should look into: a site has changed, or the fault is ours."""
 _GAVE_UP = re.compile(r"Got error: (.*)", re.DOTALL)
-"""How a downloader of yt-dlp reports what it would have tried again: in words, without the exception."""
+"""The words in which yt-dlp's downloaders report a failure that may pass; they drop the exception."""
 _HTTP_ERROR = re.compile(r"HTTP Error (\d+)")
 _SAID = 300
-"""Characters of a site's own words that an answer repeats."""
+"""An answer repeats at most so many characters of a site's own words."""
 
 _BY_STATUS = {
     401: ("login", "The source wants a login (HTTP 401); the server's operator can give it cookies with DLP_COOKIES."),
@@ -118,7 +118,7 @@ def disk_full() -> DiskFull:
 
 
 def _said_by_site(layers: list[BaseException]) -> tuple[str, str] | None:
-    """What an extractor says: about logins, countries, or that it knows nothing of such a page."""
+    """The answer to an extractor's complaint: about a login, a country, or a page that it does not know."""
     for layer in layers:
         if isinstance(layer, GeoRestrictedError):
             return "geo", "The source does not show this where the server stands; its operator can set DLP_PROXY."
@@ -174,13 +174,13 @@ _LOST = (TransportError, ContentTooShortError, http.client.IncompleteRead, Timeo
 
 
 def _gave_up(layer: BaseException) -> str:
-    """What a downloader gave up on; empty for anything else."""
+    """The reason for which a downloader gave up; empty for any other exception."""
     found = _GAVE_UP.search(str(layer)) if isinstance(layer, DownloadError) else None
     return found[1] if found else ""
 
 
 def _status(layer: BaseException) -> int | None:
-    """The HTTP status that an exception is about."""
+    """The HTTP status that an exception reports."""
     if isinstance(layer, HTTPError):
         return int(layer.status)
     found = _HTTP_ERROR.search(_gave_up(layer))
@@ -188,7 +188,7 @@ def _status(layer: BaseException) -> int | None:
 
 
 def _layers(exc: BaseException) -> Iterator[BaseException]:
-    """An exception, and all that it was made of."""
+    """An exception, and every exception inside it, the outermost first."""
     pending, seen = [exc], set[int]()
     while pending:
         layer = pending.pop(0)

@@ -28,16 +28,16 @@ from workers.dlp.failures import disk_full
 from workers.dlp.sandbox import Errand, Sandbox
 
 MAX_NESTED = 4
-"""Lists within lists, as a channel has; the first entry of the innermost counts."""
+"""Most lists within lists, as a channel has them; the first entry of the innermost is taken."""
 MAX_FRAGMENT_BYTES = 256 * 1024 * 1024
 """yt-dlp holds a segment of a stream in memory."""
 TS_PACKET, TS_SYNC = 188, 0x47
-"""ISO 13818-1: packets of so many bytes, each beginning with this one."""
+"""A transport stream's packets have so many bytes, of which the first is this one (ISO 13818-1)."""
 SPARE_BYTES = 64 * 1024 * 1024
-"""What a download leaves on the disk for the ledger and for others."""
+"""Bytes of the disk that a download leaves free for the ledger and for others."""
 
 PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments", "http_dash_segments_generator"})
-"""What yt-dlp downloads by itself, over http and https."""
+"""Protocols that yt-dlp downloads by itself, over http and https."""
 NOT_ENDED = frozenset({"is_live", "is_upcoming", "post_live"})
 
 _ENDINGS = {
@@ -57,12 +57,12 @@ _MEDIA_TYPE = re.compile(r"(audio|video)/|application/ogg", re.IGNORECASE)
 
 Info = dict[str, Any]
 Progress = Callable[..., None]
-"""`Context.progress`."""
+"""The type of `Context.progress`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """What one download may be. bytes: of all its files; seconds: of playing time; entries: of a list looked at."""
+    """Limits of one download. bytes: of all its files; seconds: of playing time; entries: of a list looked at."""
 
     bytes: int
     seconds: float

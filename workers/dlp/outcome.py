@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workers.dlp.fetch import Found
 
 FIELDS = ("uploader", "duration", "view_count", "like_count", "fulltitle", "description")
-"""Always there, null where the source does not say."""
+"""Keys that an item always has; null where the source does not say."""
 MORE_FIELDS = (
     "dislike_count",
     "repost_count",
@@ -29,7 +29,7 @@ MORE_FIELDS = (
     "tags",
     "categories",
 )
-"""There when the source gives them."""
+"""Keys that an item has when the source gives them."""
 
 MAX_TEXT = 20_000
 MAX_LIST = 200
@@ -107,6 +107,6 @@ def _copy(source: Path, target: Path, check: Callable[[], None]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """On the disk before the ledger says that it is there."""
+    """Sync a file to the disk, before the ledger says that it is there."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from contract.errors import UnsupportedMedia
 from media.container import Probe, opened_stream, probed
 
 MAX_BYTES = 16 * 1024 * 1024
-"""So much is read at most, and held in memory."""
+"""Most bytes that are read, and held in memory."""
 MAX_REQUESTS = 6
 _RANGE = re.compile(r"bytes \d+-\d+/(\d+)")
 
@@ -59,7 +59,7 @@ class _Part:
         return self.start + len(self.data)
 
     def grow(self, size: int) -> bool:
-        """Whether there was more."""
+        """Read on. Returns whether there was more."""
         more = self.response.read(size)
         self.data += more
         return bool(more)
@@ -115,7 +115,7 @@ class _Remote:
                 part.response.close()
 
     def _part(self) -> _Part | None:
-        """That which holds the place, or ends there; without ranges the only one grows until it does."""
+        """The part that holds the place or ends there. A server without ranges gives one part, which grows up to it."""
         if self._size is not None and self._place >= self._size:
             return None
         for part in self._parts:

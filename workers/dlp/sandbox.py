@@ -33,9 +33,9 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Endpoint = tuple[str, int]
 
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All of IPv6 that is routed between networks (RFC 4291, section 2.4)."""
+"""The part of IPv6 that is routed between networks (RFC 4291, section 2.4)."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 as a network with nothing but IPv6 reaches it (RFC 6052)."""
+"""The prefix by which a network that has only IPv6 reaches IPv4 (RFC 6052)."""
 NOT_ROUTED = tuple(map(ipaddress.ip_network, ("192.88.99.0/24", "2001:db8::/32", "3fff::/20")))
 """Retired relays and documentation, which some versions of `ipaddress` take for global."""
 
@@ -117,7 +117,7 @@ class Errand:
             raise Stopped
 
     def on_stop(self, callback: Callable[[], Any]) -> None:
-        """Have something else ended too, at once when it has stopped already."""
+        """Call something when the errand is stopped, or at once when it has been stopped already."""
         with self._lock:
             self._on_stop.append(callback)
             stopped = self.stopped
@@ -134,7 +134,7 @@ _current: contextvars.ContextVar[Errand | None] = contextvars.ContextVar("errand
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:
-    """What is let through.
+    """What the sandbox lets through.
 
     allow_private: every address. proxy: only this host and port. allow: numeric hosts and ports beside the public ones.
     may_start: whether a program with these arguments confines itself.
@@ -166,7 +166,7 @@ class Sandbox:
         }
 
     def install(self) -> None:
-        """There is no way back: an audit hook stays."""
+        """Put the rules around this process. An audit hook cannot be taken out again."""
         sys.addaudithook(self._audit)
 
     def check_url(self, url: str) -> None:
@@ -192,7 +192,7 @@ class Sandbox:
             errand.watch(sock)
 
     def _on_address(self, sock: Any, address: Any) -> None:
-        if address is None or getattr(self._looking, "active", False):  # sendmsg on a connected socket; a look of ours
+        if address is None or getattr(self._looking, "active", False):  # sendmsg on a connected socket; our own look
             return
         errand = _current.get()
         if errand is not None and (errand.stopped or errand.refused):

@@ -36,12 +36,12 @@ log = structlog.get_logger()
 
 TRIES = 3
 NEW_TRIES_BYTES = 1 << 20
-"""A try that got so much further does not count: a long download over a bad line is not given up."""
+"""Bytes. A try that got so much further does not count, so a long download over a bad line is not given up."""
 
 MAX_URL_LENGTH = 4096
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(//)?", re.IGNORECASE)
 _SMUGGLED = "#__youtubedl_smuggle"
-"""What follows would be taken by yt-dlp for its own notes to itself."""
+"""yt-dlp takes what follows this in a URL for a note of its own."""
 
 
 def checked_url(text: str) -> str:
@@ -60,7 +60,7 @@ def checked_url(text: str) -> str:
             f"{text[:80]!r} has a blank in it, and no URL has one: write it as %20, or send several URLs as a list.",
             field="urls",
         )
-    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no controls, no halves of letters
+    written = all(" " < letter < "\ud800" or letter > "\udfff" for letter in url)  # no controls, no lone surrogates
     if not proper or not written or len(url) > MAX_URL_LENGTH:
         raise InvalidInput(
             f"{text[:80]!r} is no URL that can be downloaded; send one that begins with https:// or http://.",
@@ -75,7 +75,9 @@ class DlpSettings(WorkerSettings):
     max_hours: float = Field(12, gt=0, description="longest video or audio that is downloaded, in hours")
     max_minutes: float = Field(120, gt=0, description="a download that has not ended by then fails")
     max_entries: int = Field(50, ge=1, le=200, description="entries of a playlist that are listed")
-    max_height: int = Field(1080, ge=144, description="lines of picture that are enough where a source has several")
+    max_height: int = Field(
+        1080, ge=144, description="largest picture height that is chosen where a source has several, in lines"
+    )
     socket_timeout: float = Field(20, gt=0, description="seconds without a byte after which a try has failed")
     retry_seconds: float = Field(2, ge=0, description="pause before the second of three tries; the next is double")
     cookies: Path | None = Field(None, description="file with cookies of the sites that want a login (Netscape format)")
@@ -171,7 +173,7 @@ class Dlp(AsyncWorker):
         return item(url, found, str(kept))
 
     async def _tried(self, url: str, ctx: Context, work: Callable[[Fetcher], T]) -> T:
-        """The work's result, with further tries for what may pass. Raises: ServiceError."""
+        """The work's result. What fails for a reason that may pass is tried again. Raises: ServiceError."""
         from workers.dlp.failures import UNEXPLAINED, as_service_error, passes
         from workers.dlp.fetch import Fetcher
         from workers.dlp.sandbox import Errand
@@ -201,12 +203,12 @@ class Dlp(AsyncWorker):
 
 
 def exact(said: float | None, measured: float | None) -> float | None:
-    """A duration, of what the source says and what the file does: sources often leave out the fraction."""
+    """The file's duration where the source's is a whole number within 1 s of it, since sources drop fractions."""
     if said and measured and (said != round(said) or abs(measured - said) > 1):
         return said
     return measured or said
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """The bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

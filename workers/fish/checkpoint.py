@@ -22,7 +22,7 @@ from contract.errors import ModelUnavailable
 from contract.folders import Folders
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FAMILIES, Family
-from workers.fish.prompt import Grid, Reference, Tokenizer
+from workers.fish.prompt import Grid, Spoken, Tokenizer
 from workers.runtime.hub import Found, Say, Wanted, find
 
 log = structlog.get_logger()
@@ -43,11 +43,11 @@ class Checkpoint:
     family: Family
     end_id: int
 
-    def prompt(self, text: str, references: Sequence[Reference] = ()) -> Tensor:
+    def prompt(self, text: str, spoken: Sequence[Spoken] = ()) -> Tensor:
         """The token grid, int64, (1 + C, T), on the CPU. Raises: InvalidInput."""
         config = self.model.config
         grid = Grid(self.tokenizer, config.num_codebooks, config.codebook_size)
-        self.family.prompt(grid, text, references)
+        self.family.prompt(grid, text, spoken)
         return grid.joined()
 
 

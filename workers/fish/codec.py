@@ -1,4 +1,4 @@
-"""Between sound and codes: what the codecs of the fish models have in common, and finding the right one in a folder.
+"""Between sound and codes: what the codecs of the fish models have in common.
 
 A codec turns sound into frames of codes and back. A frame is a column of one code for each codebook and stands for
 `frame_length` samples. Sound is float32, mono, in [-1, 1], at `sample_rate`; codes are int64, (codebooks, n_frames).
@@ -27,7 +27,7 @@ from workers.fish.causal import Memory
 Audio = NDArray[np.float32]
 
 _PIECE_FRAMES = 32
-"""Decoded at once where all codes are there: enough to fill the kernels, and memory does not grow with the length."""
+"""Frames that `decode` takes at once: enough to fill the kernels, while memory does not grow with the length."""
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class Codec(abc.ABC):
     """Subclasses set the attributes and implement `_encode` and `_decode`."""
 
     sample_rate: int
-    """Hz."""
+    """Of the sound, in Hz."""
     frame_length: int
     """Samples to a frame."""
     codebooks: int
@@ -141,33 +141,9 @@ class Stream:
         return sound
 
     def flush(self) -> Audio:
-        """The end of the sound: what was held back, which is nothing, and the stream starts anew."""
+        """End the sound and start anew. Returns what was held back, which is nothing."""
         self.memory, self.frames = Memory(), 0
         return np.empty(0, dtype=np.float32)
-
-
-def find_codec(folder: Path) -> Path:
-    """The codec's weights in a model's folder. Raises: ModelUnavailable."""
-    from workers.fish import dac, firefly
-
-    for name in (*firefly.FILES, *dac.FILES):
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelUnavailable(
-        f"The model's folder holds no codec: it needs {firefly.FILES[0]} (fish-speech 1.5) or {dac.FILES[0]} "
-        "(OpenAudio S1). Copy the file from the published model, or set AI_FISH_MODEL to a complete one."
-    )
-
-
-def load_codec(folder: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Codec:
-    """The codec of a model's folder in its published layout.
-
-    dtype: of the decoder; half precision on CUDA and float32 elsewhere if not given. Raises: ModelUnavailable.
-    """
-    from workers.fish import dac, firefly
-
-    file = find_codec(folder)
-    return (dac.load if file.name in dac.FILES else firefly.load)(file, torch.device(device), dtype)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -28,9 +28,9 @@ from workers.fish.joints import Joiner
 
 SHORTEST_SECONDS = 0.04
 LONGEST_SECONDS = 0.1
-"""Of one event: long enough that its own weight is small, short enough that nobody waits for it."""
+"""Seconds of sound in an event: enough that the event's own bytes hardly count, few enough that nobody waits."""
 FIRST_SECONDS = 0.01
-"""The first event is what there is: of the first frame, 46 ms, the joiner holds back some."""
+"""Least seconds of the first event: the joiner holds back a part of the first frame, which has 46 ms."""
 
 Format = Literal["list", "none"] | Kind
 
@@ -95,7 +95,7 @@ class Delivery:
         self._made += len(samples)
 
     def _tell(self, last: bool) -> None:
-        """What waits, in pieces; a rest that is too short for one waits on, but for the last."""
+        """Tell the waiting sound in pieces. A rest that is too short for a piece waits on, unless it is the last."""
         longest = round(LONGEST_SECONDS * self._rate)
         while len(self._waiting) >= (1 if last else self._shortest()):
             piece, self._waiting = self._waiting[:longest], self._waiting[longest:]
@@ -119,7 +119,7 @@ def _read(path: Path) -> Samples:
 
 
 def _move(path: Path, target: Path) -> None:
-    """There whole or not at all, on the disk; whatever an earlier attempt left there is replaced."""
+    """Move a file into its place, whole and on the disk. It replaces what an earlier attempt left there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.replace(target)

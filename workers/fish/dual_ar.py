@@ -78,7 +78,7 @@ class DualARConfig:
 
     @property
     def fast(self) -> BlockShape:
-        """What the configuration leaves out is as in the slow transformer."""
+        """The fast transformer's sizes; those that the configuration leaves out are the slow one's."""
         slow = self.slow
         return dataclasses.replace(
             slow,

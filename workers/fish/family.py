@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from workers.fish.prompt import Grid, Reference, fish_speech_15, openaudio_s1
+from workers.fish.prompt import Grid, Spoken, fish_speech_15, openaudio_s1
 from workers.fish.sampling import Sampling
 from workers.runtime.hub import Layout
 
@@ -27,7 +27,7 @@ class Family:
     name: str
     layout: Layout
     codec: str
-    prompt: Callable[[Grid, str, Sequence[Reference]], None]
+    prompt: Callable[[Grid, str, Sequence[Spoken]], None]
     slow_window: Callable[[Tensor], Tensor]
     rules: torch.dtype
     keeps_first: bool

@@ -151,7 +151,7 @@ def _without_markdown(text: str) -> str:
     for block in _blocks(tokens):
         first, last = block[0].map or (done, done)
         source = "".join(lines[first:last])
-        said = _said(block, source)
+        said = _said(block)
         parts += lines[done:first]
         parts.append(source if said is None else said + ends[last - 1])
         done = last
@@ -168,7 +168,7 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[list[Token]]:
             block = []
 
 
-def _said(block: Sequence[Token], source: str) -> str | None:
+def _said(block: Sequence[Token]) -> str | None:
     """A block as it is read aloud; None where it has no markup, or none that is not said."""
     inlines = [token for token in block if token.type == "inline"]
     if _only_looks_so(block, inlines) or all(token.type in _PLAIN for token in block):

@@ -26,9 +26,11 @@ class FishSettings(ModelSettings):
         alias=SETTING,
         description="fish-speech 1.5 or OpenAudio S1: a hub id or a local folder; `none`: off",
     )
-    batch: int = Field(4, ge=1, le=256, description="texts that are spoken at once; each takes memory on the device")
+    batch: int = Field(
+        4, ge=1, le=256, description="most texts that are spoken at once; each takes memory on the device"
+    )
     length: int = Field(
-        4096, ge=64, description="tokens that a text's piece, its references and its speech may have together"
+        4096, ge=64, description="most tokens of a piece of text, its references and its speech together"
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="numbers that the model computes in; `auto`: bfloat16 on CUDA, float32 on the CPU"
@@ -38,7 +40,9 @@ class FishSettings(ModelSettings):
     )
     max_text: int = Field(10_000, ge=1, description="characters of one text; beyond: `TEXT_TOO_LONG`")
     step_seconds: float = Field(
-        300, gt=0, description="longest honest step; a process silent for three is restarted (long references on CPUs)"
+        300,
+        gt=0,
+        description="longest time of one step; a process silent for thrice as long is restarted (CPUs are slow)",
     )
     voices_preload: str = Field("", description="reference ids, separated by commas, to be in memory from the start")
     voices_cache_mb: float = Field(64, ge=0, description="encoded voices kept in memory, in MB (10 s have 14 kB)")

@@ -3,9 +3,9 @@
     1.5  [system: SYSTEM  (user: TEXT  assistant: <|voice|> CODES)…]  user: TEXT  assistant: <|voice|>
     S1   <|interleave|>  (<|speaker:0|> TEXT CODES <|im_end|>)…  <|speaker:0|> TEXT
 
-What stands in brackets is there with references only. A grid is int64, (1 + C, T): row 0 holds vocabulary ids, rows 1
-to C the codes of the references, 0 elsewhere. The pieces are tokenised one by one, as published. One thing differs: a
-text's own `<|…|>` is read as plain letters, so that no text can end its turn or speak for another.
+Brackets stand around what is there only where something was said before. A grid is int64, (1 + C, T): row 0 holds
+vocabulary ids, rows 1 to C the codes of what was said, 0 elsewhere. The pieces are tokenised one by one, as published.
+One thing differs: a text's own `<|…|>` is read as plain letters, so that no text can end its turn or speak for another.
 
 Source: `encode_tokens` and `generate_long` in fish_speech/models/text2semantic/inference.py and
 fish_speech/conversation.py of fishaudio/fish-speech at v1.5.1 (58046ea); fish_speech/content_sequence.py of PyPI
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reference:
+class Spoken:
     """Something said in the voice wanted. codes: whole numbers, (at least C, frames), from the codec's encoder."""
 
     text: str
@@ -86,16 +86,16 @@ class Grid:
         return torch.cat(self._columns, dim=1)
 
 
-def fish_speech_15(grid: Grid, text: str, references: Sequence[Reference]) -> None:
+def fish_speech_15(grid: Grid, text: str, spoken: Sequence[Spoken]) -> None:
     from fish_speech.text import clean_text
 
-    if references:
+    if spoken:
         grid.control("<|im_start|>system\n")
         grid.control(SYSTEM)
         grid.control("<|im_end|>")
-    for reference in references:
-        _user_15(grid, clean_text(reference.text))
-        grid.codes(reference.codes)
+    for one in spoken:
+        _user_15(grid, clean_text(one.text))
+        grid.codes(one.codes)
         grid.control("<|im_end|>")
     _user_15(grid, clean_text(text))
 
@@ -109,12 +109,12 @@ def _user_15(grid: Grid, text: str) -> None:
     grid.control("<|voice|>")
 
 
-def openaudio_s1(grid: Grid, text: str, references: Sequence[Reference]) -> None:
+def openaudio_s1(grid: Grid, text: str, spoken: Sequence[Spoken]) -> None:
     grid.control("<|interleave|>")
-    for reference in references:
+    for one in spoken:
         grid.control("<|speaker:0|>")
-        grid.words(reference.text)
-        grid.codes(reference.codes)
+        grid.words(one.text)
+        grid.codes(one.codes)
         grid.control("<|im_end|>")
     grid.control("<|speaker:0|>")
     grid.words(text)

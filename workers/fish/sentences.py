@@ -25,16 +25,16 @@ PARAGRAPH, SENTENCE, CLAUSE = 0.5, 0.25, 0.1
 """Seconds of silence after a piece, by what it ends with; none where a clause was cut."""
 
 _WINDOW = 4096
-"""Characters looked at together. sentencex takes quadratic time in a run without spaces, as Chinese is."""
+"""Characters that sentencex is given at once. It takes quadratic time in a run without spaces, as in Chinese."""
 
 _MOST_MARKS = 30
-"""Combining marks on a letter: the limit of Unicode's Stream-Safe Text Format (UAX #15); NFC is quadratic in them."""
+"""Most combining marks on a letter, as in Unicode's Stream-Safe Text Format (UAX #15); NFC is quadratic in them."""
 
 _SHORTEST_WRAPPED = 50
 """Characters of a line that may have been broken for its width alone. Verses and lists have shorter ones."""
 
 _LINE_END = regex.compile(r"\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
-# Joiners shape letters and stay; a zero-width space is where a word ends in Khmer or Thai.
+# Joiners shape letters, so they stay; a zero-width space marks a word's end in Khmer or Thai.
 _UNSEEN = regex.compile(r"(?V1)[[\p{Cc}--\n\t\x1f]\p{Cs}[\p{Cf}&&\p{Default_Ignorable_Code_Point}--\u200b-\u200d]]")
 _SPACE = regex.compile(r"[^\S\n]+")
 _EXCESS_MARKS = regex.compile(rf"(\p{{M}}{{{_MOST_MARKS}}})\p{{M}}++")
@@ -50,8 +50,8 @@ _CLOSING = r"[\p{Pe}\p{Pf}\"']*+"
 _FURTHER_SENTENCES = regex.compile(
     rf"[\u0e5a\u0e5b\u0f08\u0f0d-\u0f12\u17d4\u17d5\u17da\ufe12\ufe15\ufe16]++{_CLOSING}\s*+"
 )
-# A mark of ASCII counts before a space only, for numbers, times and addresses have it too; any other, not inside a
-# number. Full stops stand here for sentences within quotes. Thai and its neighbours part phrases, not words, by spaces.
+# An ASCII mark counts before a space only, because numbers, times and addresses contain it too. Any other mark counts
+# outside a number. Full stops stand here for sentences within quotes. In Thai and its neighbours spaces part phrases.
 _MARK = r"[[\p{Terminal_Punctuation}--\p{ASCII}--\u1361]\u2013-\u2015…]"
 _CLAUSES = regex.compile(
     rf"""(?V1)(?:
@@ -126,7 +126,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _sentences(line: str) -> Iterator[Piece]:
-    """Each with the space after it. What is longer than a window is cut there, being far too long in any case."""
+    """Sentences, each with the space after it. A longer one than a window is cut there, far too long anyway."""
     scripts = Counter(match.lastgroup for match in _LANGUAGES.finditer(line, 0, _WINDOW))
     language = (scripts.most_common(1) or [("en", 0)])[0][0]
     start = 0
@@ -134,7 +134,7 @@ def _sentences(line: str) -> Iterator[Piece]:
         window = line[start : start + _WINDOW]
         found = list(sentencex.segment(language, window))
         if len(found) > 1 and start + len(window) < len(line):
-            found.pop()  # it may go on
+            found.pop()  # the last sentence may go on beyond the window
         start += sum(map(len, found))
         held: list[str] = []
         for sentence in [*found, ""]:

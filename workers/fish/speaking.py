@@ -15,16 +15,16 @@ from torch import Tensor
 
 from workers.base import Context, Run
 from workers.fish.delivery import Delivery
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
 from workers.fish.sentences import Piece
 from workers.fish.synthesis import Saying, Synthesis
 
 VOICE_SECONDS = 20.0
-"""Of what was said before, as the reference of what follows: more makes every frame dearer and the voice no better."""
+"""Seconds of earlier speech that stand before the next piece. More makes every frame dearer and the voice no better."""
 
 _FRAMES_A_BYTE = 1.5
-"""Of English text, about; what a piece takes at least, for telling how far it is."""
+"""English text takes about so many frames a byte. A piece takes at least as many, so this tells how far it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ class Manner:
 
 @dataclasses.dataclass(slots=True)
 class Voice:
-    """references: of the next piece, as given; if none were, what was said so far, of at most `longest` frames."""
+    """spoken: of the next piece, as given; if none were, what was said so far, of at most `longest` frames."""
 
-    references: list[Reference]
+    spoken: list[Spoken]
     longest: int
     given: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.given = bool(self.references)
+        self.given = bool(self.spoken)
 
     def heard(self, text: str, codes: list[Tensor]) -> None:
-        room = self.longest - sum(reference.codes.shape[1] for reference in self.references)
-        if self.given or not codes or (self.references and len(codes) > room):
+        room = self.longest - sum(one.codes.shape[1] for one in self.spoken)
+        if self.given or not codes or (self.spoken and len(codes) > room):
             return
-        self.references = [*self.references, Reference(text, torch.cat(codes[:room], dim=1))]
+        self.spoken = [*self.spoken, Spoken(text, torch.cat(codes[:room], dim=1))]
 
 
 class Progress:
@@ -78,7 +78,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who says it, and how."""
+    """Speaks texts in one voice and manner."""
 
     synthesis: Synthesis
     voice: Voice
@@ -88,7 +88,7 @@ class Speaker:
         """Whether each piece fits into the model, before any is heard. Raises: TextTooLong, InvalidInput."""
         for piece in pieces:
             frames = min(self.manner.max_new_tokens, round(len(piece.text.encode()) * _FRAMES_A_BYTE))
-            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.references), frames)
+            self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.spoken), frames)
 
     def speak(self, pieces: Sequence[Piece], delivery: Delivery, progress: Progress) -> Run:
         """Yields the saying in hand, once for each frame. Returns whether `max_new_tokens` cut a piece short."""
@@ -110,8 +110,8 @@ class Speaker:
         return cut
 
     def _begin(self, piece: Piece, number: int) -> Saying:
-        prompt = self.synthesis.prompt(piece.text, self.voice.references)
+        prompt = self.synthesis.prompt(piece.text, self.voice.spoken)
         needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
         if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
-            prompt = self.synthesis.prompt(piece.text, [])  # in another voice sooner than not at all
+            prompt = self.synthesis.prompt(piece.text, [])  # better in another voice than not at all
         return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens)

@@ -3,10 +3,10 @@
     say(prompt) ─▶ Saying ─▶ advance([saying, …]): one frame each ─▶ loop.step ─▶ codes held back ─▶ codec
     close(saying)                                                        in blocks, the first ones short
 
-On a GPU frames are decoded as they come, those of all sayings together. On a CPU four frames cost hardly more than one,
-so they wait for a block; and each saying is decoded by itself, which costs nothing beside the model and keeps the last
-bit of a text's sound from depending on its company, for that is another in another attempt. What does not fit into the
-device's memory is tried again in halves, of the sequences and of the decoding apart, so that no sequence makes a frame
+On a GPU the frames of all sayings are decoded together as they come. On a CPU four frames cost hardly more than one, so
+frames wait until they are a block, and each saying is decoded by itself. That costs little beside the model, and a
+text's sound is the same in every attempt, whatever other texts share the batch. A batch that does not fit into the
+device's memory is tried again in halves. Sequences and decoding are halved apart, so that no sequence makes a frame
 twice.
 """
 
@@ -24,14 +24,14 @@ from contract.errors import OutOfMemory
 from workers.fish.checkpoint import SETTING, Checkpoint
 from workers.fish.codec import Audio, Codec, Stream
 from workers.fish.generate import Frame, Handle, Loop, Stop, Utterance
-from workers.fish.prompt import Reference
+from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
 
 log = structlog.get_logger()
 
 CPU_BLOCKS = (1, 2, 4)
 CUDA_BLOCKS = (1,)
-"""Frames that are decoded at once: the first, the second, and all further times."""
+"""Frames that are decoded at once: the first time, the second time, and from then on."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -74,25 +74,25 @@ class Synthesis:
         """Positions that a prompt and what it is answered with have together."""
         return self._loop.length
 
-    def prompt(self, text: str, references: Sequence[Reference]) -> Tensor:
-        """Raises: InvalidInput."""
-        return self._checkpoint.prompt(text, references)
+    def prompt(self, text: str, spoken: Sequence[Spoken]) -> Tensor:
+        """The prompt that asks for a text, after what was said before. Raises: InvalidInput."""
+        return self._checkpoint.prompt(text, spoken)
 
     def check(self, prompt: Tensor, frames: int) -> None:
         """Whether a prompt leaves room for so many frames. Raises: TextTooLong."""
         self._loop.check(prompt, frames)
 
     def say(self, prompt: Tensor, sampling: Sampling, max_new_tokens: int) -> Saying:
-        """Raises: TextTooLong, InvalidInput, QueueFull."""
+        """Begin to say a prompt. Raises: TextTooLong, InvalidInput, QueueFull."""
         frames = min(max_new_tokens, self._codec.longest_frames or max_new_tokens)
         return Saying(self._loop.open(Utterance(prompt, sampling, frames)), self._codec.stream())
 
     def close(self, saying: Saying) -> None:
-        """A second time it does nothing."""
+        """Give the saying's row back. Closing twice is closing once."""
         self._loop.close(saying.handle)
 
     def advance(self, sayings: Sequence[Saying]) -> list[Advance | Exception]:
-        """One frame of each, in order; an exception stands in the place of the one it concerns."""
+        """Make one frame of each saying. Results in order; one that failed has its exception there."""
         frames = self._apart(lambda some: self._loop.step([saying.handle for saying in some]), sayings)
         due: list[Saying] = []
         for saying, frame in zip(sayings, frames, strict=True):
@@ -109,7 +109,7 @@ class Synthesis:
         ]
 
     def alone(self, work: Callable[[S], T], one: S) -> T | Exception:
-        """What work gives for one, or why it does not."""
+        """The result of work on one item, or the exception that it raised."""
         (result,) = self._apart(lambda some: [work(each) for each in some], [one])
         return result
 

@@ -1,7 +1,7 @@
 """`fish`: texts spoken in a voice, by fish-speech 1.5 or OpenAudio S1; and the voices to speak in.
 
     text ─▶ markup ─▶ sentences ─────┐
-    voice ─▶ recordings: codes ──────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
+    voice ─▶ voice_codes ────────────┴▶ piece by piece: prompt ─▶ Saying ─▶ a unit for each frame ─▶ delivery
     reference alone ─▶ checked, encoded ─▶ Voices.save
 
 Each open task has one row of the loop, so texts of different requests share every batch.
@@ -29,11 +29,11 @@ from workers.runtime.torch_device import torch_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workers.fish.prompt import Reference
-    from workers.fish.recordings import Recording
+    from workers.fish.prompt import Spoken
     from workers.fish.sentences import Piece
     from workers.fish.speaking import Manner
     from workers.fish.synthesis import Saying
+    from workers.fish.voice_codes import Unencoded
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Fish(Worker):
 
     @classmethod
     def places(cls, settings: FishSettings) -> int:
-        """A row of the loop for each."""
+        """One task for each row of the loop."""
         return settings.batch
 
     @classmethod
@@ -71,7 +71,7 @@ class Fish(Worker):
     def load(self) -> dict[str, Any]:
         import torch
 
-        from workers.fish import checkpoint, codec, recordings, synthesis
+        from workers.fish import checkpoint, codec_files, synthesis, voice_codes
         from workers.fish.generate import Loop
 
         checkpoint.require_package()
@@ -83,7 +83,7 @@ class Fish(Worker):
             dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
             acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
             model = checkpoint.load(found, self._device, dtype)
-            self._codec = codec.load_codec(found.path, str(self._device))
+            self._codec = codec_files.load_codec(found.path, str(self._device))
             loop = Loop(model, self.settings.batch, self.settings.length, acceleration)
         except (ModelUnavailable, MemoryError):
             raise
@@ -94,8 +94,8 @@ class Fish(Worker):
             raise _unloadable(exc) from exc
         self._synthesis = synthesis.Synthesis(model, self._codec, loop, self.settings.batch)
         seconds = self.settings.voices_cache_minutes * 60
-        codec_file = codec.find_codec(found.path)
-        self._recordings = recordings.Recordings(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
+        codec_file = codec_files.find_codec(found.path)
+        self._voice_codes = voice_codes.VoiceCodes(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
         self._preload()
         log.info("licence_of_weights", worker=self.name, licence=LICENCE)
         local = Path(self.settings.model).expanduser()
@@ -104,7 +104,7 @@ class Fish(Worker):
     def info(self) -> dict[str, Any]:
         import torch
 
-        voices = {"voices": self._recordings.info()}
+        voices = {"voices": self._voice_codes.info()}
         if self._device.type != "cuda":
             return voices
         return {**voices, "vram_used_gb": round(torch.cuda.memory_reserved(self._device) / 1e9, 2)}
@@ -120,21 +120,22 @@ class Fish(Worker):
     # Voices.
 
     def _look_at(self, audio: FileRef, field: str, ctx: Context) -> Run:
-        """Encoded here, it is in memory when it is spoken with."""
-        codes = yield from self._encoded(self._recordings.of_file(ctx.local(audio), field))
+        """Check a recording by encoding it; its codes are then in memory when it is spoken with."""
+        codes = yield from self._encoded(self._voice_codes.of_file(ctx.local(audio), field))
         return {"duration": round(codes.shape[1] / self._codec.frame_rate, 3)}
 
     def _save(self, params: FishTask, ctx: Context) -> Run:
-        from workers.fish.recordings import Recording
+        from media.encode import as_int16
+        from workers.fish.voice_codes import Unencoded
 
         [(field, reference), *_] = params.recordings
         path = ctx.local(reference.audio)
-        known = self._recordings.of_file(path, field)
-        sound = known.sound if isinstance(known, Recording) else self._recordings.read(path, field)
+        known = self._voice_codes.of_file(path, field)
+        sound = known.sound if isinstance(known, Unencoded) else self._voice_codes.read(path, field)
         codes = yield from self._encoded(known)
         rate, text, began = self._codec.sample_rate, reference.text or "", time.time()
-        voice = self._voices.save(ctx.owner, sound, rate, text, params.name, params.description)
-        self._recordings.keep(voice, codes)
+        voice = self._voices.save(ctx.owner, as_int16(sound), rate, text, params.name, params.description)
+        self._voice_codes.keep(voice, codes)
         return {
             "reference_id": voice.reference_id,
             "status": "success",
@@ -144,37 +145,37 @@ class Fish(Worker):
             **({"known": True} if voice.created_at < began else {}),
         }
 
-    def _references(self, params: FishTask, ctx: Context) -> Run:
-        """The voice wanted, as a list of `prompt.Reference`."""
-        from workers.fish.prompt import Reference
+    def _spoken(self, params: FishTask, ctx: Context) -> Run:
+        """The voice wanted, as a list of `prompt.Spoken`."""
+        from workers.fish.prompt import Spoken
 
-        asked: list[tuple[str, Tensor | Recording]] = []
+        asked: list[tuple[str, Tensor | Unencoded]] = []
         if params.reference_id is not None:
             voice = self._voices.find(params.reference_id, ctx.owner)
-            asked.append((voice.text, self._recordings.of_voice(voice)))
+            asked.append((voice.text, self._voice_codes.of_voice(voice)))
         for field, reference in params.recordings:
-            asked.append((reference.text or "", self._recordings.of_file(ctx.local(reference.audio), field)))
+            asked.append((reference.text or "", self._voice_codes.of_file(ctx.local(reference.audio), field)))
         found = []
         for text, known in asked:
-            found.append(Reference(text, (yield from self._encoded(known))))
+            found.append(Spoken(text, (yield from self._encoded(known))))
         return found
 
-    def _encoded(self, known: Tensor | Recording) -> Run:
-        from workers.fish.recordings import Recording
+    def _encoded(self, known: Tensor | Unencoded) -> Run:
+        from workers.fish.voice_codes import Unencoded
 
-        return (yield known) if isinstance(known, Recording) else known
+        return (yield known) if isinstance(known, Unencoded) else known
 
     def _preload(self) -> None:
-        from workers.fish.recordings import Recording
+        from workers.fish.voice_codes import Unencoded
 
         for reference_id in filter(None, map(str.strip, self.settings.voices_preload.split(","))):
             voice = self._voices.anyones(reference_id)
             if voice is None:
                 log.warning("voice_not_preloaded", reference_id=reference_id)
                 continue
-            known = self._recordings.of_voice(voice)
-            if isinstance(known, Recording):
-                self._recordings.encode(known)
+            known = self._voice_codes.of_voice(voice)
+            if isinstance(known, Unencoded):
+                self._voice_codes.encode(known)
 
     # Speaking.
 
@@ -183,9 +184,9 @@ class Fish(Worker):
         from workers.fish.delivery import Delivery
 
         pieces = self._pieces(text, params)
-        references: list[Reference] = yield from self._references(params, ctx)
+        spoken: list[Spoken] = yield from self._spoken(params, ctx)
         longest = int(speaking.VOICE_SECONDS * self._codec.frame_rate)
-        voice = speaking.Voice(references, min(longest, self._synthesis.length // 4))
+        voice = speaking.Voice(spoken, min(longest, self._synthesis.length // 4))
         speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx))
         speaker.check(pieces)
         progress = speaking.Progress(ctx, pieces)
@@ -213,17 +214,17 @@ class Fish(Worker):
             )
         return pieces
 
-    def key(self, unit: Saying | Recording) -> Hashable:
-        """Frames go together; a recording is encoded alone."""
+    def key(self, unit: Saying | Unencoded) -> Hashable:
+        """Frames share a batch; recordings are encoded one by one."""
         from workers.fish.synthesis import Saying
 
         return None if isinstance(unit, Saying) else id(unit)
 
     def forward(self, units: list[Any]) -> list[Any]:
-        from workers.fish.recordings import Recording
+        from workers.fish.voice_codes import Unencoded
 
-        if isinstance(units[0], Recording):
-            return [self._synthesis.alone(self._recordings.encode, unit) for unit in units]
+        if isinstance(units[0], Unencoded):
+            return [self._synthesis.alone(self._voice_codes.encode, unit) for unit in units]
         results = self._synthesis.advance(units)
         self.batch = self._synthesis.most
         return results

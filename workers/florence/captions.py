@@ -1,9 +1,9 @@
 """The growing list of a film's segments: captions of scenes in, segments, partials, checkpoints and the result out.
 
     scene + caption ─▶ the same as before? ─▶ yes: the segment goes on
-                                           └▶ no: the segment ends ─▶ partial ─▶ checkpoint (State)
+                                           └▶ no: the segment ends ─▶ partial ─▶ checkpoint
 
-A later attempt gets the last State and the segments that were partials, and captions no finished scene again.
+A later attempt gets the last checkpoint and the segments that were partials, and captions no finished scene again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class State:
-    """A checkpoint. segments, captions: how many there are; at: when the last captioned picture is shown, in seconds.
+class Checkpoint:
+    """How far a film is. segments, captions: how many there are; at: seconds at which the last captioned picture is.
 
     start, caption: of the segment that goes on.
     """
@@ -37,29 +37,29 @@ class Captions:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._state = State(**ctx.checkpoint_data) if ctx.checkpoint_data else State()
-        self._segments: list[dict[str, Any]] = list(ctx.finished[: self._state.segments])
-        self._began, self._began_at = time.monotonic(), self._state.at or 0.0
+        self._checkpoint = Checkpoint(**ctx.checkpoint_data) if ctx.checkpoint_data else Checkpoint()
+        self._segments: list[dict[str, Any]] = list(ctx.finished[: self._checkpoint.segments])
+        self._began, self._began_at = time.monotonic(), self._checkpoint.at or 0.0
 
     @property
     def at(self) -> float | None:
         """Where the last captioned picture was taken; None before the first."""
-        return self._state.at
+        return self._checkpoint.at
 
     @property
     def count(self) -> int:
         """How many pictures were captioned."""
-        return self._state.captions
+        return self._checkpoint.captions
 
     def add(self, scene: Scene, caption: dict[str, Any]) -> None:
         """caption: ``{"text"}``, with ``regions`` or without."""
-        state = dataclasses.replace(self._state, captions=self._state.captions + 1, at=scene.at)
+        state = dataclasses.replace(self._checkpoint, captions=self._checkpoint.captions + 1, at=scene.at)
         if state.caption is None:
             state = dataclasses.replace(state, caption=caption)
         elif caption["text"] != state.caption["text"]:
             self._finish(scene.start)
             state = dataclasses.replace(state, segments=len(self._segments), start=scene.start, caption=caption)
-        self._state = state
+        self._checkpoint = state
         self._ctx.checkpoint(dataclasses.asdict(state))
 
     def progress(self, position: float, duration: float | None) -> None:
@@ -73,11 +73,11 @@ class Captions:
 
     def result(self, duration: float) -> list[dict[str, Any]]:
         """Every segment; together they cover [0, duration]."""
-        self._finish(max(duration, self._state.start))
+        self._finish(max(duration, self._checkpoint.start))
         return self._segments
 
     def _finish(self, end: float) -> None:
-        assert self._state.caption is not None
-        segment = {"start": round(self._state.start, 3), "end": round(end, 3), **self._state.caption}
+        assert self._checkpoint.caption is not None
+        segment = {"start": round(self._checkpoint.start, 3), "end": round(end, 3), **self._checkpoint.caption}
         self._ctx.partial(len(self._segments), segment)
         self._segments.append(segment)

@@ -1,7 +1,7 @@
 """`flrnc`: what pictures and films show, by Florence-2.
 
     picture ──────────────────────────────▶ Unit ─┐
-    film ─▶ media.frames ─▶ scene by scene ─▶ Unit ┴─▶ batch ─▶ generate ─▶ florence_answers ─▶ text, regions
+    film ─▶ media.frames ─▶ scene by scene ─▶ Unit ┴─▶ batch ─▶ generate ─▶ prompts.read ─▶ text, regions
 
 While a film is looked through, every fraction of a second others have a turn; the scenes found until then share a batch
 with theirs.
@@ -24,7 +24,7 @@ from contract.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory
 from contract.folders import Folders
 from contract.messages import FileRef
 from workers.base import Context, ModelSettings, Params, Run, Worker
-from workers.florence import answers as florence_answers
+from workers.florence import prompts
 from workers.florence import weights as florence_weights
 from workers.florence.captions import Captions
 from workers.runtime.torch_device import torch_device
@@ -50,9 +50,9 @@ Prompt = Literal[
 ]
 
 _TURN_SECONDS = 0.1
-"""A film is looked through for so long before others have a turn."""
+"""Seconds for which a film is looked through before others have a turn."""
 _MAX_NEW_TOKENS = 1024
-"""Of an answer, where the checkpoint does not say."""
+"""Longest answer in tokens, where the checkpoint does not say."""
 
 
 class FlorenceSettings(ModelSettings):
@@ -83,12 +83,12 @@ class FlorenceParams(Params):
     @field_validator("text")
     @classmethod
     def _fits_the_prompt(cls, text: str | None, info: ValidationInfo) -> str | None:
-        task = florence_answers.TASKS.get(info.data.get("prompt", ""))
-        if task is None:  # the prompt is wrong, and says so itself
+        prompt = prompts.PROMPTS.get(info.data.get("prompt", ""))
+        if prompt is None:  # it is wrong, which is said of itself
             return text
-        if task.takes_text and not (text and text.strip()):
+        if prompt.takes_text and not (text and text.strip()):
             raise PydanticCustomError("text_missing", "this prompt needs a text that says what to look for")
-        if text is not None and not task.takes_text:
+        if text is not None and not prompt.takes_text:
             raise PydanticCustomError("text_unused", "this prompt takes no text")
         if text is not None and any(mark in text for mark in "<>"):
             raise PydanticCustomError("text_marks", "should not contain < or >")
@@ -97,7 +97,7 @@ class FlorenceParams(Params):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A picture to look at. picture: None for nothing but to give other tasks their turn."""
+    """A picture to look at. picture: None where the task only gives others their turn."""
 
     prompt: str
     text: str | None
@@ -200,11 +200,11 @@ class Florence(Worker):
             captions.add(scene, caption)
 
     def key(self, unit: Unit) -> Hashable:
-        """Answers to one task are about equally long, so that none waits for the others' end."""
+        """Units of one prompt share a batch, because their answers are about equally long."""
         return unit.prompt
 
     def forward(self, units: list[Unit]) -> list[Any]:
-        """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
+        """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
         import torch
 
         if units[0].picture is None:
@@ -229,7 +229,7 @@ class Florence(Worker):
         pictures = [unit.picture for unit in units if unit.picture is not None]
         inputs = self._processor(
             images=[picture.image for picture in pictures],
-            text=[florence_answers.question(unit.prompt, unit.text) for unit in units],
+            text=[prompts.sentence(unit.prompt, unit.text) for unit in units],
             padding=True,
             return_tensors="pt",
         ).to(self._device, self._dtype)
@@ -237,10 +237,10 @@ class Florence(Worker):
             written = self._model.generate(**inputs, generation_config=self._generation)
         texts = self._processor.batch_decode(written, skip_special_tokens=False)
         for unit, picture, text in zip(units, pictures, texts, strict=True):
-            yield florence_answers.read(unit.prompt, text, picture.size, unit.text)
+            yield prompts.read(unit.prompt, text, picture.size, unit.text)
 
     def _generation_config(self) -> Any:
-        """The checkpoint's own, with what the operator set. An answer is never longer than the model can count."""
+        """The checkpoint's configuration with the operator's settings. No answer is longer than the model can count."""
         chosen = self._model.generation_config
         for name in ("num_beams", "no_repeat_ngram_size", "max_new_tokens"):
             if getattr(self.settings, name) is not None:
@@ -252,7 +252,7 @@ class Florence(Worker):
     def _check_length(self, params: FlorenceParams) -> None:
         if params.text is None:
             return
-        sentence = florence_answers.question(params.prompt, params.text)
+        sentence = prompts.sentence(params.prompt, params.text)
         words = len(self._processor.tokenizer(sentence)["input_ids"])
         room = self._model.config.text_config.max_position_embeddings - self._processor.num_image_tokens - 2
         if words > room:

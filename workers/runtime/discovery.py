@@ -1,4 +1,4 @@
-"""Which workers there are: those whose file, or whose folder's `worker.py`, stands in `workers/` or a folder beside it.
+"""Which workers there are: those in `workers/` and in further folders, each a file or the `worker.py` of a folder.
 
 Importing such a file is cheap: heavy imports stand in its worker's `load`.
 """
@@ -6,16 +6,24 @@ Importing such a file is cheap: heavy imports stand in its worker's `load`.
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import structlog
+
 import workers
 from workers.base import Worker
 
-_OURS = frozenset({"base", "runtime"})
-"""Modules of `workers` that hold no worker."""
+_OURS = ("base.py", "runtime")
+"""What stands in `workers/` and holds no worker."""
+
+log = structlog.get_logger()
+
+
+class Ambiguous(Exception):
+    """Two workers cannot be told apart; the message names their files and says what to change."""
 
 
 def add_folders(folders: Iterable[Path]) -> None:
@@ -26,18 +34,55 @@ def add_folders(folders: Iterable[Path]) -> None:
 
 
 def discover() -> dict[str, type[Worker]]:
-    """Every worker by name. Of two of one name that of the folder that was added last counts."""
-    found = {cls.name: cls for module in _modules() for cls in _defined(module)}
+    """Every worker by name. One in a further folder replaces one of the same name in a folder before it.
+
+    Raises: Ambiguous, where two of one folder have one name, or two files could only be imported as one module.
+    """
+    found: dict[str, type[Worker]] = {}
+    for module in map(importlib.import_module, _module_names()):
+        for cls in _defined(module):
+            other = found.get(cls.name, cls)
+            if other is not cls:
+                _replace(other, cls)
+            found[cls.name] = cls
     return dict(sorted(found.items()))
 
 
-def _modules() -> Iterator[ModuleType]:
-    for found in pkgutil.iter_modules(workers.__path__, f"{workers.__name__}."):
-        if found.name.rpartition(".")[2] not in _OURS:
-            yield importlib.import_module(f"{found.name}.worker" if found.ispkg else found.name)
+def _replace(before: type[Worker], after: type[Worker]) -> None:
+    """Say that one worker stands in for another. Raises: Ambiguous, where neither was added to the other."""
+    if _folder(before) == _folder(after):
+        raise Ambiguous(
+            f"Two workers are called {after.name!r}, in {_file(before)} and in {_file(after)}: change one's `name`."
+        )
+    log.info("worker_replaced", worker=after.name, file=str(_file(after)), instead_of=str(_file(before)))
+
+
+def _module_names() -> Iterator[str]:
+    """Those of all folders, in the folders' order. Raises: Ambiguous."""
+    first = Path(workers.__path__[0])
+    seen = {path.name.removesuffix(".py"): path for path in (first / name for name in _OURS)}
+    for path in (path for folder in workers.__path__ for path in sorted(Path(folder).iterdir())):
+        file = path / "worker.py" if path.is_dir() else path
+        name = path.name.removesuffix(".py")
+        if path in seen.values() or "." in name or name == "__init__" or file.suffix != ".py" or not file.is_file():
+            continue
+        if name in seen:
+            raise Ambiguous(f"{file} and {seen[name]} would be one module: rename the former.")
+        seen[name] = path
+        yield f"{workers.__name__}.{name}{'.worker' if path.is_dir() else ''}"
 
 
 def _defined(module: ModuleType) -> Iterator[type[Worker]]:
-    """The workers that a module itself defines. One without a name is a base for others."""
-    own = (cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__)
-    yield from (cls for cls in own if issubclass(cls, Worker) and "name" in vars(cls))
+    """The workers that a module itself defines, each once. One without a name is a base for others."""
+    own = {cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__}
+    named = (cls for cls in own if issubclass(cls, Worker) and "name" in vars(cls))
+    yield from sorted(named, key=lambda cls: cls.__qualname__)
+
+
+def _file(worker: type[Worker]) -> Path:
+    return Path(str(sys.modules[worker.__module__].__file__))
+
+
+def _folder(worker: type[Worker]) -> Path:
+    """The one of the folders of workers that it stands in."""
+    return _file(worker).parents[worker.__module__.count(".") - 1]

@@ -53,7 +53,7 @@ def aligned(model: WhisperModel, tokenizer: Tokenizer, unit: Any, tokens: list[i
 
 
 def text_tokens(spans: tuple[Span, ...], tokenizer: Any) -> list[list[int]]:
-    """Those of each span that are no timestamps."""
+    """Each span's tokens without the timestamps."""
     return [[token for token in span.tokens if token < tokenizer.eot] for span in spans]
 
 

@@ -17,17 +17,17 @@ from pathlib import Path
 from contract.errors import ModelUnavailable
 
 LIBRARIES = ("libcublas.so.12",)
-"""What CTranslate2 4.8 opens to compute on one GPU, with what stands beside it; cuDNN is not asked for."""
+"""Libraries that CTranslate2 4.8 opens to compute on one GPU, and those beside them; it does not ask for cuDNN."""
 OPTIONAL = ("libnvrtc.so.12",)
-"""What these open themselves, for a few kinds of numbers only."""
+"""Libraries that those open themselves, for a few kinds of numbers only."""
 INSTALL = "pip install -r requirements-cuda.txt"
 
 _MISSING = re.compile(r"Library (\S+) is not found or cannot be loaded")
-"""As CTranslate2 says it."""
+"""CTranslate2's words for a missing library."""
 
 
 def load_libraries() -> str | None:
-    """Bring them into the process. Returns the first that is nowhere, None when all that are needed are there."""
+    """Bring the libraries into the process. Returns the first that is nowhere, None when all needed ones are there."""
     for name in OPTIONAL:
         load_library(name)
     return next((name for name in LIBRARIES if not load_library(name)), None)

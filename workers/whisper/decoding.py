@@ -31,27 +31,30 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 _SAMPLES_OF_ONE = 5
-"""Texts that a warm try samples, of which the likeliest counts."""
+"""A warm try samples so many texts, of which the likeliest counts."""
 _MAX_TOKENS = 448
-"""Prompt and text; the text may have half of them."""
+"""Tokens of prompt and text together; the text may have half of them."""
 _MAX_TEXT = _MAX_TOKENS // 2
 _HINT_TOKENS = _MAX_TOKENS // 2 - 1
 _LATEST_FIRST_WORD = 50
-"""Timestamps (of 20 ms) before which the first segment has to begin."""
+"""The first segment has to begin before so many timestamps, of 20 ms each."""
 _ECHO_TOKENS = 12
-"""Of an answer that repeats the hints the first ones tell; the later ones are likely after them."""
+"""Tokens by which a repetition of the hints is judged: the first ones, since each makes the next ones likely."""
 _MIN_ECHO_SCORE = -1.5
-"""Their mean log probability without the hints: -0.2 to -0.4 where they are said, -2.5 to -3.4 else, measured."""
+"""Least mean log probability of those tokens without the hints. Measured: -0.2 to -0.4 where they are said, -2.5 to
+-3.4 where they are not."""
 _PAUSE = 0.5
 """Seconds of silence between two sentences that part a line."""
 _DOUBTED = 0.5
-"""Whisper's probability that nobody speaks: 0.6 and more of music, noise and knocks, hardly 0.4 of words among them."""
+"""Whisper's probability that nobody speaks. It is 0.6 and more for music, noise and knocks, hardly 0.4 for words."""
 _FRAMES = 3000
 """Frames that Whisper was trained to hear at once: 30 s."""
 _QUICK_SILENCE, _QUICK_STEP = 800, 500
-"""Frames of silence after the sound without which Whisper goes on writing, measured; lengths come in such steps."""
+"""Frames of silence that follow the sound, because Whisper goes on writing without them, as measured. Lengths are whole
+steps of this."""
 _QUICK_TOKENS, _QUICK_TOKENS_PER_FRAME = 16, 0.2
-"""More than anybody says; a quick pass that repeats itself is to end soon."""
+"""Most tokens of a quick pass: a number, and more for each frame. Nobody says as much, so a text that repeats itself
+ends soon."""
 
 
 class Decoder:
@@ -109,7 +112,7 @@ class Decoder:
         return heard
 
     def _encoded(self, units: list[Unit]) -> list[Any]:
-        """float32 (1, frames / 2, width) for each; one at a time on a CPU, where encoding together gains nothing."""
+        """float32 (1, frames / 2, width) for each unit. A CPU encodes one by one, since a batch gains nothing."""
         import ctranslate2
 
         made = [unit.encoded for unit in units]
@@ -184,7 +187,7 @@ class Decoder:
 
     def _tried(self, unit: Unit, result: Any) -> Try:
         tokens = tuple(result.sequences_ids[0])
-        score = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end's token counts too
+        score = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the token of the text's end counts too
         tokenizer = self._tokenizer(unit.language, unit.task)
         looped = loops(tokenizer.decode(tokens).strip(), tokens, tokenizer.timestamp_begin)
         return Try(tokens, score, result.no_speech_prob, looped)
@@ -208,7 +211,7 @@ class Decoder:
         return gone_on(dataclasses.replace(outcome, segments=segments), parts, said)
 
     def _echoed(self, unit: Unit, latest: Try, parts: Split) -> bool:
-        """Whether a text repeats the hints, and loops or is not what anybody says: unlikely when it has no hints."""
+        """Whether a text repeats the hints instead of what is said: it loops, or is unlikely without the hints."""
         tokenizer = self._tokenizer(unit.language, unit.task)
         lines = text_tokens(parts.spans, tokenizer)
         hints = tokenizer.decode(unit.hints[1:])
@@ -221,7 +224,7 @@ class Decoder:
         return bool(np.log(likely + 1e-9).mean() < _MIN_ECHO_SCORE)
 
     def _segments(self, unit: Unit, parts: Split) -> tuple[tuple[Segment, ...], float | None]:
-        """And the second at which the last word ends, if there was reason to look."""
+        """The segments, and the second at which the last word ends, if there was reason to look."""
         tokenizer = self._tokenizer(unit.language, unit.task)
         pauses = _pauses(unit)
         texts = [tokenizer.decode(span.tokens) for span in parts.spans]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import unicodedata
 
 _RUN = 8
-"""Letters in a row that a line shares with the hints where it repeats them."""
+"""A line repeats the hints where it shares so many letters in a row with them."""
 _SHARE = 0.6
-"""Of a line's letters in such runs, from which on it is nothing else; people say a name among other words."""
+"""A line with this share of its letters in such runs is nothing but the hints; people say a name among other words."""
 
 
 def echoes(line: str, hints: str) -> bool:

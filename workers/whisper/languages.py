@@ -19,7 +19,7 @@ LANGUAGES = frozenset(_CODES.split())
 """Whisper's codes; `yue` is known to large-v3 only."""
 
 LONGEST = 100
-"""Characters of a tag or a name."""
+"""Most characters of a tag or a name."""
 _DETECT = frozenset({"", "auto", "autodetect", "automatic", "detect", "none", "null", "und", "undefined"})
 _FARTHEST = 10
 """CLDR's distance from a language to one that stands for it: Swiss German is written as German, which is 8 away."""
@@ -35,7 +35,7 @@ def code_of(spelling: str) -> str | None:
         return None
     if wanted.casefold() in LANGUAGES:
         return wanted.casefold()
-    code = (_by_tag(wanted) or _by_name(wanted)) if wanted.isprintable() else None  # langcodes fails on a NUL
+    code = (_by_tag(wanted) or _by_name(wanted)) if wanted.isprintable() else None  # langcodes fails on a NUL character
     if code is None:
         raise LookupError(spelling)
     return code

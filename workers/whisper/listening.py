@@ -4,8 +4,8 @@
          ▲                           └─ one goes on ───▶ a quick pass, once a second ─▶ agreement ─▶ tentative chunk
          └── MORE, when there is nothing to do until more of it has come ◀──────────────────────────────┘
 
-There is one pass at a time, so on a busy machine the quick ones become fewer. What is there already up to its end gets
-none. A tentative chunk has the index of the first chunk that will replace it.
+There is one pass at a time, so on a busy machine the quick ones become fewer. An utterance that has ended when it is
+read gets none. A tentative chunk has the index of the first chunk that will replace it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GUESS_EVERY = SAMPLE_RATE
 """Samples of new speech between two quick passes."""
 
 _SILENCE_KEPT = 30 * SAMPLE_RATE
-"""After so much silence a checkpoint says that it need not be read again."""
+"""Samples of silence after which a checkpoint says that a later attempt need not read it again."""
 _ALONE = Share(pieces=1, seconds=float("inf"), encode_first=False)
 
 
@@ -59,7 +59,7 @@ class Listening:
         self._guessed_to = start
 
     def run(self) -> Run:
-        """Result: the transcript, as of a file."""
+        """Yields units. Returns the transcript, as that of a file."""
         with closing(self._sound):
             while True:
                 whole = self._ctx.ended  # before reading: what comes after the end is nothing
@@ -130,7 +130,7 @@ class Listening:
         return True
 
     def _quick(self, piece: Piece) -> Unit:
-        """While the language is open, it is whatever leads by now."""
+        """The language of a quick pass: the recording's, or the one that leads while that is open."""
         template = dataclasses.replace(self._template, audio=piece.audio, sure=piece.sure, quick=True, words=False)
         return template if template.language else dataclasses.replace(template, each=True, evidence=self._evidence)
 

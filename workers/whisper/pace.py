@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from media.audio import Audio
 
 TURN_SECONDS, LIVE_TURN_SECONDS = 4.0, 1.0
-"""A batch is not to take longer, if it has more than one piece; the latter while somebody is being listened to."""
+"""Longest seconds of a batch of several pieces; the second holds while somebody is being listened to."""
 _ENCODING = 20.0
-"""Encoding, which always hears 30 s, costs about as much as writing what is said in so many seconds."""
+"""Encoding always takes 30 s of sound; it costs about as much as writing down so many seconds of speech."""
 _LONGER = 1.5
 _SHORT = 5.0
-"""Seconds that do not count when lengths are compared."""
+"""A piece may join a batch if it is at most so many times as long as the first piece, and so many seconds longer."""
 _WEIGHT = 0.3
-"""Of the latest batch in the mean."""
+"""Weight of the latest batch in the running mean."""
 
 
 class Pace:
@@ -33,7 +33,7 @@ class Pace:
         self._pace: float | None = None
 
     def measured(self, units: Sequence[Unit], seconds: float) -> None:
-        """A batch took so long."""
+        """Learn from a batch that took so many seconds."""
         work = self._work(units)
         if work:
             latest = seconds / work

@@ -47,7 +47,7 @@ _TrackInput = Annotated[int, Field(ge=1, le=_MOST_TRACKS)] | Annotated[str, Fiel
 Track = Annotated[str | None, BeforeValidator(_track, json_schema_input_type=_TrackInput)]
 Format = Literal["srt", "vtt", "ass", "txt", "tsv"]
 Hint = Annotated[str, Field(max_length=2000)]
-"""Whisper keeps its last 223 tokens."""
+"""A text of which Whisper keeps the last 223 tokens."""
 
 
 class WhisperParams(Params):

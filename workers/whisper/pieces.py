@@ -4,8 +4,8 @@
                ▲                      │
                └── language known ◀───┴── while it is open: one piece after the other, until their sum decides
 
-A recording asks for at most `Share` at once, so that a batch on a CPU is soon over for those who come meanwhile; its
-first piece comes alone, so that there is soon something to read.
+A recording has at most a `Share` of a batch, so that a batch on a CPU is soon over for those who come meanwhile. Its
+first piece is heard alone, so that there is soon something to read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Hearing:
         self._begun = False
         self.evidence = Evidence()
         self.language = template.language
-        """The recording's, once it is decided; of several, the one that leads."""
+        """The recording's language once it is decided; if it has several, the one that leads."""
 
     def run(self, found: Iterator[Found]) -> Generator[list[Unit], list[Outcome], None]:
         """Yields units, is sent their outcomes, until every piece is told."""

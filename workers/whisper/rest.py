@@ -21,11 +21,11 @@ SAMPLES_PER_FRAME = round(SAMPLE_RATE * FRAME_SECONDS)
 _LEAST_STEP = 100
 """Frames that every pass brings a piece forward, at least."""
 _LEAST_REST = SAMPLE_RATE * 3 // 10
-"""Samples that are left over after the last segment and worth hearing again; fewer are padding."""
+"""Samples after the last segment that are worth hearing again; fewer are padding."""
 _LEAST_MISSED = SAMPLE_RATE // 2
-"""The same of speech that begins after what Whisper took for the end."""
+"""Samples of speech worth hearing again that begins after what Whisper took for the end."""
 _LEAST_CUT_OFF = 2 * SAMPLE_RATE
-"""The same of speech that goes on beyond it."""
+"""Samples of speech worth hearing again that goes on beyond it."""
 _BEFORE_SPEECH = SAMPLE_RATE // 5
 
 
@@ -35,7 +35,7 @@ def unsure(unit: Unit, parts: Split) -> bool:
 
 
 def gone_on(outcome: Outcome, parts: Split, said: float | None) -> Outcome:
-    """With the rest of the piece, where somebody speaks there, as the next unit.
+    """The outcome, with the rest of the piece as its next unit where somebody speaks there.
 
     Whisper sometimes ends early, at a pause, and says that nothing comes after; the voice detector knows better. And
     sometimes it only says so too early: what it wrote is not to be heard again. said: the last word's end.
@@ -65,14 +65,14 @@ def gone_on(outcome: Outcome, parts: Split, said: float | None) -> Outcome:
 
 
 def _missed(unit: Unit, parts: Split, heard: int) -> list[Any]:
-    """The spans of speech of which enough lies after a frame. More is enough where Whisper is through."""
+    """The spans of speech of which `_least` samples lie after a frame."""
     start = max(heard, _LEAST_STEP) * SAMPLES_PER_FRAME
     through = parts.closed or parts.unended
     return [span for span in unit.speech or () if span.end - max(span.start, start) >= _least(through, span, start)]
 
 
 def _least(through: bool, span: Any, start: int) -> int:
-    """Samples of speech that are worth hearing again: more where Whisper is through and may be a little early."""
+    """Samples that are worth hearing again. They are more where Whisper is through, since it may be a little early."""
     if not through:
         return _LEAST_REST
     return _LEAST_MISSED if span.start >= start - _LEAST_REST else _LEAST_CUT_OFF

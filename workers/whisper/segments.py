@@ -17,9 +17,9 @@ TIMESTAMP_SECONDS = 0.02
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_SECONDS / FRAME_SECONDS)
 
 _MAX_COMPRESSION = 2.4
-"""By zlib, as published with Whisper (Radford et al. 2022, section 4.5); beyond, a text repeats itself."""
+"""A text that zlib compresses by more repeats itself, as published with Whisper (Radford et al. 2022, section 4.5)."""
 _LOOP = 3
-"""Words that follow themselves at least so often, in a text known to repeat itself, are written once."""
+"""In a text that repeats itself, words that follow themselves at least so often are written once."""
 
 
 class Span(NamedTuple):
@@ -55,7 +55,7 @@ def split(tokens: Sequence[int], first_timestamp: int, frames: int, *, whole: bo
     stamped = [token >= first_timestamp for token in tokens]
     closed = len(tokens) >= 2 and stamped[-1] and not stamped[-2]
     ends = [i for i in range(1, len(tokens)) if stamped[i] and stamped[i - 1]]
-    if not ends:  # no matter how long it is, there is no place to go on from
+    if not ends:  # one segment, however long, leaves no place to go on from
         return Split((_whole(tokens, first_timestamp, frames),), frames, closed, not closed)
     if closed:
         ends.append(len(tokens))

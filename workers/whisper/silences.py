@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 _HOP = SAMPLE_RATE // 50
 _SILENCE, _SOUND = 0.2, 0.06
-"""Seconds: a `t` or a `k` is silent for up to half of the first; what is shorter than the second is no word."""
+"""Seconds. A `t` or a `k` is silent for up to half of the first; sound shorter than the second is no word."""
 _BEAT = 5
 """Hops that a vowel lasts, at least."""
 _DEEPEST, _HIGHEST, _ABOVE_FLOOR = -45.0, -25.0, 10.0
-"""dB: silence is what is so far below the loudest sounds, and at most so far above the quietest ones."""
+"""dB. Sound is louder than the quietest hops by the third number; this limit is kept between the other two, which are
+relative to the loudest hops."""
 
 
 def sounding(audio: Audio, speech: Sequence[tuple[float, float]] | None) -> list[tuple[float, float]]:

@@ -1,8 +1,8 @@
 """The growing transcript of one recording: texts of pieces in, chunks, partials, checkpoints and the result out.
 
-    piece, heard ─▶ chunks on the recording's clock ─▶ partial for each ─▶ checkpoint (small: State)
+    piece, heard ─▶ chunks on the recording's clock ─▶ partial for each ─▶ checkpoint
 
-A later attempt gets the last State and the chunks that were partials, and transcribes no finished piece again.
+A later attempt gets the last checkpoint and the chunks that were partials, and transcribes no finished piece again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _SLIVER = 0.7
-"""Seconds of speech, but no more than a quarter of its own, that a line may touch by mistake."""
+"""A line may touch so many seconds of other speech by mistake, but no more than a quarter of its own length."""
 
 
 class Clock(Protocol):
@@ -32,8 +32,8 @@ class Clock(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class State:
-    """A checkpoint. window: where the window in hand began; done: the end of the last finished piece; in samples."""
+class Checkpoint:
+    """How far it is. window: where the window in hand began; done: the end of the last finished piece; in samples."""
 
     window: int = 0
     done: int = 0
@@ -64,27 +64,27 @@ class Transcript:
         self._translated = translated
         self._multilingual = multilingual
         self._heard = 0
-        self._state = State(**ctx.checkpoint_data) if ctx.checkpoint_data else State()
+        self._checkpoint = Checkpoint(**ctx.checkpoint_data) if ctx.checkpoint_data else Checkpoint()
         if language:
-            self._state = dataclasses.replace(self._state, language=language)
-        self._chunks: list[dict[str, Any]] = list(ctx.finished[: self._state.chunks])
-        self._began, self._began_at = time.monotonic(), self._state.done
+            self._checkpoint = dataclasses.replace(self._checkpoint, language=language)
+        self._chunks: list[dict[str, Any]] = list(ctx.finished[: self._checkpoint.chunks])
+        self._began, self._began_at = time.monotonic(), self._checkpoint.done
 
     @property
     def window(self) -> int:
         """The sample from which the recording is to be cut."""
-        return self._state.window
+        return self._checkpoint.window
 
     @property
     def language(self) -> str | None:
-        """The recording's, once it is known."""
-        return self._state.language
+        """The recording's language once it is known."""
+        return self._checkpoint.language
 
     def unfinished(self, windows: Iterable[Cut]) -> Iterator[Found]:
         """The pieces that no earlier attempt finished, each with its window; None for a window without any at all."""
         for window in windows:
             self._heard = window.heard
-            yield from ((window, piece) for piece in window.pieces if piece.end > self._state.done)
+            yield from ((window, piece) for piece in window.pieces if piece.end > self._checkpoint.done)
             if not window.pieces:
                 yield window, None
 
@@ -93,18 +93,18 @@ class Transcript:
         for chunk in self._on_the_clock(piece, heard):
             self._ctx.partial(len(self._chunks), chunk)
             self._chunks.append(chunk)
-        self._keep(State(window.start, piece.end, len(self._chunks), language))
+        self._keep(Checkpoint(window.start, piece.end, len(self._chunks), language))
 
     def pass_over(self, window: Cut) -> None:
-        """A window in which nobody speaks."""
-        if window.stop > self._state.done:
-            self._keep(dataclasses.replace(self._state, window=window.stop, done=window.stop))
+        """Take note of a window in which nobody speaks."""
+        if window.stop > self._checkpoint.done:
+            self._keep(dataclasses.replace(self._checkpoint, window=window.stop, done=window.stop))
 
     def result(self) -> dict[str, Any]:
-        """Of the whole recording."""
-        unspaced = self._state.language in UNSPACED and not self._translated
+        """The result for the whole recording."""
+        unspaced = self._checkpoint.language in UNSPACED and not self._translated
         text = ("" if unspaced else " ").join(chunk["text"] for chunk in self._chunks)
-        language = self._state.language
+        language = self._checkpoint.language
         return {
             "text": text,
             "chunks": self._chunks,
@@ -112,8 +112,8 @@ class Transcript:
             "duration": round(self._heard / self._rate, 3),
         }
 
-    def _keep(self, state: State) -> None:
-        self._state = state
+    def _keep(self, state: Checkpoint) -> None:
+        self._checkpoint = state
         self._ctx.checkpoint(dataclasses.asdict(state))
         self._ctx.progress(*self._progress())
 
@@ -122,8 +122,8 @@ class Transcript:
         if not self._told:
             return None, None
         total = self._told * self._rate
-        pace = (time.monotonic() - self._began) / max(1, self._state.done - self._began_at)
-        return min(1.0, self._state.done / total), max(0.0, total - self._state.done) * pace
+        pace = (time.monotonic() - self._began) / max(1, self._checkpoint.done - self._began_at)
+        return min(1.0, self._checkpoint.done / total), max(0.0, total - self._checkpoint.done) * pace
 
     def _on_the_clock(self, piece: Piece, heard: Heard) -> Iterator[dict[str, Any]]:
         """Chunks in seconds from the recording's beginning, within the piece and in order.

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from media.detector import Span
 
 SURE = 0.8
-"""A language with so large a share of the probability is taken for the recording's."""
+"""The recording's language is one that has so large a share of the probability."""
 ENOUGH_PIECES = 4
-"""Whatever leads after so many pieces is taken, since music and noise make Whisper unsure of every one."""
+"""After so many pieces the leading language is taken, since music and noise make Whisper unsure of every piece."""
 CHANGED = 0.5
 """In a recording of several languages a piece less certain than this is taken for the recording's main one."""
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the tries; the first is a beam search, the others sample (Radford et al. 2022, section 4.5)."""
+"""The tries' temperatures. The first try is a beam search, the others sample (Radford et al. 2022, section 4.5)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,17 +94,17 @@ class Try:
 
     @property
     def silent(self) -> bool:
-        """Whisper takes it for silence and is unsure of what it wrote."""
+        """Whether Whisper takes the piece for silence and is unsure of what it wrote."""
         return self.no_speech > self.MAX_NO_SPEECH and self.score < self.MIN_SCORE
 
     @property
     def good(self) -> bool:
-        """Not to be tried again."""
+        """Whether the piece need not be tried again."""
         return self.silent or (not self.repeats and self.score >= self.MIN_SCORE)
 
 
 def best(tries: tuple[Try, ...]) -> Try:
-    """What to keep: a good one, else the likeliest of those that do not repeat themselves, else the likeliest."""
+    """The try to keep: a good one, else the likeliest of those that do not repeat themselves, else the likeliest."""
     good = next((one for one in tries if one.good), None)
     return good or max((one for one in tries if not one.repeats), key=_score, default=None) or max(tries, key=_score)
 

@@ -90,7 +90,7 @@ def write_ctranslate2(source: Path, folder: Path) -> None:
 
     class Converter(TransformersConverter):  # type: ignore[misc]
         def load_model(self, model_class: Any, path: str, **options: Any) -> Any:
-            # No pickled code, no network.
+            # No pickled code is run, and nothing is fetched.
             return model_class.from_pretrained(path, weights_only=True, local_files_only=True, **options)
 
     Converter(str(source)).convert(str(folder), quantization="float16", force=True)

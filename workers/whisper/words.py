@@ -23,15 +23,15 @@ Interval = tuple[float, float]
 _SHORTEST = 0.06
 """Seconds that a word takes at least; the alignment puts several at one place where it cannot tell them apart."""
 _WIDENED = 0.25
-"""Seconds on either side that sound which is too short for its words may have gone on unheard."""
+"""Sound that is too short for its words may have gone on unheard for so many seconds on either side."""
 _REACHES = 0.02
-"""The alignment's own step."""
+"""Seconds of one step of the alignment."""
 _AWAITS = 0.15
-"""Seconds of sound that a word has at most before the pause that it really follows; measured on joined clips."""
+"""A word that reaches at most so many seconds into the sound before a pause follows it, as measured on joined clips."""
 _EDGE = 0.2
-"""Seconds between a sound's edge and its first or last word's that are the word's own."""
+"""A sound's first word begins with the sound if it is aligned at most so many seconds later."""
 _TAIL = 0.3
-"""Seconds of sound after the alignment of a word that are its own, when nothing else is said in that sound."""
+"""So many seconds of sound after a word's alignment belong to it when nothing else is said in that sound."""
 _LEADING = "\"'“¿¡([{-«「『（"  # noqa: RUF001 - Chinese and Japanese
 """Punctuation that belongs to the word after it, when a space or nothing stands before it."""
 
@@ -85,7 +85,7 @@ def says_something(text: str) -> bool:
 
 
 def _with_punctuation(aligned: Sequence[Aligned], until: float) -> list[_Spoken]:
-    """What has neither letter nor digit belongs to the word before it, or to the one after it."""
+    """Words with their punctuation, which belongs to the word before it or to the one after it."""
     words: list[_Spoken] = []
     before = ""
     for one in aligned:
@@ -124,7 +124,7 @@ def _place(one: _Spoken, sounds: Sequence[Interval]) -> int:
 
 
 def _room(place: int, sounds: Sequence[Interval], run: Sequence[_Spoken]) -> Interval:
-    """Between which seconds the words of one sound lie."""
+    """The seconds between which the words of one sound lie."""
     if not sounds:
         return run[0].word.start, run[-1].word.end
     low, high = sounds[place]

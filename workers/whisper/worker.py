@@ -3,8 +3,8 @@
     file ─▶ decode ─▶ pieces of at most 30 s, cut in silences ─▶ forward() ─▶ chunks ─▶ partials
                                                                          └▶ checkpoint after each piece
 
-Each piece is heard on its own, so pieces of different files share a batch and a lost process costs few pieces. What
-ties a file's pieces together is its language, which the first of them decide together. `hearing/` has the parts.
+Each piece is heard on its own, so pieces of different files share a batch and a lost process costs few pieces. A file's
+pieces have one language, which the first of them decide together. The modules beside this one are its parts.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class WhisperSettings(ModelSettings):
         "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
     )
     step_seconds: float = Field(
-        300, gt=0, description="longest honest step; a process silent for three is restarted (large models on CPUs)"
+        300,
+        gt=0,
+        description="longest time of one step; a process silent for thrice as long is restarted (CPUs are slow)",
     )
     beam_size: int = Field(5, ge=1, le=20, description="beams of Whisper's search; 1 is faster and a little worse")
 
@@ -184,7 +186,7 @@ class Whisper(Worker):
             self._listeners -= 1
 
     def _template(self, params: WhisperParams, language: str | None) -> Unit:
-        """A unit of a recording, whatever its audio. language: the recording's, None while it is not known."""
+        """The unit that a recording's units are copies of, without audio. language: None while it is not known."""
         return Unit(
             None,
             language=None if params.multilingual else language,
@@ -196,7 +198,7 @@ class Whisper(Worker):
         )
 
     def _share(self) -> Share:
-        """What one recording may have in a batch: on a CPU no more than others can well wait for."""
+        """One recording's share of a batch. On a CPU it is small, because others wait until the batch is over."""
         from workers.whisper.pieces import Share
 
         if self._pace is None:
@@ -204,14 +206,14 @@ class Whisper(Worker):
         return Share(self.batch, _RECORDING_SECONDS, encode_first=True)
 
     def key(self, unit: Unit) -> Hashable:
-        """CTranslate2 wants hints of one length and one temperature."""
+        """CTranslate2 wants all hints of a batch equally long, and one temperature."""
         if unit.audio is None:
             return None
         frames = self._quick.frames(unit.audio) if unit.quick else None
         return len(unit.hints), unit.temperature, frames
 
     def info(self) -> dict[str, Any]:
-        """What the device has had to give since the model was loaded; others may have taken or given some of it."""
+        """The device's memory that was taken since before the model was loaded, be it by others."""
         free = free_memory(self._cuda)
         if free is None or self._free_before is None:
             return {}
@@ -221,7 +223,7 @@ class Whisper(Worker):
         return self._pace is None or self._pace.fits(batch, unit, live=self._listeners > 0)
 
     def forward(self, units: list[Unit]) -> list[Any]:
-        """One batch; one that does not fit into the device's memory is halved, and so are those that follow."""
+        """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
         if units[0].audio is None:
             return [Outcome()] * len(units)
         began = time.monotonic()
@@ -279,7 +281,7 @@ def _out_of_memory(exc: Exception) -> OutOfMemory | None:
 
 
 def _unloadable(exc: Exception) -> Exception:
-    """CTranslate2 says in its own words that files are damaged or that a device or compute type is not there."""
+    """The error for what CTranslate2 says of damaged files, or of a device or compute type that is not there."""
     log.error("whisper_load_failed", error=str(exc))
     if library := named_in(exc):
         return without(library)

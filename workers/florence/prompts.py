@@ -1,10 +1,10 @@
-"""What Florence-2 writes, read: text, and labelled places in pixels of the original picture.
+"""Florence-2's prompts: the sentence that each asks, and the answer read as text and as places in the picture.
 
     a red circle<loc_102><loc_200><loc_310><loc_640>      label, then boxes: x1 y1 x2 y2, each a thousandth of a side
     STOP<loc_…>… (eight)                                  label, then the corners of a quadrangle
     <poly><loc_…><loc_…>…<sep>…</poly>                    polygons
 
-Every task's answer is one of these; which one is a row of TASKS. (The model's paper: arXiv 2311.06242, section 4.1.)
+A prompt's answer is one of these, as its row in PROMPTS says. (The model's paper: arXiv 2311.06242, section 4.1.)
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Task:
-    """What a task asks the model, with `{}` for the client's text where it takes one, and how it answers."""
+class Prompt:
+    """question: with `{}` for the client's text, if it takes one. kind: of its answer. joint: between its labels."""
 
     question: str
     kind: Kind = "text"
@@ -31,18 +31,18 @@ class Task:
         return "{}" in self.question
 
 
-TASKS = {
-    "<CAPTION>": Task("What does the image describe?"),
-    "<DETAILED_CAPTION>": Task("Describe in detail what is shown in the image."),
-    "<MORE_DETAILED_CAPTION>": Task("Describe with a paragraph what is shown in the image."),
-    "<OD>": Task("Locate the objects with category name in the image.", "boxes"),
-    "<DENSE_REGION_CAPTION>": Task("Locate the objects in the image, with their descriptions.", "boxes"),
-    "<REGION_PROPOSAL>": Task("Locate the region proposals in the image.", "boxes"),
-    "<OCR>": Task("What is the text in the image?"),
-    "<OCR_WITH_REGION>": Task("What is the text in the image, with regions?", "quads", " "),
-    "<CAPTION_TO_PHRASE_GROUNDING>": Task("Locate the phrases in the caption: {}", "boxes"),
-    "<REFERRING_EXPRESSION_SEGMENTATION>": Task("Locate {} in the image with mask", "polygons"),
-    "<OPEN_VOCABULARY_DETECTION>": Task("Locate {} in the image.", "boxes or polygons"),
+PROMPTS = {
+    "<CAPTION>": Prompt("What does the image describe?"),
+    "<DETAILED_CAPTION>": Prompt("Describe in detail what is shown in the image."),
+    "<MORE_DETAILED_CAPTION>": Prompt("Describe with a paragraph what is shown in the image."),
+    "<OD>": Prompt("Locate the objects with category name in the image.", "boxes"),
+    "<DENSE_REGION_CAPTION>": Prompt("Locate the objects in the image, with their descriptions.", "boxes"),
+    "<REGION_PROPOSAL>": Prompt("Locate the region proposals in the image.", "boxes"),
+    "<OCR>": Prompt("What is the text in the image?"),
+    "<OCR_WITH_REGION>": Prompt("What is the text in the image, with regions?", "quads", " "),
+    "<CAPTION_TO_PHRASE_GROUNDING>": Prompt("Locate the phrases in the caption: {}", "boxes"),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": Prompt("Locate {} in the image with mask", "polygons"),
+    "<OPEN_VOCABULARY_DETECTION>": Prompt("Locate {} in the image.", "boxes or polygons"),
 }
 """The sentences are those that the model was trained with."""
 
@@ -55,19 +55,19 @@ _PLACE = re.compile(r"<loc_(\d+)>")
 _BETWEEN = re.compile(r"</?poly>|<sep>")
 
 
-def question(task: str, text: str | None) -> str:
+def sentence(prompt: str, text: str | None) -> str:
     """The sentence to ask."""
-    return TASKS[task].question.format(text)
+    return PROMPTS[prompt].question.format(text)
 
 
-def read(task: str, written: str, size: Size, text: str | None = None) -> dict[str, Any]:
-    """``{"text"}``, and for tasks that name places ``{"regions": [{"label", "box", …}]}``.
+def read(prompt: str, written: str, size: Size, text: str | None = None) -> dict[str, Any]:
+    """``{"text"}``, and for prompts whose answer names places ``{"regions": [{"label", "box", …}]}``.
 
     written: the model's answer with its special tokens. size: the original picture's (width, height) in pixels.
     text: what the client asked for, the label of polygons that have none.
     A region's `box` is [x1, y1, x2, y2]; `quad` and `polygon` are flat lists x, y, x, y …
     """
-    kind = TASKS[task].kind
+    kind = PROMPTS[prompt].kind
     written = _MARKS.sub("", written)
     if kind == "text":
         return {"text": _PLACE.sub("", written).strip()}
@@ -75,7 +75,7 @@ def read(task: str, written: str, size: Size, text: str | None = None) -> dict[s
         kind = "polygons" if "<poly>" in written else "boxes"
     regions = list(_regions(written, kind, size, text or ""))
     return {
-        "text": TASKS[task].joint.join(region["label"] for region in regions if region["label"]),
+        "text": PROMPTS[prompt].joint.join(region["label"] for region in regions if region["label"]),
         "regions": regions,
     }
 

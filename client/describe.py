@@ -53,7 +53,7 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
 
 
 def _prompt(text: str) -> str:
-    """``<OD>`` of ``od``: angle brackets mean something else to a shell."""
+    """``<OD>`` for ``od``, since angle brackets mean something else to a shell."""
     words = text.strip().strip("<>").upper().replace("-", " ").replace("_", " ").split()
     return f"<{'_'.join(words)}>"
 
@@ -145,7 +145,7 @@ def clock(seconds: float) -> str:
 
 
 def _each(args: argparse.Namespace, lines: Work) -> int:
-    """Work on one source after the other; what went wrong with one does not stop the others."""
+    """Work on one source after the other. A source that fails does not stop the others."""
     check_stdin(args, args.files)
     return status_of(done(args.server, lambda client: _printed(client, args.files, lines)))
 

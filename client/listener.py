@@ -3,7 +3,7 @@
     send() ─▶ kept here ─▶ event `audio` ─▶ acknowledged with the bytes received ─▶ forgotten here
                   └── more than LIMIT: send() waits
 
-What a lost connection took with it is sent again from the byte that the server has, which skips what it knows.
+After a lost connection, sound is sent again from the byte that was acknowledged last. The server skips what it has.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class AsyncListener:
                 self._changed.notify_all()
 
     async def _next(self) -> bytes:
-        """What can be sent; nothing when the recording is whole."""
+        """The next bytes to send; none when the recording is whole."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._kept or self._ended)
             return bytes(self._kept[:PIECE])

@@ -1,10 +1,10 @@
 """Recordings of voices as codes, each encoded once: by memory, by disk, or by the codec.
 
-    reference_id ─▶ Voices.find ─▶ memory ─▶ codes-….npy beside the voice ─▶ Recording, to be encoded
-    file         ─▶ its content's hash ─▶ memory ────────────────────────▶ Recording, to be encoded
+    reference_id ─▶ Voices.find ─▶ memory ─▶ codes-….npy beside the voice ─▶ Unencoded
+    file         ─▶ its content's hash ─▶ memory ────────────────────────▶ Unencoded
 
-Whoever asks by id is asked first whether the voice is still there and his, so a deleted voice is not spoken with from
-memory. A voice's id and a file's hash stand for its very sound, so what is remembered never goes stale.
+A voice is looked up on the disk before its codes are taken from memory, so nobody speaks with a deleted voice or with
+another's. A voice's id and a file's hash stand for its very sound, so what is remembered never goes stale.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from storage.voices import Voice, read_codes, write_codes
 from workers.fish.codec import Audio, Codec
 
 _HASHED_BYTES = 64 * 1024 * 1024
-"""A larger file is longer to read than to refuse, which its length nearly always deserves."""
+"""A larger file is not hashed: decoding nearly always finds it too long, and refuses it sooner than it is read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Recording:
+class Unencoded:
     """Sound to be encoded: float32, (n_samples,), mono, at the codec's rate.
 
     name: what its codes are remembered by, None where they are not; voice: beside which they are kept.
@@ -41,7 +41,7 @@ class Recording:
     voice: Voice | None = None
 
 
-class Recordings:
+class VoiceCodes:
     """The codes of recordings. codec_file: the codec's weights, which the codes depend on.
 
     megabytes, seconds: how much is remembered, the least recently used forgotten first, and for how long.
@@ -60,7 +60,7 @@ class Recordings:
         """For /health: how often a recording's codes were in memory, on disk, or had to be made."""
         return {**self._counts, "kept": len(self._memory), "kept_bytes": int(self._memory.currsize)}
 
-    def of_voice(self, voice: Voice) -> Tensor | Recording:
+    def of_voice(self, voice: Voice) -> Tensor | Unencoded:
         """Codes, int64, (C, n_frames), or what `encode` has to be given for them."""
         if (codes := self._remembered(voice.reference_id)) is not None:
             return codes
@@ -69,21 +69,21 @@ class Recordings:
             self._counts["disk_hits"] += 1
             return self._remember(voice.reference_id, torch.from_numpy(kept.astype(np.int64)))
         sound = np.concatenate([*decode(voice.sound, self._codec.sample_rate)])
-        return Recording(sound, voice.reference_id, voice)
+        return Unencoded(sound, voice.reference_id, voice)
 
-    def of_file(self, path: Path, field: str) -> Tensor | Recording:
+    def of_file(self, path: Path, field: str) -> Tensor | Unencoded:
         """The same for a client's recording, which is checked. Raises: as `reference_sound`."""
         name = content_hash(path)
         if name is not None and (codes := self._remembered(name)) is not None:
             return codes
-        return Recording(self.read(path, field), name)
+        return Unencoded(self.read(path, field), name)
 
     def read(self, path: Path, field: str) -> Audio:
         """A client's recording as it is saved, in 16 bits. Raises: as `reference_sound`."""
         sound = reference_sound(path, self._codec.sample_rate, field)
         return as_int16(sound).astype(np.float32) / np.float32(2**15)
 
-    def encode(self, recording: Recording) -> Tensor:
+    def encode(self, recording: Unencoded) -> Tensor:
         """The codes, int64, (C, n_frames), which are kept. Raises: InvalidInput."""
         self._counts["misses"] += 1
         codes = self._codec.encode(recording.sound)
@@ -110,7 +110,7 @@ class Recordings:
 
 
 def content_hash(path: Path) -> str | None:
-    """Of a file's content; None for one that is too large to be read for that."""
+    """The hash of a file's content; None for a file above _HASHED_BYTES."""
     if path.stat().st_size > _HASHED_BYTES:
         return None
     with path.open("rb") as file:
