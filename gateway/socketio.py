@@ -143,6 +143,8 @@ class SocketDoor:
 
     async def _signal(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         job_id, name, data = message.get("job_id"), message.get("name"), message.get("data", {})
+        if not isinstance(name, str):
+            raise InvalidInput("'name' must say what the job waits for, as its `waiting_for` does.", field="name")
         return {"signalled": await self._road.signal(job_id, name, data, connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:

@@ -15,22 +15,24 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
 import structlog
 
-from contract.errors import DeadlineExceeded, Draining, Internal, InvalidInput, JobNotFound, ServiceError, as_failure
+from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
 from contract.folders import Folders
 from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
+from pipeline.counts import Counts
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
 from pipeline.listeners import Listeners
+from pipeline.listing import listed
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
 from pipeline.stored import changed, failed, out_of, restored
@@ -41,16 +43,6 @@ from storage.recordings import Recordings
 from storage.records import EventRecord, JobRecord, StoredJob
 
 log = structlog.get_logger()
-
-
-@dataclasses.dataclass(slots=True)
-class Counts:
-    """For metrics: finished jobs by (type, state), their seconds by type, and refused submissions."""
-
-    finished: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
-    seconds: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
-    accepted: Counter[str] = dataclasses.field(default_factory=Counter)
-    refused: int = 0
 
 
 class ResultQueue:
@@ -181,7 +173,7 @@ class ResultQueue:
             return False
         return await self._play(record.id, partial(finish, state=State.CANCELLED))
 
-    async def signal(self, job_id: Any, name: Any, data: Any, who: Identity) -> bool:
+    async def signal(self, job_id: Any, name: str, data: Any, who: Identity) -> bool:
         """What a job waits for has come; False where it does not wait for that, or no longer.
 
         name: as `waiting_for` of a listing has it. Once this returns the signal has reached the disk.
@@ -191,8 +183,6 @@ class ResultQueue:
         record = await self._ledger.job(job_id) if isinstance(job_id, str) else None
         if record is None or not may_signal(record, who):
             raise JobNotFound("You have no job of this id, or it is older than the server keeps them.", field="job_id")
-        if not isinstance(name, str):
-            raise InvalidInput("'name' must say what the job waits for, as its `waiting_for` does.", field="name")
         plan = self._plan_of(record)
         stage = plan.by_name.get(waiting_key(name)[0]) if plan is not None else None
         if stage is None or stage.wait is None or record.finished_at is not None:
@@ -261,19 +251,8 @@ class ResultQueue:
         """A job as clients see it in listings. Times: seconds since 1970."""
         job = self._open.get(record.id)
         state = job.state if job is not None else State(record.state)
-        waits = {"name": record.waiting_for, "since": record.waiting_since}
-        waiting = state is State.PENDING
-        return {
-            "job_id": record.id,
-            "id": record.client_id,
-            "type": record.type,
-            "state": state,
-            "created_at": record.created_at,
-            "finished_at": record.finished_at,
-            "fraction": 1.0 if state is State.COMPLETED else self._fractions.get(record.id),
-            "queue_position": self._position(record.id) if waiting else None,
-            **({"waiting_for": waits} if state is State.WAITING and record.waiting_for is not None else {}),
-        }
+        position = self._position(record.id) if state is State.PENDING else None
+        return listed(record, state, self._fractions.get(record.id), position)
 
     def _position(self, job_id: str) -> int:
         pending = [job.id for job in self._open.values() if job.state is State.PENDING]
@@ -320,10 +299,7 @@ class ResultQueue:
             self._leave(job)
             if job.book.active:
                 self._transport.cancel(job.id)
-            self.counts.finished[job.request.type, job.state.value] += 1
-            seconds = time.time() - job.created_at
-            self.counts.seconds[job.request.type] += seconds
-            _log_end(step, seconds)
+            self.counts.ended(step, time.time() - job.created_at)
         elif job.state is State.WAITING and self._open.get(job.id) is job:
             self._leave(job)
             log.info("waiting", job=job.id, type=job.request.type, signal=job.waiting_for)
@@ -423,17 +399,6 @@ class ResultQueue:
         hours = (job.deadline - job.created_at) / 3600
         late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
         self._changes.play(job_id, [partial(finish, state=State.FAILED, failure=as_failure(late))])
-
-
-def _log_end(step: Step, seconds: float) -> None:
-    """The last line of a job's life, whose first is `accepted`."""
-    job = step.job
-    code = next((out.body.get("error_code") for out in step.outs if out.kind == "final"), None)
-    failure = {"code": code} if job.state is State.FAILED else {}
-    log.info(_ENDS[job.state], job=job.id, type=job.request.type, seconds=round(seconds, 3), **failure)
-
-
-_ENDS = {State.COMPLETED: "done", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 
 
 def _recorded(job: Job) -> bool:

@@ -211,11 +211,28 @@ async def test_contributings_worker_serves_by_being_a_file(shout: type[Worker], 
     assert [out.body["data"] for _, _, out in road.told if out.kind == "partial"] == ["HELLO"]
 
 
+@pytest.fixture
+def pipelines(shout: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONTRIBUTING's two pipelines, as rows of the catalog."""
+    names: dict[str, Any] = {"__name__": "twice"}
+    for example in examples("A pipeline in one row"):
+        exec(example, names)
+    monkeypatch.setattr(catalog, "PIPELINES", (*catalog.PIPELINES, names["TWICE"], names["REVIEWED"]))
+
+
 async def test_contributings_pipeline_serves_by_being_a_row(
-    shout: type[Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shout: type[Worker], pipelines: None, tmp_path: Path
 ) -> None:
-    module, row = examples("A pipeline in one row")
-    names: dict[str, Any] = {**vars(catalog), "__name__": "twice"}
-    exec(module, names)
-    monkeypatch.setattr(catalog, "PIPELINES", (*catalog.PIPELINES, eval(row, names)))
     assert (await answered(Road(tmp_path, [shout]), type="twice", words=["hello"]))["twice"] == ["HELLO"]
+
+
+async def test_contributings_pipeline_waits_for_its_review(
+    shout: type[Worker], pipelines: None, tmp_path: Path
+) -> None:
+    road = await Road(tmp_path, [shout]).start()
+    job = await road.queue.submit({"type": "reviewed", "words": ["hello"]}, ME)
+    while not await road.queue.signal(job, "review", {"approved": True, "words": ["better", "words"]}, ME):
+        await road.some_news()
+    final = await road.final(job)
+    assert (final["draft"], final["sentence"]) == (["HELLO"], "BETTER WORDS")
+    await road.close()
