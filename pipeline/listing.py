@@ -8,9 +8,9 @@ from pipeline.job import State
 from storage.records import JobRecord
 
 
-def listed(record: JobRecord, state: State, fraction: float | None, position: int | None) -> dict[str, Any]:
-    """state, fraction: as they are now. position: among the jobs that have not begun, from 1. Times: since 1970, s."""
-    waits = state is State.WAITING and record.waiting_for is not None
+def listed(record: JobRecord, fraction: float | None, position: int | None) -> dict[str, Any]:
+    """position: among the jobs that have not begun, from 1. Times: seconds since 1970."""
+    state = State(record.state)
     return {
         "job_id": record.id,
         "id": record.client_id,
@@ -20,5 +20,9 @@ def listed(record: JobRecord, state: State, fraction: float | None, position: in
         "finished_at": record.finished_at,
         "fraction": 1.0 if state is State.COMPLETED else fraction,
         "queue_position": position,
-        **({"waiting_for": {"name": record.waiting_for, "since": record.waiting_since}} if waits else {}),
+        **(
+            {"waiting_for": {"name": record.waiting_for, "since": record.waiting_since}}
+            if state is State.WAITING
+            else {}
+        ),
     }

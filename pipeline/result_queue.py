@@ -250,9 +250,12 @@ class ResultQueue:
     def describe(self, record: JobRecord) -> dict[str, Any]:
         """A job as clients see it in listings. Times: seconds since 1970."""
         job = self._open.get(record.id)
-        state = job.state if job is not None else State(record.state)
-        position = self._position(record.id) if state is State.PENDING else None
-        return listed(record, state, self._fractions.get(record.id), position)
+        if job is not None:  # it may be ahead of the ledger
+            record = dataclasses.replace(
+                record, state=job.state, waiting_for=job.waiting_for, waiting_since=job.waiting_since
+            )
+        position = self._position(record.id) if record.state == State.PENDING else None
+        return listed(record, self._fractions.get(record.id), position)
 
     def _position(self, job_id: str) -> int:
         pending = [job.id for job in self._open.values() if job.state is State.PENDING]

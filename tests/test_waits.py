@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from contract.errors import InvalidInput, JobNotFound, QueueFull
+from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull
 from contract.identity import Identity
 from contract.messages import FileRef
 from contract.params import Params
@@ -42,22 +41,150 @@ FIRST = Plan(
     ),
     {"looked": "$look", "again": "$again"},
 )
-SECOND = dataclasses.replace(
-    FIRST, stages=(FIRST.stages[0], Stage("sign_off", wait=Approval, params="$look"), *FIRST.stages[2:]), version=2
-) if False else dataclasses.replace(FIRST, version=2, stages=FIRST.stages[:1], answer={"only": "$look"}, before=(FIRST,))
+SECOND = dataclasses.replace(FIRST, stages=FIRST.stages[:1], answer={"only": "$look"}, version=2, before=(FIRST,))
+"""What the plan has become: nobody is asked any more. Jobs of the first version go on as they began."""
 WITHOUT = dataclasses.replace(SECOND, before=())
+
 PICTURE = b"a picture"
 YES = {"approved": True}
 
 
-async def road(folder: Path, plan: Plan = FIRST, **limits: Any) -> Road:
+async def started(folder: Path, plan: Plan = FIRST, **limits: Any) -> Road:
     return await Road(folder, [Looker], plan, **limits).start()
 
 
-async def waiting(road: Road, job: str) -> dict[str, Any]:
+async def until_waiting(road: Road, job: str, who: Identity = ME) -> dict[str, Any]:
     """The job's entry in its client's listing, once it waits."""
     while True:
-        [entry] = [entry for entry in await road.queue.jobs(ME) if entry["job_id"] == job]
+        [entry] = [entry for entry in await road.queue.jobs(who) if entry["job_id"] == job]
         if entry["state"] == State.WAITING:
             return entry
         await asyncio.sleep(0)
+
+
+async def asked(road: Road, who: Identity = ME) -> str:
+    """A job that waits, and of which the server holds nothing."""
+    job = await road.queue.submit({"type": "approved", "image": PICTURE}, who)
+    while road.queue.open_jobs:
+        await asyncio.sleep(0)
+    return job
+
+
+async def test_a_wait_survives_two_restarts_and_a_change_of_the_plan_and_ends_by_another_client(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    since = (await until_waiting(road, job))["waiting_for"]
+    assert since["name"] == "approval"
+    assert since["since"] == pytest.approx(time.time(), abs=60)
+    for plan in (FIRST, SECOND):
+        await road.close()
+        road = await started(tmp_path, plan)
+        assert (await until_waiting(road, job))["waiting_for"] == since
+        assert road.queue.open_jobs == 0, "who waits is in the ledger alone"
+    assert await road.queue.signal(job, "approval", YES, YOU)
+    final = await road.final(job)
+    assert (final["looked"], final["again"]) == ([len(PICTURE)], [len(PICTURE)])
+    assert not await road.queue.signal(job, "approval", YES, YOU)
+    later = await road.final(await road.queue.submit({"type": "approved", "image": PICTURE}, ME))
+    assert later["only"] == [len(PICTURE)]
+    await road.close()
+
+
+async def test_a_job_whose_plan_is_gone_ends_with_a_sentence(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    await road.close()
+    road = await started(tmp_path, WITHOUT)
+    [entry] = await road.queue.jobs(ME)
+    assert entry["state"] == State.FAILED
+    body = await road.queue.final(job)
+    assert body is not None
+    assert b"no longer has the pipeline that this job began with; send it again" in body
+    assert not await road.queue.signal(job, "approval", YES, ME)
+    await road.close()
+
+
+async def test_a_signal_is_for_the_owners_clients_and_for_what_is_waited_for(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    acme, other = (Identity.known(name, name) for name in ("acme", "other"))
+    job = await asked(road, acme)
+    for stranger, wrong in ((other, job), (ME, job), (acme, "job_0"), (acme, None)):
+        with pytest.raises(JobNotFound):
+            await road.queue.signal(wrong, "approval", YES, stranger)
+    for name in ("look", "again", "nothing", "approval.0", ""):
+        assert not await road.queue.signal(job, name, YES, acme)
+    wrong_data: list[Any] = [{}, {"approved": [1]}, [], None]
+    for data in wrong_data:
+        with pytest.raises(InvalidInput):
+            await road.queue.signal(job, "approval", data, acme)
+    with pytest.raises(FileNotFound):
+        await road.queue.signal(job, "approval", {**YES, "image": "gone.png"}, acme)
+    assert (await until_waiting(road, job, acme))["waiting_for"]["name"] == "approval"
+    colleague = Identity.known("colleague", "acme")
+    assert await road.queue.signal(job, "approval", {**YES, "image": b"another"}, colleague)
+    await road.final(job)
+    assert len(list(road.folders.uploads.iterdir())) == 2
+    await road.close()
+
+
+async def test_of_signals_that_come_at_once_one_counts(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    said = await asyncio.gather(*(road.queue.signal(job, "approval", YES, ME) for _ in range(5)))
+    assert sorted(said) == [False] * 4 + [True]
+    await road.final(job)
+    assert [out.kind for _, told, out in road.told if told == job].count("final") == 1
+    await road.close()
+
+
+async def test_waiting_takes_no_place_and_no_time(tmp_path: Path) -> None:
+    road = await started(tmp_path, open_jobs_per_client=1, deadline_seconds=2.0)
+    first = await asked(road)
+    second = await asked(road)
+    [_, record] = [await road.ledger.job(job) for job in (first, second)]
+    assert record is not None
+    late = record.deadline + 1
+    while time.time() < late:
+        await asyncio.sleep(0.01)
+    assert (await until_waiting(road, first))["state"] == State.WAITING
+    assert await road.queue.signal(first, "approval", YES, ME)
+    assert (await road.final(first))["status"] == "success"
+    await road.close()
+
+
+async def test_a_job_that_goes_on_has_its_place_again(tmp_path: Path) -> None:
+    road = await started(tmp_path, open_jobs_per_client=1)
+    job = await asked(road)
+    road.transport.hold(["looker"])
+    assert await road.queue.signal(job, "approval", YES, ME)
+    with pytest.raises(QueueFull):
+        await road.queue.submit({"type": "approved", "image": PICTURE}, ME)
+    road.transport.hold([])
+    await road.final(job)
+    await road.queue.submit({"type": "approved", "image": PICTURE}, ME)
+    await road.close()
+
+
+async def test_a_job_that_waits_can_be_cancelled_also_after_a_restart(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    first, second = await asked(road), await asked(road)
+    assert await road.queue.cancel(first, ME)
+    assert (await road.final(first))["status"] == "cancelled"
+    await road.close()
+    road = await started(tmp_path)
+    assert await road.queue.cancel(second, ME)
+    assert (await road.final(second))["status"] == "cancelled"
+    assert not await road.queue.cancel(second, ME)
+    await road.close()
+
+
+async def test_what_a_waiting_job_needs_is_kept_for_as_long_as_it_waits(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    retention = Retention(road.ledger, road.folders, hours=0.0)
+    await retention.sweep()
+    assert await road.queue.signal(job, "approval", YES, ME)
+    assert (await road.final(job))["again"] == [len(PICTURE)]
+    await retention.sweep()
+    assert not list(road.folders.uploads.iterdir())
+    await road.close()
