@@ -102,9 +102,11 @@ class Cost(NamedTuple):
 async def played(message: dict[str, Any], folder: Path, items: int) -> Cost:
     """A job's cost from its message to its answer; `done` is for each task that ended."""
     transport, ended = Idle(), asyncio.Event()
-    ledger = SqliteLedger(folder / "ledger.sqlite3")
+    where = folders(folder / "data", folder)
+    where.data.mkdir()
+    ledger = SqliteLedger(where.data / "ledger.sqlite3")
     plans = {**load_plans(discover(), items), FIVE.name: FIVE, ONE.name: ONE}
-    road = ResultQueue(ledger, transport, plans, Intake(plans, folders(folder, folder), ledger), Limits())
+    road = ResultQueue(ledger, transport, plans, Intake(plans, where, ledger), Limits())
     road.listeners.of_client(
         ME.client, lambda job, outs: ended.set() if any(out.kind == "final" for out in outs) else None
     )

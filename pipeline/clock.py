@@ -22,4 +22,6 @@ def clocked(step: Step, before: Job, now: float) -> Step:
     elif before.waiting_since is not None:
         deadline = before.deadline + now - before.waiting_since
         job = dataclasses.replace(job, waiting_for=None, waiting_since=None, deadline=deadline)
+    else:
+        return step
     return dataclasses.replace(step, job=job)
