@@ -41,7 +41,7 @@ ACME = Whose("acme", None)
 Open = Callable[[], Ledger]
 
 
-@pytest.fixture(params=LEDGERS.values(), ids=LEDGERS)
+@pytest.fixture(params=list(LEDGERS.values()), ids=list(LEDGERS))
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the same ledger each time."""
     return partial(request.param, tmp_path)

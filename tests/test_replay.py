@@ -47,15 +47,19 @@ class Paced(AsyncWorker):
         return {"said": index}
 
 
+class NoParams(Params):
+    """It asks for nothing."""
+
+
 class Unkeepable(AsyncWorker):
     """Says something that no ledger can keep: SQLite's numbers end before the index."""
 
     name = "unkeepable"
     message_type = "unkeepable"
     answer = "$unkeepable"
-    Params = Params
+    Params = NoParams
 
-    async def run_async(self, params: Params, ctx: Context) -> Any:
+    async def run_async(self, params: NoParams, ctx: Context) -> Any:
         ctx.partial(2**63, "x")
         return {}
 
