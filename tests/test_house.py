@@ -67,6 +67,12 @@ def test_the_hands_know_neither_the_queue_nor_the_doors(path: Path) -> None:
     assert not {"pipeline.result_queue", "storage.ledger", "pipeline.transport.local"} & names
 
 
+@pytest.mark.parametrize("path", list(modules()), ids=named)
+def test_the_database_is_the_ledgers_alone(path: Path) -> None:
+    if path.parent != ROOT / "storage":
+        assert not {"sqlite3", "storage.database"} & imported(path)
+
+
 @pytest.mark.parametrize("path", list(modules("client")), ids=named)
 def test_the_client_needs_nothing_of_the_server_to_be_imported(path: Path) -> None:
     allowed = roots(imported(path, top_level_only=True))
