@@ -62,7 +62,10 @@ class Settings(BaseSettings):
     job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")
     max_open_jobs: int = Field(1000, ge=1, description="most unfinished jobs in all; beyond: `QUEUE_FULL`")
     max_open_jobs_per_client: int = Field(
-        100, ge=1, description="most unfinished jobs of one client; beyond: `QUEUE_FULL`"
+        100,
+        ge=1,
+        description="most unfinished jobs of one client, and of all at one address that send no token; beyond: "
+        "`QUEUE_FULL`",
     )
     max_items: int = Field(1000, ge=1, description="most items in one batch")
     max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,18 @@ def at(values: list[float], share: float) -> float:
 # The attackers, each in a process of its own; they return when they are done.
 
 
+@contextlib.asynccontextmanager
+async def known(url: str) -> AsyncIterator[Raw]:
+    """A client with a token, which is limited alone; without one all of this machine would be limited together."""
+    async with Raw(url, await new_token(url)) as raw:
+        yield raw
+
+
+async def new_token(url: str) -> str:
+    async with Raw(url) as raw:
+        return str(raw.session["token"])
+
+
 async def flood(url: str, folder: Path) -> None:
     """Messages beyond the client's limit of open jobs, sent as fast as they are taken, all of them answered."""
     pipe = folder / "pipe"
@@ -81,7 +93,7 @@ async def accepted(url: str, folder: Path) -> None:
 
 async def _flooded(url: str, message: dict[str, Any]) -> None:
     text = orjson.dumps(["message", message]).decode()
-    async with Raw(url) as raw:
+    async with known(url) as raw:
 
         async def say() -> None:
             for number in range(FLOOD):
@@ -101,7 +113,7 @@ async def readers(url: str, folder: Path) -> None:
     """Clients that ask for large answers with large partials, and read nothing more."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(READERS):
-            raw = await stack.enter_async_context(Raw(url))
+            raw = await stack.enter_async_context(known(url))
             packet = "42" + orjson.dumps(["message", BULK]).decode()
             for _ in range(JOBS_EACH):
                 await raw.say(packet)
@@ -196,7 +208,7 @@ async def watch(pid: int, peaks: list[float]) -> None:
 async def suffer(served: Served, name: str, seconds: float) -> tuple[list[float], list[float]]:
     """Two rows: the victim alone, then under attack; each with the seconds that it took and the most memory."""
     victim, memory = Victim(served.url), [0.0]
-    await victim.client.connect(served.url, transports=["websocket"])
+    await victim.client.connect(served.url, auth={"token": await new_token(served.url)}, transports=["websocket"])
     for _ in range(50):
         await victim.call()
     began = time.perf_counter()

@@ -277,7 +277,7 @@ class ResultQueue:
         for event in events:
             if event.job in self._open:
                 causes[event.job].append(partial(advance, event=event))
-                if event.kind != "started":
+                if event.kind not in ("started", "progress"):
                     waited_for.add(event.job)
         for job_id, several in causes.items():
             self._changes.play(job_id, several, soon=job_id in waited_for)

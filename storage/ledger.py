@@ -45,9 +45,7 @@ Done = Callable[[Exception | None], None]
 
 
 class Ledger(ABC):
-    """commits: how many transactions there were, for metrics."""
-
-    commits: int = 0
+    """What lasts of jobs and files."""
 
     # Jobs.
 
@@ -150,6 +148,11 @@ class Ledger(ABC):
     @abstractmethod
     async def forget(self, old: Expired) -> None:
         """Forget jobs with all that belongs to them, and files. What lies on the disk is the caller's to delete."""
+
+    @property
+    @abstractmethod
+    def commits(self) -> int:
+        """How many transactions there were, for metrics."""
 
     @abstractmethod
     async def settled(self) -> None:

@@ -113,7 +113,7 @@ class SqliteLedger(Ledger):
         self._database = Database(path, MIGRATIONS)
 
     @property
-    def commits(self) -> int:  # type: ignore[override]
+    def commits(self) -> int:
         return self._database.commits
 
     # Jobs.

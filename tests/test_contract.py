@@ -437,7 +437,9 @@ async def test_flood_is_answered_message_by_message_and_others_are_served(url: s
     """5 000 messages are in flight until somebody else was served: each that is answered is followed by another."""
     said: Counter[str] = Counter()
     message = orjson.dumps(["message", gate.message]).decode()
-    async with Raw(url) as flooder:
+    async with Raw(url) as one:  # whose token gives it an allowance of its own
+        token = one.session["token"]
+    async with Raw(url, token) as flooder:
         await flooder.say(*(f"42{number}{message}" for number in range(5_000)))
         serving = asyncio.create_task(peer.answer({"type": "contract_echo"}))
         sent = 5_000

@@ -85,6 +85,12 @@ def test_the_hands_know_no_ledger_and_a_model_no_other(module: str) -> None:
     assert len(folders & SHIPPED.keys()) <= 1
 
 
+@pytest.mark.parametrize("module", OURS, ids=named)
+def test_the_database_is_the_ledgers_alone(module: str) -> None:
+    if room(module) != "storage":
+        assert not {"sqlite3", "storage.database"} & imported(OURS[module])
+
+
 @pytest.mark.parametrize("module", of("client"), ids=named)
 def test_the_client_needs_nothing_of_the_server_to_be_imported(module: str) -> None:
     assert not roots(imported(OURS[module], top_level_only=True)) & roots(set(MAY_IMPORT)) - {"client"}

@@ -48,8 +48,25 @@ class Reader(AsyncWorker):
         return {"text": ctx.local(params.file).read_text()}
 
 
+class LookerParams(Params):
+    image: FileRef
+
+
+class Looker(AsyncWorker):
+    """Says how much is in a file, which it calls by a name of its own."""
+
+    name = "looker"
+    message_type = "looker"
+    answer = "$looker"
+    Params = LookerParams
+    example = {"image": "README.md"}
+
+    async def run_async(self, params: LookerParams, ctx: Context) -> dict[str, int]:
+        return {"bytes": ctx.local(params.image).stat().st_size}
+
+
 def new_road(folder: Path, **limits: Any) -> Road:
-    return Road(folder, (Toy, Reader, Waiter, Listener), TWICE, **limits)
+    return Road(folder, (Toy, Reader, Looker, Waiter, Listener), TWICE, **limits)
 
 
 @pytest_asyncio.fixture
@@ -108,6 +125,18 @@ async def test_content_of_a_refused_message_does_not_stay(road: Road) -> None:
     assert list(road.folders.uploads.iterdir()) == []
 
 
+async def test_a_file_may_have_any_name_and_come_as_path_upload_or_content(road: Road, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"12345")
+    first = await road.final(await road.queue.submit({"type": "looker", "image": b"123"}, ME))
+    [kept] = road.folders.uploads.iterdir()
+    second = await road.final(await road.queue.submit({"type": "looker", "image": kept.name}, ME))
+    third = await road.final(await road.queue.submit({"type": "looker", "image": str(tmp_path / "a.png")}, ME))
+    assert [answer["bytes"] for answer in (first, second, third)] == [3, 3, 5]
+    assert (await road.ledger.known()).files == {kept.name}
+    with pytest.raises(FileNotFound):
+        await road.queue.submit({"type": "looker", "image": kept.name}, Identity.known("me", "another owner"))
+
+
 async def test_a_refused_key_may_be_tried_again(road: Road) -> None:
     with pytest.raises(InvalidInput):
         await road.queue.submit({"type": "toy", "words": 5, "idempotency_key": "k"}, ME)
@@ -159,7 +188,7 @@ async def test_what_a_worker_made_goes_with_the_retention(road: Road) -> None:
 async def test_a_batch_is_limited_and_unknown_types_are_named(road: Road) -> None:
     with pytest.raises(Exception, match="3 items"):
         await road.queue.submit({"type": "toy", "data": [{"words": []}] * 4}, ME)
-    with pytest.raises(UnknownType, match="reader, toy, toy_listener, twice, waiter"):
+    with pytest.raises(UnknownType, match="looker, reader, toy, toy_listener, twice, waiter"):
         await road.queue.submit({"type": "song"}, ME)
 
 

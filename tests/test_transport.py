@@ -405,8 +405,8 @@ def test_the_latest_progress_is_told_when_a_step_is_long(folders: Folders) -> No
 def test_clients_take_turns() -> None:
     queue = WorkQueue()
     for number in range(3):
-        queue.put(Task(f"many{number}", "s", (), "toy", {}, "many", queued_as="many"))
-    queue.put(Task("single", "s", (), "toy", {}, "single", queued_as="single"))
+        queue.put(Task(f"many{number}", "s", (), "toy", {}, "me", queued_as="many"))
+    queue.put(Task("single", "s", (), "toy", {}, "me", queued_as="single"))
     assert [queue.take().job for _ in range(4)] == ["many0", "single", "many1", "many2"]
 
 
