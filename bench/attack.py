@@ -254,7 +254,7 @@ def serving(code: Path) -> Iterator[Served]:
         with log.open("w") as errors:
             process = subprocess.Popen([sys.executable, "server.py"], cwd=code, env=env, stderr=errors)
             try:
-                while not (port := re.search(r"http://[\d.]+:(\d+)", log.read_text())):
+                while not (port := re.search(r"http://[\w.]+:(\d+)", log.read_text())):
                     if process.poll() is not None:
                         raise RuntimeError(log.read_text())
                     time.sleep(0.05)

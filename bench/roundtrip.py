@@ -151,7 +151,7 @@ def serving(command: list[str], settings: dict[str, str]) -> Iterator[str]:
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            if port := re.search(r"http://[\d.]+:(\d+)", line):
+            if port := re.search(r"http://[\w.]+:(\d+)", line):
                 yield f"http://127.0.0.1:{port[1]}"
                 break
     finally:

@@ -14,7 +14,8 @@ class ServiceError(Exception):
     """An error with an answer.
 
     message: one sentence that tells the reader of the answer what to do.
-    details: facts about the error, JSON-serialisable, e.g. ``{"field": "file"}``.
+    details: facts about the error, JSON-serialisable, e.g. ``{"field": "file"}``. ``"retry": True`` says that the same
+    task may succeed later, and ``retry_after`` after how many seconds, where that is known.
     """
 
     code: ClassVar[str] = "INTERNAL"
@@ -106,6 +107,12 @@ class NoVideo(ServiceError):
 
 class DownloadFailed(ServiceError):
     code, status = "DOWNLOAD_FAILED", 502
+
+
+class RateLimited(ServiceError):
+    """Somebody asked for too much in a while. details: ``retry_after``, in seconds."""
+
+    code, status = "RATE_LIMITED", 429
 
 
 class QueueFull(ServiceError):

@@ -33,7 +33,7 @@ MISSING = f"Library {LIBRARIES[0]} is not found or cannot be loaded"
 
 PROBE = """
 import ctypes, sys
-from workers.hearing.cuda import load_library
+from workers.whisper.cuda import load_library
 name = sys.argv[1]
 print(load_library(name))
 ctypes.CDLL(name)  # as CTranslate2 asks for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import av
 import pytest
-from yt_dlp.networking.exceptions import TransportError
+from yt_dlp.networking import Response
+from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from client import Client, Partial
@@ -20,7 +22,7 @@ from media.container import Probe
 from tests.peers import Peer
 from tests.servers import Server
 from tests.sites import MIB, PATIENCE, Site
-from workers.dlp.failures import as_service_error, passes
+from workers.dlp.failures import LONGEST_PAUSE, as_service_error, passes
 from workers.dlp.fetch import Limits, Meter, choose, ending
 from workers.dlp.outcome import discard, keep, safe
 from workers.dlp.sandbox import Errand
@@ -500,6 +502,25 @@ def test_a_full_disk_is_told_as_such_and_not_tried_again() -> None:
     full = wrapped(OSError(errno.ENOSPC, "No space left on device"))
     assert not passes(full)
     assert as_service_error(full, Errand()).code == "DISK_FULL"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "later"),
+    [
+        (429, "120", {"retry": True, "retry_after": 120}),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", {"retry": True, "retry_after": 0}),
+        (503, "Fri, 31 Dec 2300 23:59:59 GMT", {"retry": True, "retry_after": LONGEST_PAUSE}),
+        (503, "99999999999", {"retry": True}),
+        (429, "soon", {"retry": True}),
+        (429, None, {"retry": True}),
+        (404, "120", {}),
+    ],
+)
+def test_a_failure_that_may_pass_says_so_and_when(status: int, said: str | None, later: dict[str, Any]) -> None:
+    headers = {"Retry-After": said} if said else {}
+    error = HTTPError(Response(io.BytesIO(), "http://example.com/", headers, status))
+    details = as_service_error(wrapped(error), Errand()).details
+    assert {key: value for key, value in details.items() if key != "reason"} == later
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -314,7 +315,7 @@ def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florenc
 
         room = 2
 
-        def _look(self, units: list[Unit]) -> Any:
+        def _look(self, units: Sequence[Unit]) -> Any:
             import torch
 
             if len(units) > self.room:

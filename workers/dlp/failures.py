@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import http.client
+import math
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, ProxyError, RequestError, TransportError
 from yt_dlp.utils import (
@@ -34,6 +38,8 @@ _GAVE_UP = re.compile(r"Got error: (.*)", re.DOTALL)
 _HTTP_ERROR = re.compile(r"HTTP Error (\d+)")
 _SAID = 300
 """An answer repeats at most so many characters of a site's own words."""
+LONGEST_PAUSE = 24 * 3600
+"""A source is not waited for when it wants to be left alone for more seconds."""
 
 _BY_STATUS = {
     401: ("login", "The source wants a login (HTTP 401); the server's operator can give it cookies with DLP_COOKIES."),
@@ -95,7 +101,7 @@ def passes(exc: BaseException) -> bool:
 
 
 def as_service_error(exc: BaseException, errand: Errand) -> ServiceError:
-    """The answer to whatever a download raised."""
+    """The answer to whatever a download raised. One that may pass says so in its details (`_later`)."""
     layers = list(_layers(exc))
     for layer in layers:
         if isinstance(layer, ServiceError):
@@ -110,7 +116,28 @@ def as_service_error(exc: BaseException, errand: Errand) -> ServiceError:
         or _quoted(layers)
         or ("failed", "The download failed; the server's log has the reason.")
     )
-    return DownloadFailed(sentence, reason=reason)
+    return DownloadFailed(sentence, reason=reason, **_later(exc))
+
+
+def _later(exc: BaseException) -> dict[str, Any]:
+    """Details of a failure that may pass: that it may, and after how many seconds, where the source said so."""
+    if not passes(exc):
+        return {}
+    said = (_retry_after(layer.response.headers) for layer in _layers(exc) if isinstance(layer, HTTPError))
+    seconds = next((seconds for seconds in said if seconds is not None), None)
+    return {"retry": True} if seconds is None else {"retry": True, "retry_after": seconds}
+
+
+def _retry_after(headers: Mapping[str, str]) -> int | None:
+    """Seconds, at most `LONGEST_PAUSE`; the header has them, or a date. RFC 9110, section 10.2.3."""
+    said = (headers.get("Retry-After") or "").strip()
+    if said.isdecimal() and len(said) < 10:
+        return min(int(said), LONGEST_PAUSE)
+    try:
+        seconds = parsedate_to_datetime(said).timestamp() - time.time()
+    except ValueError:
+        return None
+    return min(max(0, math.ceil(seconds)), LONGEST_PAUSE)
 
 
 def disk_full() -> DiskFull:

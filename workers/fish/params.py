@@ -10,12 +10,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from contract.errors import InvalidInput
 from contract.messages import FileRef
 from workers.base import ModelSettings, Params
+from workers.runtime.failing import Advice
 
 SETTING = "AI_FISH_MODEL"
 DEFAULT = "fishaudio/fish-speech-1.5"
 LICENCE = (
     "The weights of fish-speech and of OpenAudio S1 are under CC-BY-NC-SA-4.0: not for commercial use. Who sells what "
     "they speak needs Fish Audio's permission."
+)
+ADVICE = Advice(
+    worker="fish",
+    model="speech",
+    setting=SETTING,
+    lower="FISH_BATCH or FISH_LENGTH",
+    check=f"FISH_DEVICE, FISH_ACCELERATION and {SETTING}",
+    pull="optivus models pull fish",
 )
 
 

@@ -16,18 +16,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import structlog
 import torch
 from torch import Tensor
 
-from contract.errors import OutOfMemory
-from workers.fish.checkpoint import SETTING, Checkpoint
+from workers.fish.checkpoint import Checkpoint
 from workers.fish.codec import Audio, Codec, Stream
 from workers.fish.generate import Frame, Handle, Loop, Stop, Utterance
+from workers.fish.params import ADVICE
 from workers.fish.prompt import Spoken
 from workers.fish.sampling import Sampling
-
-log = structlog.get_logger()
 
 CPU_BLOCKS = (1, 2, 4)
 CUDA_BLOCKS = (1,)
@@ -131,30 +128,11 @@ class Synthesis:
 
     def _apart(self, work: Callable[[Sequence[S]], list[T]], some: Sequence[S]) -> list[T | Exception]:
         """Results in order. Where all together fail they are tried in halves, down to the one that is to blame."""
-        try:
-            return [*work(some)]
-        except torch.OutOfMemoryError as exc:
-            reason: Exception = out_of_memory(exc)
-            self.most = max(1, min(self.most, len(some) // 2))
-        except Exception as exc:  # noqa: BLE001 - it is the answer of the one whose it is
-            reason = exc
-        if isinstance(reason, OutOfMemory):
-            torch.cuda.empty_cache()
-        if len(some) == 1:
-            return [reason]
-        log.warning("speech_batch_halved", size=len(some), error=str(reason))
-        half = len(some) // 2
-        return [*self._apart(work, some[:half]), *self._apart(work, some[half:])]
+        return ADVICE.in_halves(work, some, self._take_fewer, blame=True)
+
+    def _take_fewer(self, sayings: int) -> None:
+        self.most = min(self.most, sayings)
 
 
 def _advance(saying: Saying, sound: Audio | Exception | None) -> Advance | Exception:
     return sound if isinstance(sound, Exception) else Advance(sound, saying.stop)
-
-
-def out_of_memory(exc: Exception) -> OutOfMemory:
-    error = OutOfMemory(
-        "The speech model's device ran out of memory: lower FISH_BATCH or FISH_LENGTH, set "
-        f"{SETTING} to a smaller model, or free the device."
-    )
-    error.__cause__ = exc
-    return error

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from contract import results
-from contract.errors import InvalidInput, ModelUnavailable, TextTooLong
+from contract.errors import InvalidInput, TextTooLong
 from contract.folders import Folders
 from contract.messages import FileRef
 from storage.voices import Voices
 from workers.base import Context, Run, Worker
-from workers.fish.params import LICENCE, SETTING, FishParams, FishSettings, FishTask
-from workers.runtime.torch_device import torch_device
+from workers.fish.params import ADVICE, LICENCE, FishParams, FishSettings, FishTask
+from workers.runtime.torch_device import memory_used, torch_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ class Fish(Worker):
         checkpoint.require_package()
         found = checkpoint.locate(self.settings.model, self.folders)
         torch.set_num_threads(max(1, self.settings.threads))
-        try:
+        with ADVICE.loading():
             self._device = torch_device(self.settings.device, self.name)
             on_cuda = self._device.type == "cuda"
             dtype = getattr(torch, _chosen(self.settings.dtype, "bfloat16" if on_cuda else "float32"))
@@ -85,13 +85,6 @@ class Fish(Worker):
             model = checkpoint.load(found, self._device, dtype)
             self._codec = codec_files.load_codec(found.path, str(self._device))
             loop = Loop(model, self.settings.batch, self.settings.length, acceleration)
-        except (ModelUnavailable, MemoryError):
-            raise
-        except torch.OutOfMemoryError as exc:
-            raise synthesis.out_of_memory(exc) from exc
-        except Exception as exc:
-            log.error("fish_load_failed", error=str(exc))
-            raise _unloadable(exc) from exc
         self._synthesis = synthesis.Synthesis(model, self._codec, loop, self.settings.batch)
         seconds = self.settings.voices_cache_minutes * 60
         codec_file = codec_files.find_codec(found.path)
@@ -102,12 +95,7 @@ class Fish(Worker):
         return {"device": str(self._device), "model": local.name if local.is_dir() else self.settings.model}
 
     def info(self) -> dict[str, Any]:
-        import torch
-
-        voices = {"voices": self._voice_codes.info()}
-        if self._device.type != "cuda":
-            return voices
-        return {**voices, "vram_used_gb": round(torch.cuda.memory_reserved(self._device) / 1e9, 2)}
+        return {"voices": self._voice_codes.info(), **memory_used(self._device)}
 
     def run(self, params: FishTask, ctx: Context) -> Run:
         """Result: ``{"fish", "audio_data", "sample_rate", "duration"}``, of a saved voice ``{"reference_id", …}``."""
@@ -244,11 +232,3 @@ def _manner(params: FishTask, ctx: Context) -> Manner:
 
 def _chosen(setting: str, auto: str) -> str:
     return auto if setting == "auto" else setting
-
-
-def _unloadable(exc: Exception) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"The speech model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
-        f"Check FISH_DEVICE, FISH_ACCELERATION and {SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull fish`."
-    )

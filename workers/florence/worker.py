@@ -11,29 +11,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import structlog
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract import results
-from contract.errors import InvalidInput, ModelUnavailable, NoVideo, OutOfMemory, UnsupportedMedia
+from contract.errors import InvalidInput, NoVideo, UnsupportedMedia
 from contract.folders import Folders
 from contract.messages import FileRef
 from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.florence import prompts
 from workers.florence import weights as florence_weights
 from workers.florence.captions import Captions
-from workers.runtime.torch_device import torch_device
+from workers.runtime.failing import Advice
+from workers.runtime.torch_device import memory_used, torch_device
 
 if TYPE_CHECKING:
     from media.pictures import Picture
     from media.scenes import Scene
 
-log = structlog.get_logger()
 
 Prompt = Literal[
     "<CAPTION>",
@@ -68,6 +67,16 @@ class FlorenceSettings(ModelSettings):
     no_repeat_ngram_size: int | None = Field(
         None, ge=0, le=20, description="so many words are not said twice, 0 allows it; default: as the model says"
     )
+
+
+_ADVICE = Advice(
+    worker="florence",
+    model="Florence",
+    setting=florence_weights.SETTING,
+    lower="FLORENCE_BATCH",
+    check=f"FLORENCE_DEVICE and {florence_weights.SETTING}",
+    pull="optivus models pull florence",
+)
 
 
 class FlorenceParams(Params):
@@ -131,30 +140,19 @@ class Florence(Worker):
 
         logging.disable_progress_bar()
         torch.set_num_threads(max(1, self.settings.threads))
-        try:
+        with _ADVICE.loading():
             self._device = torch_device(self.settings.device, self.name)
             self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
             self._processor = AutoProcessor.from_pretrained(path, local_files_only=True)
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=self._dtype, local_files_only=True)
             self._model = model.to(self._device).eval()
             self._generation = self._generation_config()
-        except MemoryError:
-            raise
-        except torch.OutOfMemoryError as exc:
-            raise _out_of_memory() from exc
-        except Exception as exc:
-            log.error("florence_load_failed", error=str(exc))
-            raise _unloadable(exc) from exc
         local = Path(self.settings.model).expanduser()
         shown = local.name if local.is_dir() else self.settings.model
         return {"device": str(self._device), "model": shown}
 
     def info(self) -> dict[str, Any]:
-        import torch
-
-        if self._device.type != "cuda":
-            return {}
-        return {"vram_used_gb": round(torch.cuda.memory_reserved(self._device) / 1e9, 2)}
+        return memory_used(self._device)
 
     def run(self, params: FlorenceParams, ctx: Context) -> Run:
         """Result: ``{"transcribe_img": {"text"}}`` or ``{"transcribe_video": [{"start", "end", "text"}]}``.
@@ -205,25 +203,14 @@ class Florence(Worker):
 
     def forward(self, units: list[Unit]) -> list[Any]:
         """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
-        import torch
-
         if units[0].picture is None:
             return [None] * len(units)
-        try:
-            return list(self._look(units))
-        except torch.OutOfMemoryError as exc:
-            reason = exc
-        torch.cuda.empty_cache()
-        if len(units) == 1:
-            error = _out_of_memory()
-            error.__cause__ = reason
-            return [error]
-        half = len(units) // 2
-        self.batch = min(self.batch, half)
-        log.warning("florence_batch_halved", batch=self.batch)
-        return [*self.forward(units[:half]), *self.forward(units[half:])]
+        return _ADVICE.in_halves(lambda some: [*self._look(some)], units, self._take_fewer)
 
-    def _look(self, units: list[Unit]) -> Iterator[dict[str, Any]]:
+    def _take_fewer(self, units: int) -> None:
+        self.batch = min(self.batch, units)
+
+    def _look(self, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
         import torch
 
         pictures = [unit.picture for unit in units if unit.picture is not None]
@@ -270,18 +257,3 @@ def _check_kind(only: str | None, kind: str) -> None:
 
 def _wanted(captioned: int, params: FlorenceParams) -> bool:
     return params.max_frames is None or captioned < params.max_frames
-
-
-def _out_of_memory() -> OutOfMemory:
-    return OutOfMemory(
-        f"The model's device ran out of memory: lower FLORENCE_BATCH, set {florence_weights.SETTING} to a smaller "
-        "model, or free the device."
-    )
-
-
-def _unloadable(exc: Exception) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"The Florence model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
-        f"Check FLORENCE_DEVICE and {florence_weights.SETTING}; if its files are damaged, delete them from "
-        "DATA_DIR/models and run `optivus models pull florence`."
-    )

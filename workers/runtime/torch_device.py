@@ -1,10 +1,12 @@
-"""Where a worker that computes with torch does so."""
+"""Where a worker that computes with torch does so, and what it holds of that device's memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import structlog
+
+from workers.runtime.failing import ran_out
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +30,15 @@ def torch_device(setting: str, worker: str) -> torch.device:
         ones = torch.ones(16, 16, device="cuda")
         (ones @ ones).sum().item()
     except (RuntimeError, AssertionError) as exc:
-        if "out of memory" in str(exc).lower():
+        if ran_out(exc):
             raise torch.OutOfMemoryError(str(exc)) from exc
         log.warning("gpu_not_used", worker=worker, reason=str(exc))
         return torch.device("cpu")
     return torch.device("cuda")
+
+
+def memory_used(device: torch.device) -> dict[str, float]:
+    """What torch holds of a GPU, for /health; of the CPU nothing is said."""
+    import torch
+
+    return {"vram_used_gb": round(torch.cuda.memory_reserved(device) / 1e9, 2)} if device.type == "cuda" else {}

@@ -87,7 +87,7 @@ def _computed(worker: Worker, unit: Any) -> Any:
 
 def _readable(worker: Worker) -> Folders:
     """Paths of an example are relative to the server's folder, or to that of the worker's file."""
-    server = Path(__file__).parent.parent
+    server = Path(__file__).parents[2]
     own = Path(inspect.getfile(type(worker))).parent
     return dataclasses.replace(worker.folders, roots=(server.resolve(), own.resolve()))
 

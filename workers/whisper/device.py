@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from contract.errors import ModelUnavailable, OutOfMemory
+from contract.errors import ModelUnavailable
+from workers.runtime.failing import ran_out
 from workers.whisper.cuda import load_libraries, named_in, without
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def on_device(setting: str, load: Callable[[str, int], None]) -> str | None:
             load("cuda", 0)
             return None
         except (RuntimeError, ValueError, ModelUnavailable) as exc:
-            if ran_out_of_memory(exc):
+            if ran_out(exc):
                 raise
             log.warning("gpu_not_used", worker="whisper", reason=str(exc))
             reason = _told(exc)
@@ -49,6 +51,18 @@ def _told(exc: Exception) -> str:
     if library := named_in(exc):
         return without(library).message
     return exc.message if isinstance(exc, ModelUnavailable) else NOT_USED
+
+
+@contextlib.contextmanager
+def naming_library() -> Iterator[None]:
+    """Raises: ModelUnavailable, where what goes wrong within names a library that is not there."""
+    try:
+        yield
+    except Exception as exc:
+        if library := named_in(exc):
+            log.error("library_missing", worker="whisper", error=str(exc))
+            raise without(library) from exc
+        raise
 
 
 def check_cuda() -> None:
@@ -82,10 +96,6 @@ def storage(rows: list[Any]) -> Any:
     import numpy as np
 
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))
-
-
-def ran_out_of_memory(exc: Exception) -> bool:
-    return isinstance(exc, OutOfMemory) or "out of memory" in str(exc).lower()
 
 
 def compute_type(setting: str, device: str, index: int) -> str:

@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import structlog
 from pydantic import Field
 
 from contract import results
-from contract.errors import InvalidInput, ModelUnavailable, OutOfMemory
+from contract.errors import InvalidInput
 from contract.folders import Folders
 from workers.base import Context, ModelSettings, Run, Worker
+from workers.runtime.failing import Advice
 from workers.whisper import weights as whisper_weights
-from workers.whisper.cuda import named_in, without
 from workers.whisper.device import (
     check_cuda,
     compute_type,
     cores,
     free_memory,
+    naming_library,
     on_device,
-    ran_out_of_memory,
     write_once,
 )
 from workers.whisper.params import WhisperParams, WhisperTask
@@ -41,8 +40,6 @@ from workers.whisper.units import Evidence, Outcome, Unit
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
     from workers.whisper.pieces import Heard, Share
-
-log = structlog.get_logger()
 
 
 _RECORDING_SECONDS = 60.0
@@ -68,6 +65,16 @@ class WhisperSettings(ModelSettings):
         description="longest time of one step; a process silent for thrice as long is restarted (CPUs are slow)",
     )
     beam_size: int = Field(5, ge=1, le=20, description="beams of Whisper's search; 1 is faster and a little worse")
+
+
+_ADVICE = Advice(
+    worker="whisper",
+    model="Whisper",
+    setting=whisper_weights.SETTING,
+    lower="AI_WHISPER_BATCH_WORKER",
+    check="WHISPER_DEVICE and WHISPER_COMPUTE_TYPE",
+    pull="optivus models pull",
+)
 
 
 class Whisper(Worker):
@@ -100,12 +107,8 @@ class Whisper(Worker):
         from workers.whisper.pace import Pace
 
         path = whisper_weights.locate(self.settings.model, self.folders)
-        try:
+        with _ADVICE.loading(), naming_library():
             warning = on_device(self.settings.device, lambda device, index: self._open(path, device, index))
-        except (MemoryError, ModelUnavailable):
-            raise
-        except Exception as exc:
-            raise _unloadable(exc) from exc
         self._decoder = Decoder(self._model, self.settings.beam_size)
         self._quick = Decoder(self._model, beam_size=1, quick=True)
         self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
@@ -226,23 +229,17 @@ class Whisper(Worker):
         """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
         if units[0].audio is None:
             return [Outcome()] * len(units)
+        return _ADVICE.in_halves(self._heard, units, self._take_fewer)
+
+    def _heard(self, units: Sequence[Unit]) -> list[Outcome]:
         began = time.monotonic()
-        try:
-            outcomes = (self._quick if units[0].quick else self._decoder).hear(units)
-        except RuntimeError as exc:
-            error = _out_of_memory(exc)
-            if error is None:
-                raise
-        else:
-            if self._pace is not None and not units[0].quick:
-                self._pace.measured(units, time.monotonic() - began)
-            return list(outcomes)
-        if len(units) == 1:
-            return [error]
-        half = len(units) // 2
-        self.batch = min(self.batch, half)
-        log.warning("whisper_batch_halved", batch=self.batch)
-        return [*self.forward(units[:half]), *self.forward(units[half:])]
+        outcomes = (self._quick if units[0].quick else self._decoder).hear([*units])
+        if self._pace is not None and not units[0].quick:
+            self._pace.measured([*units], time.monotonic() - began)
+        return outcomes
+
+    def _take_fewer(self, units: int) -> None:
+        self.batch = min(self.batch, units)
 
     def _check_language(self, language: str | None) -> None:
         if language is None:
@@ -267,26 +264,3 @@ def exported(result: dict[str, Any], params: WhisperParams) -> dict[str, Any]:
             {key: value for key, value in chunk.items() if key != "words"} for chunk in result["chunks"]
         ]
     return {**result, "exports": written}
-
-
-def _out_of_memory(exc: Exception) -> OutOfMemory | None:
-    if not ran_out_of_memory(exc):
-        return None
-    error = OutOfMemory(
-        "The model's device ran out of memory: lower AI_WHISPER_BATCH_WORKER, set AI_WHISPER_MODEL to a smaller model, "
-        "or free the device."
-    )
-    error.__cause__ = exc
-    return error
-
-
-def _unloadable(exc: Exception) -> Exception:
-    """The error for what CTranslate2 says of damaged files, or of a device or compute type that is not there."""
-    log.error("whisper_load_failed", error=str(exc))
-    if library := named_in(exc):
-        return without(library)
-    return _out_of_memory(exc) or ModelUnavailable(
-        f"The Whisper model could not be loaded ({type(exc).__name__}); the server's log has the reason. "
-        "Check WHISPER_DEVICE and WHISPER_COMPUTE_TYPE; if its files are damaged, delete them from DATA_DIR/models and "
-        "run `optivus models pull`."
-    )
