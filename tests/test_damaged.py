@@ -141,7 +141,7 @@ import resource
 from pathlib import Path
 from media import pictures
 from media.audio import decode
-pictures.known(Path("examples/shapes.png"))
+pictures.is_picture(Path("examples/shapes.png"))
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (48 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
