@@ -188,8 +188,10 @@ async def test_a_job_that_ends_on_another_server_is_told_on_both_and_leaves(road
     assert theirs["toy"]["words"] == ["A", "B"]
     road.transport.hold([])
     assert await road.final(job) == theirs
+    async with asyncio.timeout(PATIENCE):
+        while road.queue.open_jobs:  # the answer is in the ledger before this server has heard of it
+            await asyncio.sleep(0)
     await is_whole(road, job)
-    assert road.queue.open_jobs == 0
     await other.close()
 
 
