@@ -17,7 +17,7 @@ from contract.declaration import Declaration
 from contract.errors import InvalidInput, ServiceError, TooLarge, as_failure
 from contract.params import Bind, checked
 from pipeline.listen import following
-from pipeline.plans import REFUSED, Plan, Stage
+from pipeline.plans import REFUSED, Plan, Retry, Stage
 
 Read = Callable[[dict[str, Any], Bind], dict[str, Any]]
 
@@ -61,7 +61,7 @@ def _elements_of(element: type[BaseModel], limit: int) -> Read:
     return read
 
 
-def listed(worker: type[Declaration], many: str, one: str, limit: int) -> Plan:
+def listed(worker: type[Declaration], many: str, one: str, limit: int, retry: Retry | None = None) -> Plan:
     """A plan whose message has a list `many`, of which each element is the parameter `one` of a task of its own.
 
     An element that is refused, or fails, stands in its place with its error.
@@ -90,7 +90,7 @@ def listed(worker: type[Declaration], many: str, one: str, limit: int) -> Plan:
     return Plan(
         name=worker.message_type,
         params=params,
-        stages=(Stage(worker.name, worker.name, "$item", over=f"$request.{many}", on_error="keep"),),
+        stages=(Stage(worker.name, worker.name, "$item", over=f"$request.{many}", on_error="keep", retry=retry),),
         each=worker.answer,
         echoes=(one,),
         read=read,

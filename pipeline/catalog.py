@@ -14,7 +14,7 @@ from pipeline.fish import fish
 from pipeline.listen import listen
 from pipeline.plans import Plan
 from pipeline.shapes import check_shapes
-from pipeline.video import video
+from pipeline.video import BUSY, video
 
 Workers = Mapping[str, type[Declaration]]
 
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
 
 
 PIPELINES: tuple[Plan | Recipe, ...] = (
-    Recipe(lambda found, limit: listed(found["dlp"], "urls", "url", limit), ("dlp",)),
+    Recipe(lambda found, limit: listed(found["dlp"], "urls", "url", limit, BUSY), ("dlp",)),
     Recipe(video, ("dlp", "whisper", "florence")),
     Recipe(fish, ("fish", "whisper")),
     Recipe(listen, ("whisper",)),

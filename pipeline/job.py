@@ -169,7 +169,8 @@ def _pause(retry: Retry | None, failure: dict[str, Any], run: Run) -> float | No
         return None
     if run.retries + 1 >= retry.tries:
         return None
-    return float(max(details.get("retry_after") or 0, retry.seconds * 2**run.retries))
+    pause = float(max(details.get("retry_after") or 0, retry.seconds * 2**run.retries))
+    return pause if pause <= retry.longest else None
 
 
 def _on_lost(change: Change, event: Event, run: Run) -> Step:

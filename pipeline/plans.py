@@ -59,13 +59,15 @@ class Reference(NamedTuple):
 class Retry:
     """How a stage's failures are tried again, which are a remote's and not the task's: it need not run alone.
 
-    tries: in all. seconds: before the second; each pause is twice the one before, or what the failure's details say
-    in `retry_after`. codes: of the failures that may pass, where their details say so by `retry`.
+    codes: of the failures that may pass, where their details say so by `retry`. tries: in all. seconds: before the
+    second; each pause is twice the one before, or what the failure's details say in `retry_after`. longest: one that
+    would have to wait for more seconds is final, and its details say when to ask again.
     """
 
     codes: frozenset[str]
     tries: int = 3
     seconds: float = 5.0
+    longest: float = 600.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -294,6 +294,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_while_beside_others() ->
     [
         {"error_code": "DOWNLOAD_FAILED", "message": "Gone."},
         {"error_code": "NO_AUDIO", "message": "Silent.", "details": {"retry": True}},
+        {"error_code": "DOWNLOAD_FAILED", "message": "Go.", "details": {"retry": True, "retry_after": 3600}},
     ],
 )
 def test_a_failure_that_will_not_pass_is_final(failure: dict[str, Any]) -> None:
