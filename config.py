@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from contract import logs, spelling
 from contract.folders import Folders
 from workers.base import Worker, WorkerSettings
-from workers.runtime.discovery import Ambiguous, add_folders, discover
+from workers.runtime.discovery import Unfit, add_folders, discover
 
 ROOT = Path(__file__).resolve().parent
 """The folder of the server's own modules."""
@@ -153,7 +153,7 @@ def load_workers(settings: Settings) -> dict[str, Crew]:
     add_folders(settings.workers_path)
     try:
         found = discover()
-    except Ambiguous as exc:
+    except Unfit as exc:
         raise SettingsError(f"The workers cannot be used: {exc}") from exc
     return {name: Crew(cls, _worker_settings(name, cls.Settings)) for name, cls in found.items()}
 

@@ -4,7 +4,7 @@
   `keepalive_timeout`, which counts from its beginning and from the end of each answer, and which no byte extends;
 - the body of a request does not go on: `Patience`, here, since aiohttp waits for a body for ever;
 - nothing of an answer is taken: the system sees to that, for files as for all else, since `Patience` asks it to;
-- a websocket does not say who it is: `gateway.engine`.
+- a websocket does not say who it is: `gateway.engineio_server`.
 
 Only standing still counts. An upload of hours on a slow line, an event stream and a long poll go on.
 """

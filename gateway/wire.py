@@ -19,7 +19,7 @@ import socketio
 import structlog
 from engineio.exceptions import ContentTooLongError
 
-from gateway.engine import CONNECT_SECONDS, EngineServer
+from gateway.engineio_server import CONNECT_SECONDS, EngineServer
 from gateway.outbound import HASTE, UNREAD_SECONDS, OutboundQueue, Outgoing
 from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal
 from pipeline.intake import too_large

@@ -39,7 +39,7 @@ def changed(step: Step, now: float) -> Change:
         tuple(_run_record(key, run) for key, run in kept),
         tuple(event_of(out) for out in step.outs if out.seq is not None),
         tuple(FileRecord(new_file_id(), owner, file["path"], file["name"], file["bytes"], now) for file in step.made),
-        tuple(BlobRecord(*found) for _, run in kept if run.state == "done" for found in blobs.references(run.result)),
+        tuple(BlobRecord(*found) for _, run in kept if run.state == "done" for found in blobs.held(run.result)),
     )
 
 

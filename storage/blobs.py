@@ -24,7 +24,7 @@ _GAP = b"\0"
 """Stands in no JSON that orjson writes."""
 
 
-def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
+def held(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the blobs that a value refers to."""
     if isinstance(value, dict):
         if is_blob(value):
@@ -33,7 +33,7 @@ def references(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, int]]:
         value = list(value.values())
     if isinstance(value, list) and depth:
         for part in value:
-            yield from references(part, depth - 1)
+            yield from held(part, depth - 1)
 
 
 def read(name: str, folders: Folders) -> Any:
@@ -46,7 +46,7 @@ def read(name: str, folders: Folders) -> Any:
 
 def weight(body: dict[str, Any]) -> int:
     """Bytes of the blobs that a body refers to; 0 when there are none."""
-    return sum(size for key, value in body.items() if key != "id" for _, size in references(value))
+    return sum(size for key, value in body.items() if key != "id" for _, size in held(value))
 
 
 def parts(body: dict[str, Any], folders: Folders, attached: list[Path] | None = None) -> list[bytes | Path]:

@@ -16,14 +16,15 @@ from config import Settings, SettingsError, load_workers
 from tests.servers import ROOT
 from tests.shipped import SHIPPED
 from workers.base import Worker
-from workers.runtime.discovery import Ambiguous, add_folders, discover
+from workers.runtime.discovery import Unfit, add_folders, discover
 
 WORKER = """
 from workers.base import Worker
 
 
 class {cls}(Worker):
-    name = message_type = "{name}"
+    name = "{name}"
+    message_type = "{name}"
 """
 
 
@@ -116,7 +117,7 @@ def test_a_worker_of_yours_replaces_one_that_ships_and_the_log_says_so(tmp_path:
 def test_two_workers_of_one_name_side_by_side_are_refused(tmp_path: Path, files: dict[str, str]) -> None:
     """Which of them would serve is nothing that a file's place in the alphabet should decide."""
     folder(tmp_path, **files)
-    with pytest.raises(Ambiguous, match=r"Two workers are called 'twin', in .*\.py and in .*\.py"):
+    with pytest.raises(Unfit, match=r"Two workers are called 'twin', in .*\.py and in .*\.py"):
         discover()
 
 
@@ -127,7 +128,23 @@ def test_two_workers_of_one_name_side_by_side_are_refused(tmp_path: Path, files:
 )
 def test_a_file_that_another_one_hides_from_import_is_refused(tmp_path: Path, files: dict[str, str]) -> None:
     folder(tmp_path, **files)
-    with pytest.raises(Ambiguous, match=rf"{next(iter(files))}.* would be one module: rename"):
+    with pytest.raises(Unfit, match=rf"{next(iter(files))}.* would be one module: rename"):
+        discover()
+
+
+def test_two_workers_of_one_message_type_are_refused(tmp_path: Path) -> None:
+    folder(tmp_path, one=written("one"), two=written("two").replace('message_type = "two"', 'message_type = "one"'))
+    with pytest.raises(Unfit, match=r"one\.py and .*two\.py both take messages of type 'one'"):
+        discover()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("import nothing_like_it", "ModuleNotFoundError"), ("class", "SyntaxError"), ("1/0", "ZeroDiv")],
+)
+def test_a_worker_that_cannot_be_imported_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    folder(tmp_path, broken=text)
+    with pytest.raises(Unfit, match=rf"workers\.broken cannot be imported \({reason}"):
         discover()
 
 

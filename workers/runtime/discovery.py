@@ -22,8 +22,8 @@ _OURS = ("base.py", "runtime")
 log = structlog.get_logger()
 
 
-class Ambiguous(Exception):
-    """Two workers cannot be told apart; the message names their files and says what to change."""
+class Unfit(Exception):
+    """A worker cannot be imported, or two cannot be told apart; the message names the files and says what is wrong."""
 
 
 def add_folders(folders: Iterable[Path]) -> None:
@@ -36,29 +36,52 @@ def add_folders(folders: Iterable[Path]) -> None:
 def discover() -> dict[str, type[Worker]]:
     """Every worker by name. One in a further folder replaces one of the same name in a folder before it.
 
-    Raises: Ambiguous, where two of one folder have one name, or two files could only be imported as one module.
+    Raises: Unfit, where two of one folder have one name, two files could only be imported as one module, two workers
+    take messages of one type, or one cannot be imported.
     """
     found: dict[str, type[Worker]] = {}
-    for module in map(importlib.import_module, _module_names()):
+    for module in map(_imported, _module_names()):
         for cls in _defined(module):
             other = found.get(cls.name, cls)
             if other is not cls:
                 _replace(other, cls)
             found[cls.name] = cls
+    _check_types(found.values())
     return dict(sorted(found.items()))
 
 
+def _imported(name: str) -> ModuleType:
+    """Raises: Unfit."""
+    try:
+        return importlib.import_module(name)
+    except Exception as exc:
+        log.exception("worker_not_imported", module=name)
+        raise Unfit(f"{name} cannot be imported ({type(exc).__name__}: {exc}); the log has the place.") from exc
+
+
+def _check_types(found: Iterable[type[Worker]]) -> None:
+    """Raises: Unfit."""
+    of_type: dict[str, type[Worker]] = {}
+    for cls in found:
+        other = of_type.setdefault(cls.message_type, cls)
+        if other is not cls:
+            raise Unfit(
+                f"{_file(other)} and {_file(cls)} both take messages of type {cls.message_type!r}: change one's "
+                "`message_type`."
+            )
+
+
 def _replace(before: type[Worker], after: type[Worker]) -> None:
-    """Say that one worker stands in for another. Raises: Ambiguous, where neither was added to the other."""
+    """Say that one worker stands in for another. Raises: Unfit, where neither was added to the other."""
     if _folder(before) == _folder(after):
-        raise Ambiguous(
+        raise Unfit(
             f"Two workers are called {after.name!r}, in {_file(before)} and in {_file(after)}: change one's `name`."
         )
     log.info("worker_replaced", worker=after.name, file=str(_file(after)), instead_of=str(_file(before)))
 
 
 def _module_names() -> Iterator[str]:
-    """Those of all folders, in the folders' order. Raises: Ambiguous."""
+    """Those of all folders, in the folders' order. Raises: Unfit."""
     first = Path(workers.__path__[0])
     seen = {path.name.removesuffix(".py"): path for path in (first / name for name in _OURS)}
     for path in (path for folder in workers.__path__ for path in sorted(Path(folder).iterdir())):
@@ -67,7 +90,7 @@ def _module_names() -> Iterator[str]:
         if path in seen.values() or "." in name or name == "__init__" or file.suffix != ".py" or not file.is_file():
             continue
         if name in seen:
-            raise Ambiguous(f"{file} and {seen[name]} would be one module: rename the former.")
+            raise Unfit(f"{file} and {seen[name]} would be one module: rename the former.")
         seen[name] = path
         yield f"{workers.__name__}.{name}{'.worker' if path.is_dir() else ''}"
 

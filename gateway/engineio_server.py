@@ -66,7 +66,6 @@ class _WebSocket(driver.WebSocket):
         self._flow = await self._sock.prepare(request)
         self._wire = request.transport
         self.environ = environ
-        self.handler.__self__.wire = request.transport
         loop = asyncio.get_running_loop()
         upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
         try:
