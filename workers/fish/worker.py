@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,6 +23,7 @@ from contract.messages import FileRef
 from storage.voices import Voices
 from workers.base import Context, Run, Worker
 from workers.fish.params import ADVICE, LICENCE, FishParams, FishSettings, FishTask
+from workers.runtime import hub
 from workers.runtime.torch_device import memory_used, torch_device
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Fish(Worker):
         self._voice_codes = voice_codes.VoiceCodes(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
         self._preload()
         log.info("licence_of_weights", worker=self.name, licence=LICENCE)
-        local = Path(self.settings.model).expanduser()
-        return {"device": str(self._device), "model": local.name if local.is_dir() else self.settings.model}
+        return {"device": str(self._device), "model": hub.shown(self.settings.model)}
 
     def info(self) -> dict[str, Any]:
         return {"voices": self._voice_codes.info(), **memory_used(self._device)}

@@ -26,6 +26,7 @@ from workers.base import Context, ModelSettings, Params, Run, Worker
 from workers.florence import prompts
 from workers.florence import weights as florence_weights
 from workers.florence.captions import Captions
+from workers.runtime import hub
 from workers.runtime.failing import Advice
 from workers.runtime.torch_device import memory_used, torch_device
 
@@ -147,9 +148,7 @@ class Florence(Worker):
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=self._dtype, local_files_only=True)
             self._model = model.to(self._device).eval()
             self._generation = self._generation_config()
-        local = Path(self.settings.model).expanduser()
-        shown = local.name if local.is_dir() else self.settings.model
-        return {"device": str(self._device), "model": shown}
+        return {"device": str(self._device), "model": hub.shown(self.settings.model)}
 
     def info(self) -> dict[str, Any]:
         return memory_used(self._device)

@@ -72,6 +72,12 @@ class Wanted:
     spare: Spare | None = None
 
 
+def shown(model: str) -> str:
+    """A model's name for /health: that of its folder, without where it lies, or its hub id."""
+    local = Path(model).expanduser()
+    return local.name if local.is_dir() else model
+
+
 def find(wanted: Wanted, folders: Folders, say: Say = None) -> Found:
     """The model's folder. Raises: ModelUnavailable, whose sentence names the setting to change."""
     local = Path(wanted.name).expanduser()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
-from workers.runtime.failing import ran_out
+from workers.runtime.device import on_device
 
 if TYPE_CHECKING:
     import torch
-
-log = structlog.get_logger()
 
 
 def torch_device(setting: str, worker: str) -> torch.device:
@@ -22,19 +18,16 @@ def torch_device(setting: str, worker: str) -> torch.device:
     """
     import torch
 
-    if setting != "auto":
-        return torch.device(setting)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+    def compute(kind: str, index: int) -> None:
+        if kind == "cuda" and setting == "auto":
+            ones = torch.ones(16, 16, device="cuda")
+            (ones @ ones).sum().item()
+
     try:
-        ones = torch.ones(16, 16, device="cuda")
-        (ones @ ones).sum().item()
-    except (RuntimeError, AssertionError) as exc:
-        if ran_out(exc):
-            raise torch.OutOfMemoryError(str(exc)) from exc
-        log.warning("gpu_not_used", worker=worker, reason=str(exc))
-        return torch.device("cpu")
-    return torch.device("cuda")
+        found = on_device(setting, worker, torch.cuda.is_available(), compute)
+    except RuntimeError as exc:  # the only one that is not passed over
+        raise torch.OutOfMemoryError(str(exc)) from exc
+    return torch.device(found.kind if setting == "auto" else setting)
 
 
 def memory_used(device: torch.device) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from contract.errors import ModelUnavailable
-from workers.runtime.failing import ran_out
+from workers.runtime.device import on_device
 from workers.whisper.cuda import load_libraries, named_in, without
 
 if TYPE_CHECKING:
@@ -21,30 +21,15 @@ log = structlog.get_logger()
 NOT_USED = "The GPU could not be used, so this model computes on the CPU; the server's log has the reason."
 
 
-def on_device(setting: str, load: Callable[[str, int], None]) -> str | None:
-    """Call `load` with CTranslate2's device and its index, as `auto`, `cpu`, `cuda` or `cuda:N` says.
+def load_on(setting: str, load: Callable[[str, int], None]) -> str | None:
+    """Call `load` with CTranslate2's device and its index, as the setting says; see `runtime.device.on_device`.
 
-    `auto` takes a GPU, and the CPU where there is none or where it fails, unless for want of memory, which may pass.
-    Returns why a GPU that is there is not used. Raises: what `load` raises.
+    Returns why a GPU that is there is not used.
     """
     import ctranslate2
 
-    if setting != "auto":
-        device, _, index = setting.partition(":")
-        load(device, int(index or 0))
-        return None
-    reason = None
-    if ctranslate2.get_cuda_device_count() > 0:
-        try:
-            load("cuda", 0)
-            return None
-        except (RuntimeError, ValueError, ModelUnavailable) as exc:
-            if ran_out(exc):
-                raise
-            log.warning("gpu_not_used", worker="whisper", reason=str(exc))
-            reason = _told(exc)
-    load("cpu", 0)
-    return reason
+    unused = on_device(setting, "whisper", ctranslate2.get_cuda_device_count() > 0, load).unused
+    return None if unused is None else _told(unused)
 
 
 def _told(exc: Exception) -> str:

@@ -22,6 +22,7 @@ from contract import results
 from contract.errors import InvalidInput
 from contract.folders import Folders
 from workers.base import Context, ModelSettings, Run, Worker
+from workers.runtime import hub
 from workers.runtime.failing import Advice
 from workers.whisper import weights as whisper_weights
 from workers.whisper.device import (
@@ -29,8 +30,8 @@ from workers.whisper.device import (
     compute_type,
     cores,
     free_memory,
+    load_on,
     naming_library,
-    on_device,
     write_once,
 )
 from workers.whisper.params import WhisperParams, WhisperTask
@@ -108,15 +109,13 @@ class Whisper(Worker):
 
         path = whisper_weights.locate(self.settings.model, self.folders)
         with _ADVICE.loading(), naming_library():
-            warning = on_device(self.settings.device, lambda device, index: self._open(path, device, index))
+            warning = load_on(self.settings.device, lambda device, index: self._open(path, device, index))
         self._decoder = Decoder(self._model, self.settings.beam_size)
         self._quick = Decoder(self._model, beam_size=1, quick=True)
         self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
         get_vad_model()
-        local = Path(self.settings.model).expanduser()
-        shown = local.name if local.is_dir() else self.settings.model
         device = "cpu" if self._cuda is None else f"cuda:{self._cuda}"
-        return {"device": device, "model": shown, **({"warning": warning} if warning else {})}
+        return {"device": device, "model": hub.shown(self.settings.model), **({"warning": warning} if warning else {})}
 
     def _open(self, path: Path, device: str, index: int) -> None:
         """The model on a device, where it has written its first token. Raises: ModelUnavailable; RuntimeError."""
