@@ -212,11 +212,11 @@ class Change(View):
         """Queue a run, have it wait, or end it at once. Raises: Waiting, Unread."""
         if key in self.runs:
             return
-        if (kept := self._kept.get(key)) is not None:
-            self._take_up(key, kept)
-            return
         stage = self.plan.by_name[key[0]]
         try:
+            if (kept := self._kept.get(key)) is not None:
+                self._take_up(key, kept)
+                return
             wanted = stage.when is None or self.resolve(stage.when, key[1], stage)
             params = self.resolve(stage.params, key[1], stage) if wanted else {}
         except Broken as broken:
@@ -233,13 +233,17 @@ class Change(View):
             self._hand_out(stage, key, params)
 
     def _take_up(self, key: Key, run: Run) -> None:
-        """A run of an earlier life of the server."""
+        """A run of an earlier life of the server. Raises: Waiting, Unread, Broken."""
+        again = self._again and run.state == "queued"
+        if again:  # only when all that it needs has been come to as well
+            stage = self.plan.by_name[key[0]]
+            self.resolve(stage.params, key[1], stage)
         self._kept = self._kept.discard(key)
         self.set(key, run)
         self._changed.pop(key, None)  # the ledger has it
         if run.settled:
             self._ended(key)
-        elif run.state == "queued" and self._again:
+        elif again:
             self.requeue(key, run)
 
     def _called(self, stage: Stage, params: Any) -> Run:

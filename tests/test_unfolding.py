@@ -365,3 +365,16 @@ def test_whole_dub() -> None:
 def test_a_request_is_begun_with_what_it_holds() -> None:
     request = Request(1, "c", "local", "dub", {"urls": [], "flag": True})
     assert begin(Job("job", request, DUB, 0.0, 9.0)).tasks[0].params == {"urls": []}
+
+
+def test_after_a_restart_who_gathers_begins_again_when_the_list_has_been_read() -> None:
+    step = opened(done(new(DUB), {"segments": BIG, "title": "T"}).job, BIG["$blob"], SEGMENTS)
+    tasks = step.tasks
+    for task in tasks:
+        step = advance(step.job, says(task, "done", {"file": f"{task.item[0]}.wav"}))
+    again = restart(step.job)
+    assert (again.tasks, again.reads) == ((), (BIG["$blob"],))
+    again = opened(again.job, BIG["$blob"], SEGMENTS)
+    assert [(task.stage, task.attempt, task.params["pieces"]) for task in again.tasks] == [
+        ("join", 2, ["0.wav", "1.wav"])
+    ]
