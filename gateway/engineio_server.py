@@ -66,6 +66,7 @@ class _WebSocket(driver.WebSocket):
         self._flow = await self._sock.prepare(request)
         self._wire = request.transport
         self.environ = environ
+        self.handler.__self__.wire = request.transport  # for `wire._cut`
         loop = asyncio.get_running_loop()
         upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
         try:
