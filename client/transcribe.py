@@ -43,9 +43,10 @@ def add(commands: Commands) -> None:
     files.add_argument(
         "-o",
         "--output",
-        type=writable,
+        type=_destination,
         metavar="OUT",
-        help="write to this file instead of the screen; its ending says what: .srt, .vtt, .ass, .tsv, .json, else text",
+        help="write to this file instead of the screen (-); its ending says what: .srt, .vtt, .ass, .tsv, .json, else "
+        "text",
     )
     files.add_argument(
         "--format",
@@ -130,6 +131,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.formats and any(name == STDIN or is_url(name) for name in args.files):
         args.refuse("--format writes beside files of this machine; for - and URLs say -o OUT.srt")
     check_stdin(args, args.files)
+
+
+def _destination(text: str) -> Path | None:
+    """The file that somebody names; None for standard output, which is called as standard input is."""
+    return None if text == STDIN else writable(text)
 
 
 def _output(args: argparse.Namespace, sources: Sequence[str]) -> Sink:

@@ -123,6 +123,11 @@ def test_output_file_gets_all_transcripts(server: Server, script: Script, tmp_pa
     assert out.read_text() == TEXT + TEXT
 
 
+def test_a_dash_is_standard_output(server: Server, script: Script, tmp_path: Path) -> None:
+    run = optivus("transcribe", "--server", server.url, "-o", "-", script.path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, TEXT, "")
+
+
 @pytest.mark.parametrize("format", ["srt", "VTT", "ass", "tsv"])
 def test_ending_of_the_output_file_chooses_the_format(
     server: Server, script: Script, tmp_path: Path, format: str
