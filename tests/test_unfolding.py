@@ -16,6 +16,7 @@ from pipeline.change import Change
 from pipeline.clock import clocked
 from pipeline.job import Job, State, Step, advance, begin, finish, loaded, opened, restart, signal
 from pipeline.plans import Plan, Retry, Stage
+from pipeline.references import Key, View
 from tests.test_job import Params, Player, final, histories, new, says
 
 BIG: dict[str, Any] = {"$blob": "a" * 32 + ".json", "bytes": 200_000}
@@ -335,6 +336,25 @@ def test_an_event_looks_at_what_depends_on_it_whatever_the_size_of_the_job(
         advance(step.job, says(step.tasks[size // 2], "done", {"file": "f"}))
         costs.append(looks)
     assert costs[0] == costs[1] <= 1
+
+
+def test_an_element_of_a_zipped_list_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    gathered = View._gathered
+
+    def counted(self: View, key: Key, path: tuple[str, ...]) -> Any:
+        nonlocal looks
+        looks += 1
+        return gathered(self, key, path)
+
+    monkeypatch.setattr(View, "_gathered", counted)
+    size = 50
+    step = done(new(TIMED), {"segments": [{"start": 0.0, "end": 1.0, "text": "t"}] * size})
+    tasks = step.tasks
+    for task in tasks:
+        step = advance(step.job, says(task, "done", f"{task.item[0]}.wav"))
+    assert [task.params["piece"] for task in step.tasks] == [f"{number}.wav" for number in range(size)]
+    assert looks <= 3 * size
 
 
 @given(histories())
