@@ -362,8 +362,10 @@ def test_what_was_counted_on_the_way_is_what_can_be_counted_from_the_runs(played
     _, job, _ = played
     if job.state.ended:
         return
-    again = loaded(job).job
-    assert (again.runs, again.version, again.seq, again.state) == (job.runs, job.version, job.seq, job.state)
+    step = loaded(job)
+    again = step.job
+    assert (step.tasks, step.outs, step.changed, step.made, step.reads) == ((), (), (), (), ())
+    assert (again.runs, again.version, again.seq, again.state) == (job.runs, job.version + 1, job.seq, job.state)
     assert again.book == job.book
 
 
@@ -398,3 +400,44 @@ def test_after_a_restart_who_gathers_begins_again_when_the_list_has_been_read() 
     assert [(task.stage, task.attempt, task.params["pieces"]) for task in again.tasks] == [
         ("join", 2, ["0.wav", "1.wav"])
     ]
+
+
+EACH_REVIEWED = Plan(
+    "each",
+    Params,
+    (
+        Stage("hear", "whisper", {"urls": "$request.urls"}),
+        Stage("ok", wait=Review, params="$item", over="$hear.segments"),
+        Stage("say", "fish", {"text": "$ok.text"}, over="$hear.segments"),
+    ),
+    each={"said": "$say"},
+)
+
+
+def test_a_signal_counts_also_where_the_list_that_it_waits_in_is_still_to_be_read() -> None:
+    step = opened(done(new(EACH_REVIEWED), {"segments": BIG}).job, BIG["$blob"], SEGMENTS)
+    assert step.job.state is State.WAITING
+    again = restart(step.job).job
+    step = signal(again, "ok.1", {"approved": True, "text": "second"})
+    assert step.changed == (("ok", (1,)),)
+    assert signal(step.job, "ok.1", {"approved": True, "text": "third"}).job is step.job
+    step = opened(step.job, BIG["$blob"], SEGMENTS)
+    assert [(task.item, task.params) for task in step.tasks] == [((1,), {"text": "second"})]
+
+
+def test_what_was_not_begun_when_a_job_was_loaded_is_handed_out() -> None:
+    step = done(new(DUB), {"segments": BIG, "title": "T"})
+    step = opened(loaded(step.job).job, BIG["$blob"], SEGMENTS)
+    assert [task.item for task in step.tasks] == [(0,), (1,)]
+    assert opened(loaded(step.job).job, BIG["$blob"], SEGMENTS).tasks == (), "these are under way"
+
+
+def test_an_element_that_was_told_is_not_told_again_when_its_list_has_been_read_again() -> None:
+    step = opened(done(new(EACH_REVIEWED), {"segments": BIG}).job, BIG["$blob"], SEGMENTS)
+    step = signal(step.job, "ok.0", {"approved": True, "text": "first"})
+    step = done(step, "1.wav")
+    assert [out.index for out in step.outs] == [0]
+    step = opened(restart(step.job).job, BIG["$blob"], SEGMENTS)
+    assert step.outs == ()
+    step = done(signal(step.job, "ok.1", {"approved": True, "text": "second"}), "2.wav")
+    assert [out.index for out in step.outs] == [1, None]
