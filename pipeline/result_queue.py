@@ -28,6 +28,7 @@ from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
+from pipeline.clock import clocked
 from pipeline.counts import Counts
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
@@ -154,7 +155,7 @@ class ResultQueue:
             request, plan = await self._intake.read(message, who)
             now = time.time()
             job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
-            step = begin(job)
+            step = clocked(begin(job), job, now)
             await self._ledger.accept(changed(step, now))
         except BaseException:
             self._places.give_back(who.limited_as)
