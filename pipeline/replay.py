@@ -84,7 +84,7 @@ class Changes:
         self._under_way: Counter[str] = Counter()
         self._missed: dict[str, _Missed] = {}
         self._loaded: set[str] = set()
-        self._loading: set[asyncio.Task[None]] = set()
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
     def loaded(self, job: Job) -> None:
         """A job as the ledger has it, which another server may have too."""
@@ -111,11 +111,20 @@ class Changes:
                 log.exception("step_not_writable")
             self._write(before, broken(before), [broken], soon)
 
+    async def settled(self, job_id: str) -> None:
+        """Return when all that was played of a job has been decided and written. Raises: DiskFull, Internal."""
+        while job_id in self._under_way or job_id in self._loading:
+            if job_id in self._loading:
+                await asyncio.wait([self._loading[job_id]])
+            await self._ledger.settled()
+
     async def close(self) -> None:
         """A job that is still to be loaded waits for the next start."""
-        for loading in self._loading:
-            loading.cancel()
-        await asyncio.gather(*self._loading, return_exceptions=True)
+        loading = tuple(self._loading.values())
+        for one in loading:
+            one.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+        self._loading.clear()
 
     def _write(self, before: Job, step: Step, causes: list[Cause], soon: bool) -> None:
         if before.id in self._loaded:
@@ -145,8 +154,7 @@ class Changes:
         del self._under_way[job.id]
         if job.id in self._missed:
             again = asyncio.ensure_future(self._play_again(job, 0.0 if isinstance(error, Conflict) else RETRY_SECONDS))
-            self._loading.add(again)
-            again.add_done_callback(self._loading.discard)
+            self._loading[job.id] = again
 
     async def _play_again(self, ours: Job, wait: float) -> None:
         """Go on from what the ledger has of a job, and tell what it was told elsewhere."""
@@ -161,6 +169,7 @@ class Changes:
                 log.exception("job_not_read", job=ours.id)
                 wait = RETRY_SECONDS
         missed = self._missed.pop(ours.id)
+        del self._loading[ours.id]
         if job is None or counted is None:
             log.info("job_ended_elsewhere", job=ours.id)
             self._effects.left(ours)

@@ -110,6 +110,9 @@ class ResultQueue:
             self._taker.cancel()
             await asyncio.gather(self._taker, return_exceptions=True)
         self._take(self._transport.left())
+        for retry in self._retries:  # the ledger has what they would have handed out
+            retry.cancel()
+        await asyncio.gather(*self._retries, return_exceptions=True)
         await self._changes.close()
 
     # What the doors ask for.
@@ -198,7 +201,7 @@ class ResultQueue:
             return step
 
         await self._play(record.id, cause)
-        await self._ledger.settled()
+        await self._changes.settled(record.id)
         return changed
 
     async def _play(self, job_id: str, cause: Cause) -> bool:

@@ -217,44 +217,44 @@ def chosen(seed: int, portion: int, outcomes: int) -> Any:
     return choose
 
 
-@settings(max_examples=300, deadline=None)
+def disturb(world: World, data: st.DataObject) -> None:
+    """Something happens that is not on the way."""
+    running = [task for task in world.tasks if not world.failing(task.stage, task.item)]
+    kind = data.draw(st.sampled_from(["restart", "conflict", "late", "lost", "busy"]))
+    if kind == "restart":
+        world.restart()
+    elif kind == "conflict" and (found := world.causes()):
+        world.conflict(found[data.draw(st.integers(0, len(found) - 1))]())
+    elif kind == "late" and world.old:
+        world.play(partial(advance, event=world.old[data.draw(st.integers(0, len(world.old) - 1))]))
+    elif kind in ("lost", "busy") and running:
+        task = running[data.draw(st.integers(0, len(running) - 1))]
+        run = world.job.runs[task.stage, task.item]
+        may_pass = world.plan.by_name[task.stage].retry is not None and run.retries < TRIES.tries - 1
+        lost = {"counted": run.deaths == 0, "reason": "r"}
+        event = Event.of(task, "failed", BUSY) if kind == "busy" and may_pass else Event.of(task, "lost", lost)
+        world.tasks.remove(task)
+        world.play(partial(advance, event=event))
+
+
+@settings(max_examples=200, deadline=None)
 @given(plans(), st.integers(0, 50), st.integers(0, 50), st.data())
 def test_no_history_changes_an_answer(plan: Plan, large: int, failing: int, data: st.DataObject) -> None:
+    """However a job was disturbed, each attempt is handed out once, each element told once, and nothing hangs."""
     calm, world = (World(plan, chosen(large, 2, 2), chosen(failing, 5, 1)) for _ in range(2))
-    answer = calm.to_its_end()
     for _ in range(60):
         if world.job.state.ended:
             break
-        kind = data.draw(st.sampled_from(["on", "on", "on", "on", "restart", "conflict", "late", "lost", "busy"]))
         found = world.causes()
-        running = [task for task in world.tasks if not world.failing(task.stage, task.item)]
-        if kind == "restart":
-            world.restart()
-        elif kind == "late" and world.old:
-            world.play(partial(advance, event=world.old[data.draw(st.integers(0, len(world.old) - 1))]))
-        elif kind in ("lost", "busy") and running:
-            task = running[data.draw(st.integers(0, len(running) - 1))]
-            run = world.job.runs[task.stage, task.item]
-            if kind == "lost":
-                said: Any = ("lost", {"counted": run.deaths == 0, "reason": "r"})
-            elif world.plan.by_name[task.stage].retry and run.retries < TRIES.tries - 1:
-                said = ("failed", BUSY)
-            else:
-                continue
-            world.tasks.remove(task)
-            world.play(partial(advance, event=Event.of(task, *said)))
-        elif found:
-            cause = found[data.draw(st.integers(0, len(found) - 1))]()
-            if kind == "conflict":
-                world.conflict(cause)
-            else:
-                world.play(cause)
-    assert world.to_its_end() == answer
+        if not found or data.draw(st.integers(0, 2)) == 0:
+            disturb(world, data)
+        else:
+            world.play(found[data.draw(st.integers(0, len(found) - 1))]())
+    assert world.to_its_end() == calm.to_its_end()
     assert set(world.handed.values()) <= {1}, "each attempt is handed out once"
     seqs = [out.seq for out in world.told]
     assert seqs == list(range(1, len(seqs) + 1))
     elements = Counter(out.index for out in world.told if out.stage == "data")
     assert set(elements.values()) <= {1}, "an element is told once"
-    for key, run in world.job.runs.items():
-        if run.state == "queued" and world.job.state is not State.FAILED:
-            raise AssertionError(f"{key} is left behind")
+    queued = [key for key, run in world.job.runs.items() if run.state == "queued"]
+    assert not queued or world.job.state is State.FAILED, "nothing is left behind"

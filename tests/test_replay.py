@@ -323,3 +323,17 @@ async def test_what_comes_between_two_conflicts_is_played_after_both(alone: Alon
     answers.popleft()()
     step = await alone.next_step()
     assert [(out.kind, out.index) for out in step.outs] == [("partial", 0), ("partial", 1), ("final", None)]
+
+
+async def test_who_waits_until_a_change_is_written_waits_also_where_the_job_is_loaded_first(alone: Alone) -> None:
+    [task] = (await alone.start()).tasks
+    await asyncio.to_thread(raise_version, alone.path, "job")
+    alone.ledger.answers = answers = deque()
+    alone.play(partial(advance, event=Event.of(task, "partial", 0, 0)))
+    await alone.ledger.settled()
+    alone.ledger.answers = None
+    answers.popleft()()
+    alone.play(partial(advance, event=Event.of(task, "done", {"segments": []})))
+    async with asyncio.timeout(PATIENCE):
+        await alone.changes.settled("job")
+    assert alone.acted[-1].job.state.ended
