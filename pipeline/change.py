@@ -127,15 +127,22 @@ class Change(View):
             run, attempt=run.attempt + 1, deaths=run.deaths + counted, retries=run.retries + (after is not None)
         )
         self.set(key, run)
+        todo = Todo("task", key, after=after or 0.0)
         try:
-            self._submit(key, after or 0.0)
+            self._submit(todo)
         except Unread as unread:
-            self._wait_for(unread.blob, Todo("task", key))
+            self._wait_for(unread.blob, todo)
 
-    def _submit(self, key: Key, after: float = 0.0) -> None:
+    def _submit(self, todo: Todo) -> None:
         """Raises: Unread."""
+        key = todo.key
         stage = self.plan.by_name[key[0]]
-        self._hand_out(stage, key, self.resolve(stage.params, key[1], stage), after)
+        try:
+            params = self.resolve(stage.params, key[1], stage)
+        except Broken as broken:
+            self.end_run(key, dataclasses.replace(self.runs[key], state="failed", result=broken.failure))
+        else:
+            self._hand_out(stage, key, params, todo.after)
 
     def _hand_out(self, stage: Stage, key: Key, params: dict[str, Any], after: float = 0.0) -> None:
         assert isinstance(stage.worker, str), "functions are called, not handed out"
@@ -210,7 +217,7 @@ class Change(View):
         elif todo.what == "fan":
             self._count(todo.scope, todo.key[1])
         elif todo.what == "task":
-            self._submit(todo.key)
+            self._submit(todo)
         else:
             self._elements.append(todo.key[1][0])
 

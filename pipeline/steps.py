@@ -63,12 +63,14 @@ class Book:
 class Todo:
     """Something to be looked at when what it waited for has happened.
 
-    A `fan` is to be counted, a `run` begun, a `task` handed out again, an `element` of the answer told.
+    A `fan` is to be counted, a `run` begun, a `task` handed out again (after so many seconds), an `element` of the
+    answer told.
     """
 
     what: Literal["fan", "run", "task", "element"]
     key: Key = ("", ())
     scope: Scope = ()
+    after: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ async def test_two_servers_at_one_job_lose_nothing_of_it(road: Road, tmp_path: P
 
 # One job without its road.
 
-BLOB = {"$blob": "a" * 32 + ".json", "bytes": 100_000}
+BLOB: dict[str, Any] = {"$blob": "a" * 32 + ".json", "bytes": 100_000}
 SPOKEN = Plan(
     "spoken",
     NoParams,
@@ -313,7 +313,7 @@ async def test_what_a_large_list_sets_free_is_handed_out_although_the_job_change
 async def test_what_comes_between_two_conflicts_is_played_after_both(alone: Alone) -> None:
     [task] = (await alone.start()).tasks
     await asyncio.to_thread(raise_version, alone.path, "job")
-    alone.ledger.answers = answers = deque()
+    answers = alone.ledger.answers = deque[Callable[[], None]]()
     for index in range(2):
         alone.play(partial(advance, event=Event.of(task, "partial", index, index)))
     await alone.ledger.settled()
@@ -328,7 +328,7 @@ async def test_what_comes_between_two_conflicts_is_played_after_both(alone: Alon
 async def test_who_waits_until_a_change_is_written_waits_also_where_the_job_is_loaded_first(alone: Alone) -> None:
     [task] = (await alone.start()).tasks
     await asyncio.to_thread(raise_version, alone.path, "job")
-    alone.ledger.answers = answers = deque()
+    answers = alone.ledger.answers = deque[Callable[[], None]]()
     alone.play(partial(advance, event=Event.of(task, "partial", 0, 0)))
     await alone.ledger.settled()
     alone.ledger.answers = None

@@ -441,3 +441,25 @@ def test_an_element_that_was_told_is_not_told_again_when_its_list_has_been_read_
     assert step.outs == ()
     step = done(signal(step.job, "ok.1", {"approved": True, "text": "second"}), "2.wav")
     assert [out.index for out in step.outs] == [1, None]
+
+
+TITLED = Plan(
+    "titled",
+    Params,
+    (
+        Stage("hear", "whisper", {"urls": "$request.urls"}),
+        Stage("name", "w", {"title": "$hear.title"}, retry=Retry(frozenset({"RATE_LIMITED"}), seconds=7.0)),
+    ),
+    {"named": "$name"},
+)
+
+
+def test_what_is_tried_again_later_waits_also_where_its_parameters_are_to_be_read_again() -> None:
+    step = opened(done(new(TITLED), BIG).job, BIG["$blob"], {"title": "T"})
+    [task] = step.tasks
+    busy = {"error_code": "RATE_LIMITED", "message": "Later.", "details": {"retry": True}}
+    step = advance(loaded(step.job).job, says(task, "failed", busy))
+    assert (step.tasks, step.reads) == ((), (BIG["$blob"],))
+    [again] = opened(step.job, BIG["$blob"], {"title": "T"}).tasks
+    assert (again.attempt, again.after, again.params) == (2, 7.0, {"title": "T"})
+    assert final(opened(step.job, BIG["$blob"], FileNotFound("It is gone.")))["error_code"] == "FILE_NOT_FOUND"
