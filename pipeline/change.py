@@ -23,7 +23,7 @@ from contract.messages import Event, Item, Task
 from pipeline.answer import answer, element
 from pipeline.plans import Scope, Stage, gathered_depth
 from pipeline.references import Broken, Key, Run, Unread, View, Waiting
-from pipeline.steps import STATUS, Book, Job, Out, State, Step, Todo
+from pipeline.steps import EMPTY, STATUS, Book, Job, Out, State, Step, Todo
 
 log = structlog.get_logger()
 
@@ -32,9 +32,9 @@ ELEMENT = ""
 
 
 class Change(View):
-    """Collects, and gives the frozen `Step` at the end. restarting: runs that were queued are handed out again."""
+    """Collects, and gives the frozen `Step` at the end."""
 
-    def __init__(self, job: Job, *, restarting: bool = False) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__(job.plan, job.request)
         book = job.book
         self.job, self.state, self.seq = job, job.state, job.seq
@@ -42,9 +42,8 @@ class Change(View):
         self.made: tuple[dict[str, Any], ...] = ()
         self._kept, self._unread, self._waits = book.kept, book.unread, book.waits
         self._active, self._stages = book.active, book.stages
+        self._resuming, self._fresh = book.resuming, book.fresh
         self._links = job.plan.links
-        self._restarting = restarting
-        self._again = restarting or book.again
         self._tasks: list[Task] = []
         self._outs: list[Out] = []
         self._changed: dict[Key, None] = {}
@@ -55,16 +54,19 @@ class Change(View):
         self._whole = False
 
     def step(self) -> Step:
+        resuming = self._resuming and bool(self._kept or self._unread)
         book = Book(
             self._kept,
             self.sizes,
             self.left,
             self.opened,
             self._unread,
+            resuming,
+            self._fresh if resuming else EMPTY,
             self._waits,
             self._active,
             self._stages,
-            self._again and bool(self._kept),
+            self.job.book.due,
         )
         job = dataclasses.replace(
             self.job, runs=self.runs, state=self.state, seq=self.seq, version=self.job.version + 1, book=book
@@ -110,21 +112,37 @@ class Change(View):
         self.set(key, run)
         self._ended(key)
 
+    def come(self, key: Key, run: Run) -> Step:
+        """What a run waits for is there; one that was not come to since a restart goes on when it is."""
+        if key in self.runs:
+            self.end_run(key, run)
+        else:
+            self._kept = self._kept.insert(key, run)
+            self._changed[key] = None
+        return self.settle()
+
     def requeue(self, key: Key, run: Run, *, counted: bool = False, after: float | None = None) -> None:
         """Hand a run out again. counted: it may be to blame. after: seconds to wait, for a failure that may pass."""
         run = dataclasses.replace(
             run, attempt=run.attempt + 1, deaths=run.deaths + counted, retries=run.retries + (after is not None)
         )
         self.set(key, run)
+        todo = Todo("task", key, after=after or 0.0)
         try:
-            self._submit(key, after or 0.0)
+            self._submit(todo)
         except Unread as unread:
-            self._wait_for(unread.blob, Todo("task", key))
+            self._wait_for(unread.blob, todo)
 
-    def _submit(self, key: Key, after: float = 0.0) -> None:
+    def _submit(self, todo: Todo) -> None:
         """Raises: Unread."""
+        key = todo.key
         stage = self.plan.by_name[key[0]]
-        self._hand_out(stage, key, self.resolve(stage.params, key[1], stage), after)
+        try:
+            params = self.resolve(stage.params, key[1], stage)
+        except Broken as broken:
+            self.end_run(key, dataclasses.replace(self.runs[key], state="failed", result=broken.failure))
+        else:
+            self._hand_out(stage, key, params, todo.after)
 
     def _hand_out(self, stage: Stage, key: Key, params: dict[str, Any], after: float = 0.0) -> None:
         assert isinstance(stage.worker, str), "functions are called, not handed out"
@@ -199,7 +217,7 @@ class Change(View):
         elif todo.what == "fan":
             self._count(todo.scope, todo.key[1])
         elif todo.what == "task":
-            self._submit(todo.key)
+            self._submit(todo)
         else:
             self._elements.append(todo.key[1][0])
 
@@ -220,6 +238,7 @@ class Change(View):
             wanted = stage.when is None or self.resolve(stage.when, key[1], stage)
             params = self.resolve(stage.params, key[1], stage) if wanted else {}
         except Broken as broken:
+            self._kept = self._kept.discard(key)
             self.end_run(key, Run("failed", result=broken.failure))
             return
         if not wanted:
@@ -234,7 +253,7 @@ class Change(View):
 
     def _take_up(self, key: Key, run: Run) -> None:
         """A run of an earlier life of the server. Raises: Waiting, Unread, Broken."""
-        again = self._again and run.state == "queued"
+        again = run.state == "queued" and self.job.book.due.get(key) == run.attempt
         if again:  # only when all that it needs has been come to as well
             stage = self.plan.by_name[key[0]]
             self.resolve(stage.params, key[1], stage)
@@ -272,6 +291,9 @@ class Change(View):
             self._whole = True
         elif stage.live and (stage.live, item) in self._waits:
             self.end_run((stage.live, item), Run("skipped"))  # nobody follows the recording any more
+
+    def _has_ended(self, key: Key) -> bool:
+        return key in self.runs and self.runs[key].settled
 
     def _ended_below(self, name: str, item: Item) -> None:
         """All items of a stage at or below this one have ended."""
@@ -332,7 +354,11 @@ class Change(View):
     def _tell_elements(self) -> None:
         """A partial for each element of the answer that this change finished, but not again after a restart."""
         elements, self._elements = sorted(self._elements), []
-        for index in elements if not self._restarting else ():
+        if self._resuming:
+            ended = (item[0] for name, item in self._changed if item and self._has_ended((name, item)))
+            self._fresh = self._fresh.update(dict.fromkeys(ended))
+            elements = [index for index in elements if index in self._fresh]
+        for index in elements:
             place = {"stage": "data", "item": index, "index": index}
             try:
                 self.tell("partial", ("data", (index,)), {**place, "data": element(self, index)}, index)

@@ -29,7 +29,7 @@ from contract.messages import Event
 from pipeline.change import Change, shown
 from pipeline.plans import Retry
 from pipeline.references import Key, Run
-from pipeline.steps import Book, Job, Out, State, Step
+from pipeline.steps import EMPTY, Book, Job, Out, State, Step
 
 __all__ = [
     "Job",
@@ -64,12 +64,10 @@ def advance(job: Job, event: Event) -> Step:
 def signal(job: Job, name: str, data: Any) -> Step:
     """What was waited for is there; the same job where nothing waits for it. name: see `waiting_name`."""
     key = waiting_key(name)
-    run = job.runs.get(key)
+    run = job.run(key)
     if job.state.ended or run is None or run.state != "waiting":
         return Step(job)
-    change = Change(job)
-    change.end_run(key, dataclasses.replace(run, state="done", result=data))
-    return change.settle()
+    return Change(job).come(key, dataclasses.replace(run, state="done", result=data))
 
 
 def waiting_name(key: Key) -> str:
@@ -90,17 +88,17 @@ def opened(job: Job, blob: str, value: Any) -> Step:
 
 def restart(job: Job) -> Step:
     """After a restart of the server: every run that was under way is queued again, as a new attempt, not counted."""
-    return Change(_unwalked(job), restarting=True).start()
+    due = {key: run.attempt for key, run in job.runs.items() if run.state == "queued"}
+    return loaded(job, HashTrieMap(due))
 
 
-def loaded(job: Job) -> Step:
-    """A job as the ledger has it, while its tasks are under way: nothing is handed out or told, only counted again."""
-    step = Change(_unwalked(job)).start()
-    return Step(dataclasses.replace(step.job, version=job.version, seq=job.seq, state=job.state), reads=step.reads)
+def loaded(job: Job, due: HashTrieMap[Key, int] = EMPTY) -> Step:
+    """A job as the ledger has it, while its tasks are under way: handed out and told is what was not begun yet.
 
-
-def _unwalked(job: Job) -> Job:
-    return dataclasses.replace(job, runs=HashTrieMap(), book=Book(kept=HashTrieMap(job.runs)))
+    due: attempts that are not under way either, of before the server started.
+    """
+    book = Book(kept=HashTrieMap(job.runs), due=due, resuming=True)
+    return Change(dataclasses.replace(job, runs=EMPTY, book=book)).start()
 
 
 def finish(job: Job, state: State, failure: dict[str, Any] | None = None) -> Step:

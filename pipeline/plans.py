@@ -224,14 +224,14 @@ class Plan:
 
     def _check_stage(self, stage: Stage) -> None:
         scope = self.scopes[stage.name]
-        if "item" in (reference(ref).head for ref in stage.needs) and not scope:
+        outside = scope[:-1] if stage.sources else scope
+        placed = [(ref, scope) for ref in stage.needs] + [(ref, outside) for _, ref in stage.sources or ()]
+        if any(reference(ref).head == "item" and not around for ref, around in placed):
             raise ValueError(f"plan {self.name}: stage {stage.name} uses $item outside a fan-out")
         if bool(stage.worker) == bool(stage.wait):
             raise ValueError(f"plan {self.name}: stage {stage.name} needs either a worker or a wait")
         if stage.live and (stage.live not in self.by_name or not self.by_name[stage.live].wait):
             raise ValueError(f"plan {self.name}: stage {stage.name} follows {stage.live}, which does not wait")
-        outside = scope[:-1] if stage.sources else scope
-        placed = [(ref, scope) for ref in stage.needs] + [(ref, outside) for _, ref in stage.sources or ()]
         for ref, around in placed:
             head, _, star = reference(ref)
             theirs = self.scopes.get(head, ())

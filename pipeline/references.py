@@ -102,8 +102,17 @@ class View:
     def element(self, item: Item, scope: Scope) -> Any:
         """The element of the innermost fan-out that an item stands for."""
         if len(scope[-1]) == 1 and not scope[-1][0][0]:
-            return self._list(scope[-1][0][1], item[:-1], scope[:-1])[item[-1]]
-        return {name: self._list(ref, item[:-1], scope[:-1])[item[-1]] for name, ref in scope[-1]}
+            return self._nth(scope[-1][0][1], item, scope[:-1])
+        return {name: self._nth(ref, item, scope[:-1]) for name, ref in scope[-1]}
+
+    def _nth(self, ref: str, item: Item, around: Scope) -> Any:
+        """The element of one list that an item stands for. Of what a star gathers it is looked up alone."""
+        *outer, index = item
+        head, path, star = reference(ref)
+        theirs = self.plan.scopes.get(head, ())
+        if star and len(theirs) == gathered_depth(around, theirs) + 1:
+            return self._gathered((head, (*outer[: len(theirs) - 1], index)), path)
+        return self._list(ref, tuple(outer), around)[index]
 
     def opened_whole(self, value: Any) -> Any:
         """A value in whose places of blobs their content stands. Raises: Unread, Broken."""

@@ -60,6 +60,13 @@ class Effects(NamedTuple):
     read: Callable[[str], Awaitable[Any]]
 
 
+class _Missed(NamedTuple):
+    """Of a job that is to be loaded. unwritten: the causes of writes that conflicted. since: what came after these."""
+
+    unwritten: list[Cause]
+    since: list[Cause]
+
+
 class Changes:
     """The changes of all open jobs.
 
@@ -75,9 +82,9 @@ class Changes:
         self._backlog = backlog
         self._effects = effects
         self._under_way: Counter[str] = Counter()
-        self._missed: dict[str, list[Cause]] = {}
+        self._missed: dict[str, _Missed] = {}
         self._loaded: set[str] = set()
-        self._loading: set[asyncio.Task[None]] = set()
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
     def loaded(self, job: Job) -> None:
         """A job as the ledger has it, which another server may have too."""
@@ -90,7 +97,7 @@ class Changes:
         soon: somebody waits for the effects; nobody does to learn that a task has started.
         """
         if job_id in self._missed:
-            self._missed[job_id] += causes
+            self._missed[job_id].since.extend(causes)
             return
         before = self._open[job_id]
         step, counted = played(before, causes, self._effects.hint)
@@ -104,11 +111,20 @@ class Changes:
                 log.exception("step_not_writable")
             self._write(before, broken(before), [broken], soon)
 
+    async def settled(self, job_id: str) -> None:
+        """Return when all that was played of a job has been decided and written. Raises: DiskFull, Internal."""
+        while job_id in self._under_way or job_id in self._loading:
+            if job_id in self._loading:
+                await asyncio.wait([self._loading[job_id]])
+            await self._ledger.settled()
+
     async def close(self) -> None:
         """A job that is still to be loaded waits for the next start."""
-        for loading in self._loading:
-            loading.cancel()
-        await asyncio.gather(*self._loading, return_exceptions=True)
+        loading = tuple(self._loading.values())
+        for one in loading:
+            one.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+        self._loading.clear()
 
     def _write(self, before: Job, step: Step, causes: list[Cause], soon: bool) -> None:
         if before.id in self._loaded:
@@ -129,50 +145,53 @@ class Changes:
             self._effects.act(step)
         elif isinstance(error, Conflict):
             log.info("job_changed_elsewhere", job=job.id)
-            self._missed.setdefault(job.id, []).extend(causes)
+            self._missed.setdefault(job.id, _Missed([], [])).unwritten.extend(causes)
         else:
             log.error("step_not_written", job=job.id, version=job.version, exc_info=error)
-            self._missed.setdefault(job.id, []).append(broken)
+            self._missed.setdefault(job.id, _Missed([], [])).unwritten.append(broken)
         if self._under_way[job.id]:
             return
         del self._under_way[job.id]
         if job.id in self._missed:
             again = asyncio.ensure_future(self._play_again(job, 0.0 if isinstance(error, Conflict) else RETRY_SECONDS))
-            self._loading.add(again)
-            again.add_done_callback(self._loading.discard)
+            self._loading[job.id] = again
 
     async def _play_again(self, ours: Job, wait: float) -> None:
         """Go on from what the ledger has of a job, and tell what it was told elsewhere."""
-        job: Job | None = None
+        counted: Step | None = None
         while True:
             await asyncio.sleep(wait)
             try:
                 job = await self._load(ours)
+                counted = await self._counted(job) if job is not None and not job.state.ended else None
                 break
             except ReadFailed:
                 log.exception("job_not_read", job=ours.id)
                 wait = RETRY_SECONDS
         missed = self._missed.pop(ours.id)
-        if job is None or job.state.ended:
+        del self._loading[ours.id]
+        if job is None or counted is None:
             log.info("job_ended_elsewhere", job=ours.id)
             self._effects.left(ours)
             return
         self.loaded(job)
-        self.play(job.id, missed)
+        self.play(job.id, [partial(_as_counted, counted), *missed.unwritten, *missed.since])
 
     async def _load(self, ours: Job) -> Job | None:
         stored = await self._ledger.load(ours.id)
         while told := await self._ledger.told(ours.id, self._told[ours.id]):
             self._effects.elsewhere(ours, told)
-        return await self._counted(restored(stored, ours.plan)) if stored is not None else None
+        return restored(stored, ours.plan) if stored is not None else None
 
-    async def _counted(self, job: Job) -> Job:
-        """A job from the ledger whose tasks are under way, with what it looks into."""
-        step = loaded(job)
-        while step.reads:
-            for blob in step.reads:
-                step = opened(step.job, blob, await self._effects.read(blob))
-        return dataclasses.replace(step.job, version=job.version, seq=job.seq, state=job.state)
+    async def _counted(self, job: Job) -> Step:
+        """What follows for a job from the ledger whose tasks are under way; it has read all that it looks into."""
+        steps = [_worked_out(job, partial(loaded, due=self._open[job.id].book.due))]
+        unread = list(steps[0].reads)
+        while unread:
+            value = await self._effects.read(unread[0])
+            steps.append(_worked_out(steps[-1].job, partial(opened, blob=unread.pop(0), value=value)))
+            unread += steps[-1].reads
+        return dataclasses.replace(_merged(steps), reads=())
 
 
 def played(job: Job, causes: Iterable[Cause], hint: Callable[[Step], None]) -> tuple[Step, list[Cause]]:
@@ -193,6 +212,11 @@ def played(job: Job, causes: Iterable[Cause], hint: Callable[[Step], None]) -> t
     if not steps:
         return Step(job), counted
     return steps[0] if len(steps) == 1 else _merged(steps), counted
+
+
+def _as_counted(counted: Step, job: Job) -> Step:
+    """The first cause of a job that was loaded."""
+    return counted
 
 
 def broken(job: Job) -> Step:

@@ -28,6 +28,7 @@ from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
 from pipeline.backlog import Backlog
+from pipeline.clock import clocked
 from pipeline.counts import Counts
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
@@ -109,6 +110,9 @@ class ResultQueue:
             self._taker.cancel()
             await asyncio.gather(self._taker, return_exceptions=True)
         self._take(self._transport.left())
+        for retry in self._retries:  # the ledger has what they would have handed out
+            retry.cancel()
+        await asyncio.gather(*self._retries, return_exceptions=True)
         await self._changes.close()
 
     # What the doors ask for.
@@ -154,7 +158,7 @@ class ResultQueue:
             request, plan = await self._intake.read(message, who)
             now = time.time()
             job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
-            step = begin(job)
+            step = clocked(begin(job), job, now)
             await self._ledger.accept(changed(step, now))
         except BaseException:
             self._places.give_back(who.limited_as)
@@ -197,7 +201,7 @@ class ResultQueue:
             return step
 
         await self._play(record.id, cause)
-        await self._ledger.settled()
+        await self._changes.settled(record.id)
         return changed
 
     async def _play(self, job_id: str, cause: Cause) -> bool:

@@ -40,7 +40,9 @@ class Book:
     kept: runs of an earlier life of the server that were not come to yet. sizes: elements of each known fan-out.
     left: for a stage below an item, how many of the items right below have not ended; for "" below an element of the
     answer, how many stages have not. opened: the values of blobs. unread: what waits for a blob to be read.
-    again: those of `kept` that were queued are handed out again, when they are come to.
+    due: the attempts that were under way when the server started: as their runs are come to, they are handed out again.
+    resuming: until all of `kept` was come to, and all blobs are read. fresh: elements of the answer in which something
+    has ended since; the others were told in the earlier life.
     waits: the runs that wait for a signal. active: how many runs are queued. stages: how many have not ended.
     """
 
@@ -49,22 +51,26 @@ class Book:
     left: HashTrieMap[Key, int] = EMPTY
     opened: HashTrieMap[str, Any] = EMPTY
     unread: HashTrieMap[str, tuple[Todo, ...]] = EMPTY
+    resuming: bool = False
+    fresh: HashTrieMap[int, None] = EMPTY
     waits: HashTrieMap[Key, None] = EMPTY
     active: int = 0
     stages: int = 0
-    again: bool = False
+    due: HashTrieMap[Key, int] = EMPTY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Todo:
     """Something to be looked at when what it waited for has happened.
 
-    A `fan` is to be counted, a `run` begun, a `task` handed out again, an `element` of the answer told.
+    A `fan` is to be counted, a `run` begun, a `task` handed out again (after so many seconds), an `element` of the
+    answer told.
     """
 
     what: Literal["fan", "run", "task", "element"]
     key: Key = ("", ())
     scope: Scope = ()
+    after: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,6 +94,10 @@ class Job:
     waiting_for: str | None = None
     waiting_since: float | None = None
     book: Book = dataclasses.field(default_factory=Book)
+
+    def run(self, key: Key) -> Run | None:
+        """A run as the ledger has it, even if it was not come to since the server started."""
+        return self.runs.get(key) or self.book.kept.get(key)
 
 
 @dataclasses.dataclass(frozen=True)

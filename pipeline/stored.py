@@ -32,7 +32,7 @@ from storage.records import (
 def changed(step: Step, now: float) -> Change:
     """What the ledger has to write of a step, the first or any other. now: seconds since 1970."""
     job = step.job
-    kept = [(key, job.runs[key]) for key in step.changed]
+    kept = [(key, run) for key in step.changed if (run := job.run(key)) is not None]
     owner = job.request.owner
     return Change(
         _record(job, now),

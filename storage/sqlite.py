@@ -97,10 +97,11 @@ _PUT_FILE = (
 
 
 _UNNEEDED = (
-    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND waiting_for IS NOT NULL AND (instr(params, files.id) "
-    "OR instr(params, files.path) OR EXISTS (SELECT 1 FROM tasks WHERE job=jobs.id AND instr(result, files.path))))"
+    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND (waiting_for IS NOT NULL OR jobs.created_at < ?) AND "
+    "(instr(params, files.id) OR instr(params, files.path) OR EXISTS (SELECT 1 FROM tasks WHERE job=jobs.id AND "
+    "(instr(result, files.id) OR instr(result, files.path)))))"
 )
-"""A file that no waiting job has: it may wait for longer than files are kept."""
+"""A file that no job has which waits, or has waited: that may take longer than files are kept."""
 
 
 class SqliteLedger(Ledger):
@@ -313,7 +314,7 @@ def _expired(db: sqlite3.Connection, before: float, limit: int) -> Expired:
     jobs = db.execute("SELECT id FROM jobs WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
     blobs = [row for job in jobs for row in db.execute("SELECT name FROM blobs WHERE job=?", job)]
     files = db.execute(
-        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, limit)
+        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, before, limit)
     ).fetchall()
     return Expired(*(tuple(text for (text,) in found) for found in (jobs, blobs, files)))
 

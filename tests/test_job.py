@@ -390,6 +390,7 @@ def test_a_template_takes_what_is_there_and_spreads_options() -> None:
         ((Stage("a", "w", "$b"), Stage("b", "w", {})), {}, "refers to"),
         ((Stage("a", "w", "$request.missing"),), {}, "no parameter"),
         ((Stage("a", "w", "$item"),), {}, "outside a fan-out"),
+        ((Stage("a", "w", {}, over="$item.list"),), {}, "outside a fan-out"),
         ((Stage("a", "w", {}),), {"x": "$c"}, "refers to"),
     ],
 )

@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from contract.messages import Event, Request
 from pipeline import replay
-from storage.records import Expired
+from pipeline.backlog import Backlog
+from pipeline.job import Job, Step, advance, begin, opened
+from pipeline.plans import Plan, Stage
+from pipeline.replay import Cause, Changes, Effects
+from pipeline.stored import changed
+from storage.ledger import Done
+from storage.records import Change, Expired
+from storage.sqlite import SqliteLedger
 from tests.roads import ME, Road
 from tests.toys.toy import Toy
 from workers.base import AsyncWorker, Context, Params
@@ -96,12 +106,12 @@ async def says(road: Road, job: str, pipe: int, seq: int) -> None:
 
 async def meddle(road: Road, job: str) -> None:
     """Change a job from outside, whatever is under way."""
+    await asyncio.to_thread(raise_version, road.folders.data / "ledger.sqlite3", job)
 
-    def change() -> None:
-        with closing(sqlite3.connect(road.folders.data / "ledger.sqlite3", isolation_level=None)) as ledger:
-            ledger.execute("UPDATE jobs SET version = version + 1000 WHERE id=?", (job,))
 
-    await asyncio.to_thread(change)
+def raise_version(path: Path, job: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as ledger:
+        ledger.execute("UPDATE jobs SET version = version + 1000 WHERE id=?", (job,))
 
 
 def told(road: Road, job: str) -> list[int]:
@@ -214,3 +224,116 @@ async def test_two_servers_at_one_job_lose_nothing_of_it(road: Road, tmp_path: P
     for each in (road, other):
         assert told(each, job) == sorted(set(told(each, job)))
     await other.close()
+
+
+# One job without its road.
+
+BLOB: dict[str, Any] = {"$blob": "a" * 32 + ".json", "bytes": 100_000}
+SPOKEN = Plan(
+    "spoken",
+    NoParams,
+    (Stage("hear", "whisper", {}), Stage("say", "fish", {"text": "$item"}, over="$hear.segments")),
+    {"said": "$say*"},
+)
+
+
+class SlowLedger(SqliteLedger):
+    """Its answers are given by hand while there are `answers` to keep them."""
+
+    answers: deque[Callable[[], None]] | None = None
+
+    def advance(self, change: Change, version: int, done: Done, *, soon: bool = True) -> None:
+        def answered(error: Exception | None) -> None:
+            if self.answers is None:
+                done(error)
+            else:
+                self.answers.append(partial(done, error))
+
+        super().advance(change, version, answered, soon=soon)
+
+
+class Alone:
+    """One job whose causes are played by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "ledger.sqlite3"
+        self.ledger = SlowLedger(self.path)
+        self.open: dict[str, Job] = {}
+        self.acted: list[Step] = []
+        self.news = asyncio.Event()
+        effects = Effects(self._act, lambda _: None, lambda *_: None, lambda _: None, self._read)
+        self.changes = Changes(self.ledger, self.open, {"job": 0}, Backlog(lambda _: None), effects)
+
+    async def start(self) -> Step:
+        step = begin(Job("job", Request(1, "c", "local", "spoken", {}), SPOKEN, 0.0, 9.0))
+        await self.ledger.accept(changed(step, 0.0))
+        self.open["job"] = step.job
+        return step
+
+    def _act(self, step: Step) -> None:
+        self.acted.append(step)
+        self.news.set()
+
+    async def _read(self, blob: str) -> Any:
+        return ["one", "two"]
+
+    def play(self, *causes: Cause) -> None:
+        self.changes.play("job", causes)
+
+    async def next_step(self) -> Step:
+        async with asyncio.timeout(PATIENCE):
+            await self.news.wait()
+        self.news.clear()
+        return self.acted[-1]
+
+    async def close(self) -> None:
+        await self.changes.close()
+        await self.ledger.close()
+
+
+@pytest_asyncio.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Alone]:
+    alone = Alone(tmp_path)
+    yield alone
+    await alone.close()
+
+
+async def test_what_a_large_list_sets_free_is_handed_out_although_the_job_changed_meanwhile(alone: Alone) -> None:
+    [task] = (await alone.start()).tasks
+    alone.play(partial(advance, event=Event.of(task, "done", {"segments": BLOB})))
+    assert (await alone.next_step()).reads == (BLOB["$blob"],)
+    await asyncio.to_thread(raise_version, alone.path, "job")
+    alone.play(partial(opened, blob=BLOB["$blob"], value=["one", "two"]))
+    assert [task.params for task in (await alone.next_step()).tasks] == [{"text": "one"}, {"text": "two"}]
+    stored = await alone.ledger.load("job")
+    assert stored is not None
+    assert len(stored.runs) == 3
+
+
+async def test_what_comes_between_two_conflicts_is_played_after_both(alone: Alone) -> None:
+    [task] = (await alone.start()).tasks
+    await asyncio.to_thread(raise_version, alone.path, "job")
+    answers = alone.ledger.answers = deque[Callable[[], None]]()
+    for index in range(2):
+        alone.play(partial(advance, event=Event.of(task, "partial", index, index)))
+    await alone.ledger.settled()
+    answers.popleft()()
+    alone.ledger.answers = None
+    alone.play(partial(advance, event=Event.of(task, "done", {"segments": []})))
+    answers.popleft()()
+    step = await alone.next_step()
+    assert [(out.kind, out.index) for out in step.outs] == [("partial", 0), ("partial", 1), ("final", None)]
+
+
+async def test_who_waits_until_a_change_is_written_waits_also_where_the_job_is_loaded_first(alone: Alone) -> None:
+    [task] = (await alone.start()).tasks
+    await asyncio.to_thread(raise_version, alone.path, "job")
+    answers = alone.ledger.answers = deque[Callable[[], None]]()
+    alone.play(partial(advance, event=Event.of(task, "partial", 0, 0)))
+    await alone.ledger.settled()
+    alone.ledger.answers = None
+    answers.popleft()()
+    alone.play(partial(advance, event=Event.of(task, "done", {"segments": []})))
+    async with asyncio.timeout(PATIENCE):
+        await alone.changes.settled("job")
+    assert alone.acted[-1].job.state.ended

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, UnknownType
+from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, RateLimited, UnknownType
 from contract.identity import Identity
 from contract.messages import FileRef
-from pipeline.plans import Plan, Stage
+from pipeline.plans import Plan, Retry, Stage
 from storage.retention import Retention
 from tests.roads import ME, YOU, Road
 from tests.toys.listener import Listener
@@ -224,3 +224,46 @@ async def test_a_job_whose_pipeline_is_gone_is_answered(tmp_path: Path) -> None:
     assert last.kind == "final"
     assert '"INTERNAL"' in str(last.body)
     await second.close()
+
+
+class BusyParams(Params):
+    seen: str
+
+
+class Busy(AsyncWorker):
+    """Asks for patience the first time."""
+
+    name = "busy"
+    message_type = "busy"
+    answer = "$busy"
+    Params = BusyParams
+    example = {"seen": "/dev/null"}
+
+    async def run_async(self, params: BusyParams, ctx: Context) -> Any:
+        if not Path(params.seen).exists():
+            Path(params.seen).touch()
+            raise RateLimited("Come again.", retry=True)
+        return "welcome"
+
+
+PATIENT = Plan(
+    "patient",
+    BusyParams,
+    (Stage("busy", "busy", "$request", retry=Retry(frozenset({"RATE_LIMITED"}))),),
+    {"got": "$busy"},
+)
+
+
+async def test_what_is_to_be_tried_again_later_keeps_no_server_and_is_tried_by_the_next(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    road = await Road(tmp_path, [Busy], PATIENT).start()
+    job = await road.queue.submit({"type": "patient", "seen": str(tmp_path / "seen")}, ME)
+    async with asyncio.timeout(30):
+        while (stored := await road.ledger.load(job)) is None or stored.runs[0].attempt == 1:
+            pass
+    await road.ledger.settled()
+    await road.close()
+    assert asyncio.all_tasks() - before == set()
+    road = await Road(tmp_path, [Busy], PATIENT).start()
+    assert (await road.final(job))["got"] == "welcome"
+    await road.close()

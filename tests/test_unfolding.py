@@ -16,6 +16,7 @@ from pipeline.change import Change
 from pipeline.clock import clocked
 from pipeline.job import Job, State, Step, advance, begin, finish, loaded, opened, restart, signal
 from pipeline.plans import Plan, Retry, Stage
+from pipeline.references import Key, View
 from tests.test_job import Params, Player, final, histories, new, says
 
 BIG: dict[str, Any] = {"$blob": "a" * 32 + ".json", "bytes": 200_000}
@@ -337,13 +338,34 @@ def test_an_event_looks_at_what_depends_on_it_whatever_the_size_of_the_job(
     assert costs[0] == costs[1] <= 1
 
 
+def test_an_element_of_a_zipped_list_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    gathered = View._gathered
+
+    def counted(self: View, key: Key, path: tuple[str, ...]) -> Any:
+        nonlocal looks
+        looks += 1
+        return gathered(self, key, path)
+
+    monkeypatch.setattr(View, "_gathered", counted)
+    size = 50
+    step = done(new(TIMED), {"segments": [{"start": 0.0, "end": 1.0, "text": "t"}] * size})
+    tasks = step.tasks
+    for task in tasks:
+        step = advance(step.job, says(task, "done", f"{task.item[0]}.wav"))
+    assert [task.params["piece"] for task in step.tasks] == [f"{number}.wav" for number in range(size)]
+    assert looks <= 3 * size
+
+
 @given(histories())
 def test_what_was_counted_on_the_way_is_what_can_be_counted_from_the_runs(played: tuple[Any, Job, Any]) -> None:
     _, job, _ = played
     if job.state.ended:
         return
-    again = loaded(job).job
-    assert (again.runs, again.version, again.seq, again.state) == (job.runs, job.version, job.seq, job.state)
+    step = loaded(job)
+    again = step.job
+    assert (step.tasks, step.outs, step.changed, step.made, step.reads) == ((), (), (), (), ())
+    assert (again.runs, again.version, again.seq, again.state) == (job.runs, job.version + 1, job.seq, job.state)
     assert again.book == job.book
 
 
@@ -378,3 +400,66 @@ def test_after_a_restart_who_gathers_begins_again_when_the_list_has_been_read() 
     assert [(task.stage, task.attempt, task.params["pieces"]) for task in again.tasks] == [
         ("join", 2, ["0.wav", "1.wav"])
     ]
+
+
+EACH_REVIEWED = Plan(
+    "each",
+    Params,
+    (
+        Stage("hear", "whisper", {"urls": "$request.urls"}),
+        Stage("ok", wait=Review, params="$item", over="$hear.segments"),
+        Stage("say", "fish", {"text": "$ok.text"}, over="$hear.segments"),
+    ),
+    each={"said": "$say"},
+)
+
+
+def test_a_signal_counts_also_where_the_list_that_it_waits_in_is_still_to_be_read() -> None:
+    step = opened(done(new(EACH_REVIEWED), {"segments": BIG}).job, BIG["$blob"], SEGMENTS)
+    assert step.job.state is State.WAITING
+    again = restart(step.job).job
+    step = signal(again, "ok.1", {"approved": True, "text": "second"})
+    assert step.changed == (("ok", (1,)),)
+    assert signal(step.job, "ok.1", {"approved": True, "text": "third"}).job is step.job
+    step = opened(step.job, BIG["$blob"], SEGMENTS)
+    assert [(task.item, task.params) for task in step.tasks] == [((1,), {"text": "second"})]
+
+
+def test_what_was_not_begun_when_a_job_was_loaded_is_handed_out() -> None:
+    step = done(new(DUB), {"segments": BIG, "title": "T"})
+    step = opened(loaded(step.job).job, BIG["$blob"], SEGMENTS)
+    assert [task.item for task in step.tasks] == [(0,), (1,)]
+    assert opened(loaded(step.job).job, BIG["$blob"], SEGMENTS).tasks == (), "these are under way"
+
+
+def test_an_element_that_was_told_is_not_told_again_when_its_list_has_been_read_again() -> None:
+    step = opened(done(new(EACH_REVIEWED), {"segments": BIG}).job, BIG["$blob"], SEGMENTS)
+    step = signal(step.job, "ok.0", {"approved": True, "text": "first"})
+    step = done(step, "1.wav")
+    assert [out.index for out in step.outs] == [0]
+    step = opened(restart(step.job).job, BIG["$blob"], SEGMENTS)
+    assert step.outs == ()
+    step = done(signal(step.job, "ok.1", {"approved": True, "text": "second"}), "2.wav")
+    assert [out.index for out in step.outs] == [1, None]
+
+
+TITLED = Plan(
+    "titled",
+    Params,
+    (
+        Stage("hear", "whisper", {"urls": "$request.urls"}),
+        Stage("name", "w", {"title": "$hear.title"}, retry=Retry(frozenset({"RATE_LIMITED"}), seconds=7.0)),
+    ),
+    {"named": "$name"},
+)
+
+
+def test_what_is_tried_again_later_waits_also_where_its_parameters_are_to_be_read_again() -> None:
+    step = opened(done(new(TITLED), BIG).job, BIG["$blob"], {"title": "T"})
+    [task] = step.tasks
+    busy = {"error_code": "RATE_LIMITED", "message": "Later.", "details": {"retry": True}}
+    step = advance(loaded(step.job).job, says(task, "failed", busy))
+    assert (step.tasks, step.reads) == ((), (BIG["$blob"],))
+    [again] = opened(step.job, BIG["$blob"], {"title": "T"}).tasks
+    assert (again.attempt, again.after, again.params) == (2, 7.0, {"title": "T"})
+    assert final(opened(step.job, BIG["$blob"], FileNotFound("It is gone.")))["error_code"] == "FILE_NOT_FOUND"

@@ -188,3 +188,52 @@ async def test_what_a_waiting_job_needs_is_kept_for_as_long_as_it_waits(tmp_path
     await retention.sweep()
     assert not list(road.folders.uploads.iterdir())
     await road.close()
+
+
+ASKED_FIRST = Plan("asked", Asked, (Stage("approval", wait=Approval, params={}),), {"approved": "$approval.approved"})
+
+
+async def test_a_pipeline_may_begin_with_a_wait(tmp_path: Path) -> None:
+    road = await started(tmp_path, ASKED_FIRST)
+    job = await road.queue.submit({"type": "asked", "image": PICTURE}, ME)
+    assert (await until_waiting(road, job))["waiting_for"]["name"] == "approval"
+    while road.queue.open_jobs:
+        await asyncio.sleep(0)
+    assert await road.queue.signal(job, "approval", YES, ME)
+    assert (await road.final(job))["approved"] is True
+    await road.close()
+
+
+TWICE = Plan(
+    "twice",
+    Asked,
+    (
+        Stage("first", wait=Approval, params={}),
+        Stage("second", wait=Approval, params="$first"),
+        Stage("look", "looker", {"image": "$first.image"}, when="$second.approved"),
+    ),
+    {"looked": "$look"},
+)
+
+
+async def test_a_file_that_came_with_a_signal_is_kept_while_another_is_waited_for(tmp_path: Path) -> None:
+    road = await started(tmp_path, TWICE)
+    job = await road.queue.submit({"type": "twice", "image": PICTURE}, ME)
+    await until_waiting(road, job)
+    assert await road.queue.signal(job, "first", {**YES, "image": b"another"}, ME)
+    await until_waiting(road, job)
+    await Retention(road.ledger, road.folders, hours=0.0).sweep()
+    assert await road.queue.signal(job, "second", YES, ME)
+    assert (await road.final(job))["looked"] == [len(b"another")]
+    await road.close()
+
+
+async def test_what_a_job_has_waited_with_is_kept_until_it_ends(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    road.transport.hold(["looker"])
+    assert await road.queue.signal(job, "approval", YES, ME)
+    await Retention(road.ledger, road.folders, hours=0.0).sweep()
+    road.transport.hold([])
+    assert (await road.final(job))["again"] == [len(PICTURE)]
+    await road.close()
