@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.messages import Item
-from pipeline.plans import Plan, heads, reference
+from pipeline.plans import Plan, reference
 from pipeline.references import Broken, View
 
 
@@ -44,13 +44,14 @@ def _kept(view: View, template: Any, item: Item) -> dict[str, Any]:
     if not isinstance(template, Mapping):
         whole: dict[str, Any] = view.fill(template, item, scope)
         return whole
+    from_stages = view.plan.from_stages[bool(item)]
     body: dict[str, Any] = {}
     failures: list[dict[str, Any]] = []
     filled = 0
     for key, value in template.items():
         if _skipped(view, value, item):
             continue
-        filled += not view.plan.by_name.keys().isdisjoint(heads(value))
+        filled += key in from_stages
         try:
             body[key] = view.fill(value, item, scope)
         except Broken as broken:

@@ -58,7 +58,14 @@ def advance(job: Job, event: Event) -> Step:
     run = job.runs.get((event.stage, event.item))
     if job.state.ended or run is None or run.settled or event.attempt != run.attempt:
         return Step(job)
-    return _RULES[event.kind](Change(job), event, run)
+    return _started(job) if event.kind == "started" else _RULES[event.kind](Change(job), event, run)
+
+
+def _started(job: Job) -> Step:
+    """A task is at work. The ledger learns of the first one alone."""
+    if job.state is State.PROCESSING:
+        return Step(job)
+    return Step(dataclasses.replace(job, state=State.PROCESSING, version=job.version + 1))
 
 
 def signal(job: Job, name: str, data: Any) -> Step:
@@ -106,14 +113,7 @@ def finish(job: Job, state: State, failure: dict[str, Any] | None = None) -> Ste
     return Step(job) if job.state.ended else Change(job).end(state, failure or {})
 
 
-# What each kind of event does. Every kind has a row.
-
-
-def _on_started(change: Change, event: Event, run: Run) -> Step:
-    if change.state is State.PROCESSING:
-        return Step(change.job)
-    change.state = State.PROCESSING
-    return change.step()
+# What each other kind of event does. Every kind has a row.
 
 
 def _on_progress(change: Change, event: Event, run: Run) -> Step:
@@ -188,7 +188,6 @@ def _ended(change: Change, event: Event, run: Run) -> Step:
 
 
 _RULES: dict[str, Callable[[Change, Event, Run], Step]] = {
-    "started": _on_started,
     "progress": _on_progress,
     "partial": _on_partial,
     "audio": _on_audio,

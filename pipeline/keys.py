@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -17,17 +18,24 @@ def unknown_keys(given: Mapping[str, Any], model: type[BaseModel], also: Collect
 
 
 def _unknown(given: Mapping[str, Any], model: type[BaseModel], also: Collection[str]) -> Iterator[str]:
+    inner = _inner(model)
     for key, value in given.items():
-        field = model.model_fields.get(key)
-        if field is None:
+        if key not in inner:
             if key not in also:
                 yield key
             continue
-        inner = list(_models(field.annotation))
-        if len(inner) == 1:
+        within = inner[key]
+        if within is not None:
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, dict):
-                    yield from _unknown(part, inner[0], also)
+                    yield from _unknown(part, within, also)
+
+
+@cache
+def _inner(model: type[BaseModel]) -> Mapping[str, type[BaseModel] | None]:
+    """The fields of a model, each with the one model that it holds, itself or in lists and unions."""
+    found = {name: list(_models(field.annotation)) for name, field in model.model_fields.items()}
+    return {name: models[0] if len(models) == 1 else None for name, models in found.items()}
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -188,6 +188,16 @@ class Plan:
         return scopes
 
     @cached_property
+    def from_stages(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The keys of `answer`, and those of `each`, that any stage fills."""
+
+        def keys(template: Any) -> frozenset[str]:
+            filled = template.items() if isinstance(template, Mapping) else ()
+            return frozenset(key for key, value in filled if not self.by_name.keys().isdisjoint(heads(value)))
+
+        return keys(self.answer), keys(self.each)
+
+    @cached_property
     def links(self) -> Links:
         return Links.of(self)
 

@@ -67,13 +67,14 @@ class View:
     opened: the values of the blobs that were read, or the exception that says why one could not be.
     """
 
+    runs: HashTrieMap[Key, Run]
+    sizes: HashTrieMap[Fan, int]
+    left: HashTrieMap[Key, int]
+    opened: HashTrieMap[str, Any]
+
     def __init__(self, plan: Plan, request: Request) -> None:
         self.plan = plan
         self.request = request
-        self.runs: HashTrieMap[Key, Run] = HashTrieMap()
-        self.sizes: HashTrieMap[Fan, int] = HashTrieMap()
-        self.left: HashTrieMap[Key, int] = HashTrieMap()
-        self.opened: HashTrieMap[str, Any] = HashTrieMap()
 
     def items(self, scope: Scope, prefix: Item) -> Iterator[Item]:
         """The items of a scope at or below `prefix`, as far as they are known."""

@@ -255,9 +255,7 @@ class ResultQueue:
         """A job as clients see it in listings. Times: seconds since 1970."""
         job = self._open.get(record.id)
         if job is not None:  # it may be ahead of the ledger
-            record = dataclasses.replace(
-                record, state=job.state, waiting_for=job.waiting_for, waiting_since=job.waiting_since
-            )
+            record = record._replace(state=job.state, waiting_for=job.waiting_for, waiting_since=job.waiting_since)
         position = self._position(record.id) if record.state == State.PENDING else None
         return listed(record, self._fractions.get(record.id), position)
 

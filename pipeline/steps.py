@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from rpds import HashTrieMap
@@ -27,14 +27,13 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in (State.COMPLETED, State.FAILED, State.CANCELLED)
+        return self is State.COMPLETED or self is State.FAILED or self is State.CANCELLED
 
 
 STATUS = {State.COMPLETED: "success", State.FAILED: "error", State.CANCELLED: "cancelled"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Book:
+class Book(NamedTuple):
     """How far a job has come, counted, so that no event looks through all of its runs. Worked out from the runs.
 
     kept: runs of an earlier life of the server that were not come to yet. sizes: elements of each known fan-out.
@@ -59,8 +58,7 @@ class Book:
     due: HashTrieMap[Key, int] = EMPTY
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Todo:
+class Todo(NamedTuple):
     """Something to be looked at when what it waited for has happened.
 
     A `fan` is to be counted, a `run` begun, a `task` handed out again (after so many seconds), an `element` of the

@@ -5,7 +5,6 @@ Step ─▶ changed() ─▶ Change          StoredJob, Plan ─▶ restored() �
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +87,7 @@ def failed(record: JobRecord, body: Mapping[str, Any], now: float) -> Change:
     """The end of a job of which nobody has the plan, with the answer `body`."""
     seq = record.seq + 1
     final = {"job_id": record.id, "id": record.client_id, "seq": seq, "type": record.type, **body}
-    ended = dataclasses.replace(record, state=State.FAILED, version=record.version + 1, seq=seq, finished_at=now)
+    ended = record._replace(state=State.FAILED, version=record.version + 1, seq=seq, finished_at=now)
     return Change(ended, events=(EventRecord(seq, "final", "", (), None, orjson.dumps(final)),))
 
 

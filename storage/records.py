@@ -1,4 +1,4 @@
-"""What the ledger keeps, as frozen records that know nothing of plans: every ledger takes and gives these.
+"""What the ledger keeps, as records that know nothing of plans: every ledger takes and gives these.
 
     JobRecord ◀── one for each job         RunRecord ◀── one for each of its runs
     EventRecord ◀── what its client was told, word for word         BlobRecord, FileRecord ◀── what lies on the disk
@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from contract.messages import Item
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(NamedTuple):
     """A job. Times: seconds since 1970.
 
     client_id: the `id` that the client gave it. limited_as: who is limited by it while it is unfinished. plan_version:
@@ -47,8 +46,7 @@ class JobRecord:
     seq: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One stage of a job for one item. state: one of those of `pipeline.references.Run`.
 
     deaths: attempts that it may have killed; retries: those that failed elsewhere and were tried again.
@@ -94,8 +92,7 @@ class FileRecord(NamedTuple):
     created_at: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What one commit writes: the job as it is now, the runs that changed, what its client is told, what it made."""
 
     job: JobRecord

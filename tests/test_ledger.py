@@ -5,7 +5,6 @@ A new ledger is one more row of `LEDGERS`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -77,12 +76,12 @@ def job(job_id: str = "job", **changed: Any) -> JobRecord:
         version=1,
         seq=0,
     )
-    return dataclasses.replace(record, **changed)
+    return record._replace(**changed)
 
 
 def run(stage: str = "toy", item: tuple[int, ...] = (0,), **changed: Any) -> RunRecord:
     record = RunRecord(stage, item, state="queued", attempt=1, deaths=0, retries=0, checkpoint=None, result=None)
-    return dataclasses.replace(record, **changed)
+    return record._replace(**changed)
 
 
 def event(seq: int, kind: str = "partial", index: int | None = None, **body: Any) -> EventRecord:
@@ -95,7 +94,7 @@ def file(owner: str = "acme", path: str = "/data/uploads/a", **changed: Any) -> 
 
 def headless(record: JobRecord) -> JobRecord:
     """As listings have it."""
-    return dataclasses.replace(record, params={}, warnings=())
+    return record._replace(params={}, warnings=())
 
 
 class Answers:
