@@ -163,11 +163,11 @@ def _on_failed(change: Change, event: Event, run: Run) -> Step:
 def _pause(retry: Retry | None, failure: dict[str, Any], run: Run) -> float | None:
     """Seconds until a failure is tried again; None where it is not."""
     details = failure.get("details", {})
-    if retry is None or failure["error_code"] not in retry.codes or not details.get("retry"):
+    if retry is None or failure["error_code"] not in retry.codes or run.retries + 1 >= retry.tries:
         return None
-    if run.retries + 1 >= retry.tries:
+    if not details.get("retry") and "retry_after" not in details:
         return None
-    pause = float(max(details.get("retry_after") or 0, retry.seconds * 2**run.retries))
+    pause = float(details.get("retry_after", retry.seconds * 2**run.retries))
     return pause if pause <= retry.longest else None
 
 

@@ -59,9 +59,9 @@ class Reference(NamedTuple):
 class Retry:
     """How a stage's failures are tried again, which are a remote's and not the task's: it need not run alone.
 
-    codes: of the failures that may pass, where their details say so by `retry`. tries: in all. seconds: before the
-    second; each pause is twice the one before, or what the failure's details say in `retry_after`. longest: one that
-    would have to wait for more seconds is final, and its details say when to ask again.
+    codes: of the failures that may pass, where their details say so: by `retry_after`, in seconds, or by `retry`.
+    tries: in all. seconds: before the second, each pause twice the one before, where the details do not say it.
+    longest: a failure that would have to wait for more seconds is final.
     """
 
     codes: frozenset[str]

@@ -19,8 +19,8 @@ from contract.messages import FileRef
 from contract.params import Bind, Params, checked
 from pipeline.plans import REFUSED, First, Plan, Retry, Stage
 
-BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED", "RATE_LIMITED"}), tries=2)
-"""A source that has had too many requests is asked once more after a while."""
+BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED", "RATE_LIMITED"}))
+"""A source that says when it wants to be asked again is asked then."""
 
 _OURS = frozenset({"file", "missing_audio", "only"})
 """Parameters of the two models that this pipeline sets itself."""

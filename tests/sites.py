@@ -165,6 +165,16 @@ class Site:
     def _down(self, request: BaseHTTPRequestHandler, path: str) -> None:
         request.send_error(503)
 
+    def _busy(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        """Wants to be left alone for a second, and then is there."""
+        if self.seen[path] > 1:
+            self._clip(request, path)
+            return
+        request.send_response(429)
+        request.send_header("Retry-After", "1")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
     def _locked(self, request: BaseHTTPRequestHandler, path: str) -> None:
         """For whoever has the cookie."""
         if "pass=yes" in request.headers.get("Cookie", ""):

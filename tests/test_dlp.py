@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,15 @@ def test_a_source_that_recovers_is_downloaded(site: Site, client: Client) -> Non
     assert Path(item["file"]).read_bytes() == site.clip
 
 
+def test_a_source_that_says_when_is_asked_again_then_and_not_before(site: Site, client: Client) -> None:
+    site.seen.clear()
+    began = time.monotonic()
+    [item] = ask(client, site.url("/busy.mp4"))
+    assert Path(item["file"]).read_bytes() == site.clip
+    assert time.monotonic() - began >= 1.0
+    assert site.seen["/busy.mp4"] == 3, "once in vain, then its first bytes and the whole"
+
+
 @pytest.mark.parametrize(
     "message", [{"urls": []}, {"urls": "http://a.example"}, {}, {"urls": ["x"], "data_type": "all"}]
 )
@@ -507,16 +517,18 @@ def test_a_full_disk_is_told_as_such_and_not_tried_again() -> None:
 @pytest.mark.parametrize(
     ("status", "said", "later"),
     [
-        (429, "120", {"retry": True, "retry_after": 120}),
-        (503, "Fri, 31 Dec 1999 23:59:59 GMT", {"retry": True, "retry_after": 0}),
-        (503, "Fri, 31 Dec 2300 23:59:59 GMT", {"retry": True, "retry_after": LONGEST_PAUSE}),
-        (503, "99999999999", {"retry": True}),
-        (429, "soon", {"retry": True}),
-        (429, None, {"retry": True}),
+        (429, "120", {"retry_after": 120}),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", {"retry_after": 0}),
+        (503, "Fri, 31 Dec 2300 23:59:59 GMT", {"retry_after": LONGEST_PAUSE}),
+        (503, "99999999999", {}),
+        (429, "soon", {}),
+        (429, None, {}),
         (404, "120", {}),
     ],
 )
-def test_a_failure_that_may_pass_says_so_and_when(status: int, said: str | None, later: dict[str, Any]) -> None:
+def test_a_failure_says_when_its_source_wants_to_be_asked_again(
+    status: int, said: str | None, later: dict[str, Any]
+) -> None:
     headers = {"Retry-After": said} if said else {}
     error = HTTPError(Response(io.BytesIO(), "http://example.com/", headers, status))
     details = as_service_error(wrapped(error), Errand()).details

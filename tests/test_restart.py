@@ -294,11 +294,11 @@ def test_all_old_jobs_are_forgotten_however_many(tmp_path: Path) -> None:
     with server, Client(server.url) as client:
         client.submit("drill", script=["go"]).result()
         token = client.token
+    columns = "client, owner, limited_as, client_id, type, plan, params, warnings, priority, created_at, deadline"
+    columns += ", finished_at, state, version, seq"
     copies = f"""
         WITH RECURSIVE n(n) AS (SELECT 1 UNION SELECT n + 1 FROM n WHERE n < {2 * SWEEP_ROWS + 1})
-        INSERT INTO jobs SELECT id || n, client, owner, client_id, type, plan, params, warnings, id || n, priority,
-            created_at, deadline, finished_at, state, version, seq, plan_version, waiting_since, limited_as
-            FROM jobs, n"""
+        INSERT INTO jobs ({columns}, id, idempotency_key) SELECT {columns}, id || n, id || n FROM jobs, n"""
     with closing(sqlite3.connect(server.data / "ledger.sqlite3", isolation_level=None)) as ledger:
         ledger.execute(copies)
     with server, Client(server.url, token) as client:

@@ -197,5 +197,5 @@ def test_no_text_takes_long(text: str) -> None:
 
 
 def test_no_model_library_is_needed() -> None:
-    program = "import sys, workers.speech.sentences, workers.speech.joints; sys.exit('torch' in sys.modules)"
+    program = "import sys, workers.fish.sentences, workers.fish.joints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

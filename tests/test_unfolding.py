@@ -284,7 +284,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_while_beside_others() ->
     step = advance(step.job, says(step.tasks[0], "failed", busy))
     [again] = step.tasks
     assert (again.attempt, again.after, again.alone) == (2, 5.0, False)
-    step = advance(step.job, says(again, "failed", {**busy, "details": {"retry": True, "retry_after": 60}}))
+    step = advance(step.job, says(again, "failed", {**busy, "details": {"retry_after": 60}}))
     [again] = step.tasks
     assert (again.attempt, again.after, again.alone) == (3, 60.0, False)
     assert final(advance(step.job, says(again, "failed", busy)))["error_code"] == "DOWNLOAD_FAILED"
@@ -295,7 +295,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_while_beside_others() ->
     [
         {"error_code": "DOWNLOAD_FAILED", "message": "Gone."},
         {"error_code": "NO_AUDIO", "message": "Silent.", "details": {"retry": True}},
-        {"error_code": "DOWNLOAD_FAILED", "message": "Go.", "details": {"retry": True, "retry_after": 3600}},
+        {"error_code": "DOWNLOAD_FAILED", "message": "Go.", "details": {"retry_after": 3600}},
     ],
 )
 def test_a_failure_that_will_not_pass_is_final(failure: dict[str, Any]) -> None:

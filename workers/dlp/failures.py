@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, ProxyError, RequestError, TransportError
 from yt_dlp.utils import (
@@ -101,7 +100,7 @@ def passes(exc: BaseException) -> bool:
 
 
 def as_service_error(exc: BaseException, errand: Errand) -> ServiceError:
-    """The answer to whatever a download raised. One that may pass says so in its details (`_later`)."""
+    """The answer to whatever a download raised. Where the source said when to come again, its details do too."""
     layers = list(_layers(exc))
     for layer in layers:
         if isinstance(layer, ServiceError):
@@ -116,16 +115,16 @@ def as_service_error(exc: BaseException, errand: Errand) -> ServiceError:
         or _quoted(layers)
         or ("failed", "The download failed; the server's log has the reason.")
     )
-    return DownloadFailed(sentence, reason=reason, **_later(exc))
+    seconds = pause(exc)
+    return DownloadFailed(sentence, reason=reason, **({} if seconds is None else {"retry_after": seconds}))
 
 
-def _later(exc: BaseException) -> dict[str, Any]:
-    """Details of a failure that may pass: that it may, and after how many seconds, where the source said so."""
+def pause(exc: BaseException) -> int | None:
+    """The seconds after which the source wants to be asked again; None where it does not say so, or is not to be."""
     if not passes(exc):
-        return {}
+        return None
     said = (_retry_after(layer.response.headers) for layer in _layers(exc) if isinstance(layer, HTTPError))
-    seconds = next((seconds for seconds in said if seconds is not None), None)
-    return {"retry": True} if seconds is None else {"retry": True, "retry_after": seconds}
+    return next((seconds for seconds in said if seconds is not None), None)
 
 
 def _retry_after(headers: Mapping[str, str]) -> int | None:

@@ -173,8 +173,10 @@ class Dlp(AsyncWorker):
         return item(url, found, str(kept))
 
     async def _tried(self, url: str, ctx: Context, work: Callable[[Fetcher], T]) -> T:
-        """The work's result. What fails for a reason that may pass is tried again. Raises: ServiceError."""
-        from workers.dlp.failures import UNEXPLAINED, as_service_error, passes
+        """The work's result. What fails for a reason that may pass is tried again, but where the source says when: that
+        is for the plan's stage. Raises: ServiceError.
+        """
+        from workers.dlp.failures import UNEXPLAINED, as_service_error, passes, pause
         from workers.dlp.fetch import Fetcher
         from workers.dlp.sandbox import Errand
 
@@ -190,7 +192,7 @@ class Dlp(AsyncWorker):
             except (ServiceError, MemoryError):
                 raise
             except Exception as exc:
-                if errand.refused or not passes(exc) or tried == TRIES:
+                if errand.refused or not passes(exc) or tried == TRIES or pause(exc) is not None:
                     failure = as_service_error(exc, errand)
                     if failure.details.get("reason") in UNEXPLAINED:
                         log.warning("download_not_understood", host=urlsplit(url).hostname, exc_info=exc)
