@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -64,6 +65,7 @@ class ResultQueue:
         self._fractions: dict[str, float] = {}
         self._places = Places(limits)
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners = Listeners()
         self._deadlines = Deadlines(self._open, self._late)
         self.recordings = Recordings(intake.folders, transport.more, self._on_recorded, limits.file_bytes)
@@ -206,17 +208,15 @@ class ResultQueue:
 
     async def _play(self, job_id: str, cause: Cause) -> bool:
         """Change a job that is open, or that waits in the ledger; False where it is neither."""
-        if job_id in self._open:
-            self._changes.play(job_id, [cause])
-            return True
-        stored = await self._ledger.load(job_id)
-        if job_id in self._open:  # somebody else has taken it up meanwhile
-            self._changes.play(job_id, [cause])
-        elif stored is None or stored.job.waiting_for is None or self._plan_of(stored.job) is None:
-            return False
-        else:
+        async with self._turns.setdefault(job_id, asyncio.Lock()):  # what was read is old once another has taken it up
+            if job_id in self._open:
+                self._changes.play(job_id, [cause])
+                return True
+            stored = await self._ledger.load(job_id)
+            if stored is None or stored.job.waiting_for is None or self._plan_of(stored.job) is None:
+                return False
             self._take_up(stored, cause)
-        return True
+            return True
 
     async def job(self, job_id: Any, who: Party) -> JobRecord:
         """A job that `who` may read. Raises: JobNotFound, the same for another's as for one that never was."""

@@ -237,3 +237,36 @@ async def test_what_a_job_has_waited_with_is_kept_until_it_ends(tmp_path: Path) 
     road.transport.hold([])
     assert (await road.final(job))["again"] == [len(PICTURE)]
     await road.close()
+
+
+class Words(Params):
+    words: list[str]
+
+
+EACH = Plan("each", Words, (Stage("ok", wait=Approval, over="$request.words"),), each={"ok": "$ok.approved"})
+
+
+async def test_of_signals_that_come_at_once_none_is_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of them reads the job too early."""
+    road = await started(tmp_path, EACH)
+    job = await road.queue.submit({"type": "each", "words": ["a", "b"]}, ME)
+    while road.queue.open_jobs:
+        await asyncio.sleep(0)
+    load, loads = road.ledger.load, 0
+
+    async def slow(job_id: str) -> Any:
+        nonlocal loads
+        loads += 1
+        late = loads == 2
+        stored = await load(job_id)
+        while late and not (road.told and road.queue.open_jobs == 0):
+            await asyncio.sleep(0)
+        return stored
+
+    monkeypatch.setattr(road.ledger, "load", slow)
+    async with asyncio.timeout(30):
+        said = await asyncio.gather(*(road.queue.signal(job, f"ok.{index}", YES, ME) for index in range(2)))
+    assert said == [True, True]
+    assert len((await road.final(job))["data"]) == 2
+    assert [out.seq for _, _, out in road.told] == [1, 2, 3]
+    await road.close()
