@@ -31,15 +31,22 @@ from storage.records import (
 def changed(step: Step, now: float) -> Change:
     """What the ledger has to write of a step, the first or any other. now: seconds since 1970."""
     job = step.job
-    kept = [(key, run) for key in step.changed if (run := job.run(key)) is not None]
-    owner = job.request.owner
-    return Change(
-        _record(job, now),
-        tuple(_run_record(key, run) for key, run in kept),
-        tuple(event_of(out) for out in step.outs if out.seq is not None),
-        tuple(FileRecord(new_file_id(), owner, file["path"], file["name"], file["bytes"], now) for file in step.made),
-        tuple(BlobRecord(*found) for _, run in kept if run.state == "done" for found in blobs.held(run.result)),
-    )
+    runs: list[RunRecord] = []
+    held: list[BlobRecord] = []
+    for key in step.changed:
+        run = job.run(key)
+        if run is None:
+            continue
+        runs.append(_run_record(key, run))
+        if run.state == "done" and isinstance(run.result, (dict, list)):
+            held += [BlobRecord(*found) for found in blobs.held(run.result)]
+    events = [event_of(out) for out in step.outs if out.seq is not None]
+    return Change(_record(job, now), tuple(runs), tuple(events), _files(step, now), tuple(held))
+
+
+def _files(step: Step, now: float) -> tuple[FileRecord, ...]:
+    owner = step.job.request.owner
+    return tuple(FileRecord(new_file_id(), owner, file["path"], file["name"], file["bytes"], now) for file in step.made)
 
 
 def restored(stored: StoredJob, plan: Plan) -> Job:
@@ -80,7 +87,7 @@ def event_of(out: Out) -> EventRecord:
 def out_of(event: EventRecord) -> Out:
     """What was kept, to be told."""
     kind: Any = event.kind
-    return Out(kind, event.seq, orjson.loads(event.body), event.stage, event.item, event.index)
+    return Out(kind, event.seq, orjson.loads(event.body), event.stage, event.item, event.idx)
 
 
 def failed(record: JobRecord, body: Mapping[str, Any], now: float) -> Change:

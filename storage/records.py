@@ -8,7 +8,6 @@ A `Change` is what one commit writes of one job.
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from typing import Any, NamedTuple
 
@@ -62,15 +61,14 @@ class RunRecord(NamedTuple):
     result: Any
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class EventRecord:
-    """What a client was told. body: JSON."""
+class EventRecord(NamedTuple):
+    """What a client was told. idx: its place among what its run tells. body: JSON."""
 
     seq: int
     kind: str
     stage: str
     item: Item
-    index: int | None
+    idx: int | None
     body: bytes
 
 

@@ -260,7 +260,7 @@ def _details(change: Change) -> Iterator[Statement]:
     for blob in change.blobs:
         yield Statement(_INSERT_BLOB, (job_id, *blob))
     for event in change.events:
-        place = (event.kind, event.stage, _json(event.item), event.index)
+        place = (event.kind, event.stage, _json(event.item), event.idx)
         yield Statement(_INSERT_EVENT, (job_id, event.seq, *place, event.body.decode()))
     for file in change.files:
         yield Statement(_PUT_FILE, file)
