@@ -40,8 +40,8 @@ class Backlog:
             self._hold(self._held)
 
     def _count(self, step: Step, sign: int) -> None:
-        told = [out for out in step.outs if out.seq is not None]
-        if told:
-            workers = {stage.name: str(stage.worker) for stage in step.job.plan.stages}
-            for out in told:
-                self._said[workers.get(out.stage, "")] += sign * len(out.text)
+        stages = step.job.plan.by_name
+        for out in step.outs:
+            if out.seq is not None:
+                stage = stages.get(out.stage)
+                self._said[str(stage.worker) if stage is not None else ""] += sign * len(out.text)

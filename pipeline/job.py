@@ -144,7 +144,7 @@ def _on_made(change: Change, event: Event, run: Run) -> Step:
 
 
 def _on_done(change: Change, event: Event, run: Run) -> Step:
-    return _ended(change, event, dataclasses.replace(run, state="done", result=event.data, checkpoint=None))
+    return _ended(change, event, Run("done", run.attempt, run.deaths, run.retries, result=event.data))
 
 
 def _on_failed(change: Change, event: Event, run: Run) -> Step:
