@@ -210,7 +210,7 @@ class Plan:
         Raises: InvalidInput, or what `bind` raises.
         """
         given = {name: value for name, value in raw.items() if name not in RESERVED}
-        params = self.read(given, bind) if self.read else checked(self.params, given, bind).model_dump()
+        params = self.read(dict(given), bind) if self.read else checked(self.params, given, bind).model_dump()
         unknown = unknown_keys(given, self.written, self.also | RESERVED)
         return params, tuple(f"unknown key {key[:80]!r} was ignored" for key in unknown[:MAX_WARNINGS])
 

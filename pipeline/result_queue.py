@@ -398,8 +398,9 @@ class ResultQueue:
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
-        if job.deadline > time.time():  # it has waited meanwhile
-            self._deadlines.add(job.deadline, job_id)
+        now = time.time()
+        if job.state is State.WAITING or job.deadline > now:  # it is about to leave, or has waited meanwhile
+            self._deadlines.add(max(job.deadline, now + 1), job_id)
             return
         hours = (job.deadline - job.created_at) / 3600
         late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from contract.errors import InvalidInput, TooLarge, UrlForbidden
 from contract.messages import Event, FileRef, Request
-from pipeline.batches import listed
+from pipeline.batches import batch, listed
 from pipeline.job import Job, advance, begin
 from pipeline.plans import Plan, Stage
 from pipeline.shapes import check_shapes
@@ -87,6 +87,14 @@ def test_a_message_without_a_proper_list_or_options_is_refused_whole(plan: Plan,
 def test_the_list_is_bounded(plan: Plan) -> None:
     with pytest.raises(TooLarge):
         plan.parse({"type": "lister", "urls": ["a"] * 4}, no_files)
+
+
+def test_a_misspelt_key_of_a_batch_or_of_an_element_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lister, "name", "lister", raising=False)
+    message = {"type": "lister", "data": [{"url": "a", "deep": 2}, {"url": "b", "id": 7}], "depht": 1, "depth": 3}
+    params, warnings = batch(Lister, 9).parse(message, no_files)
+    assert [element["depth"] for element in params["data"]] == [3, 3]
+    assert warnings == ("unknown key 'deep' was ignored", "unknown key 'depht' was ignored")
 
 
 class Heard(TypedDict):
