@@ -1,37 +1,30 @@
-"""One step of a job being worked out: what an ended run sets free, and what that sets free.
+"""One step of a job being worked out: what was set free begins, or ends at once, and sets free what depends on it.
 
-    a run ends ─▶ the stages that refer to it ─▶ begin, or end at once (skipped, failed, a function) ─▶ …
-               ─▶ the fan-outs whose list it gives ─▶ their items ─▶ begin …
-               ─▶ one less is left of its stage below each item that it stands in ─▶ 0: whoever gathers there begins
-
-So a step costs what depends on the event, and not the size of the job. All that it changes is persistent data: a step
-that cannot be worked out leaves the job as it was.
+A step costs what depends on the event, and not the size of the job. All that it changes is persistent data: a step that
+cannot be worked out leaves the job as it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import structlog
 
-from contract.errors import Internal, ServiceError, as_failure
+from contract.errors import ServiceError, as_failure
 from contract.identity import whose
 from contract.messages import Event, Item, Task
 from pipeline.answer import answer, element
-from pipeline.plans import Scope, Stage, gathered_depth
-from pipeline.references import Broken, Key, Run, Unread, View, Waiting
+from pipeline.plans import Stage
+from pipeline.references import Broken, Key, Run, Unread, Waiting
 from pipeline.steps import EMPTY, STATUS, Book, Job, Out, State, Step, Todo
+from pipeline.unfolding import ELEMENT, Unfolding
 
 log = structlog.get_logger()
 
-ELEMENT = ""
-"""Stands in the place of a stage's name where an element of the answer is counted."""
 
-
-class Change(View):
+class Change(Unfolding):
     """Collects, and gives the frozen `Step` at the end."""
 
     def __init__(self, job: Job) -> None:
@@ -43,14 +36,10 @@ class Change(View):
         self._kept, self._unread, self._waits = book.kept, book.unread, book.waits
         self._active, self._stages = book.active, book.stages
         self._resuming, self._fresh = book.resuming, book.fresh
-        self._links = job.plan.links
         self._tasks: list[Task] = []
         self._outs: list[Out] = []
         self._changed: dict[Key, None] = {}
         self._reads: dict[str, None] = {}
-        self._elements: list[int] = []
-        self._todo: deque[Todo] = deque()
-        self._fatal: dict[str, Any] | None = None
         self._whole = False
 
     def step(self) -> Step:
@@ -296,10 +285,7 @@ class Change(View):
         run = self.runs[key]
         if run.state == "failed" and stage.on_error == "fail":
             self._fatal = self._fatal or dict(run.result)
-        for user in self._links.aligned[name]:
-            self._todo.extend(Todo("run", (user, below)) for below in self.items(self.plan.scopes[user], item))
-        self._free_fans(name, item, star=False)
-        self._ended_below(name, item)
+        self._set_free(name, item)
         if self.plan.live is not None and name == self.plan.live.live:
             self._whole = True
         elif stage.live and (stage.live, item) in self._waits:
@@ -307,62 +293,6 @@ class Change(View):
 
     def _has_ended(self, key: Key) -> bool:
         return key in self.runs and self.runs[key].settled
-
-    def _ended_below(self, name: str, item: Item) -> None:
-        """All items of a stage at or below this one have ended."""
-        for user, depth in self._links.gathering[name]:
-            if depth == len(item):
-                self._todo.extend(Todo("run", (user, below)) for below in self.items(self.plan.scopes[user], item))
-        self._free_fans(name, item, star=True)
-        if len(item) == 1 and self.plan.each is not None and self._one_less((ELEMENT, item)):
-            self._elements.append(item[0])
-        if not item:
-            self._stages -= 1
-        elif self._one_less((name, item[:-1])):
-            self._ended_below(name, item[:-1])
-
-    def _one_less(self, key: Key) -> bool:
-        """Whether nothing is left any more."""
-        left = self.left[key] - 1
-        self.left = self.left.insert(key, left)
-        return left == 0
-
-    def _free_fans(self, name: str, item: Item, *, star: bool) -> None:
-        for scope, starred in self._links.fanning[name]:
-            around = scope[:-1]
-            if starred is star and (not star or gathered_depth(around, self.plan.scopes[name]) == len(item)):
-                self._todo.extend(Todo("fan", ("", below), scope) for below in self.items(around, item))
-
-    # Fan-outs.
-
-    def _born(self, scope: Scope, item: Item) -> None:
-        """An item is known: look at the stages and the fan-outs that stand right in it."""
-        self._todo.extend(Todo("run", (name, item)) for name in self._links.born[scope])
-        self._todo.extend(Todo("fan", ("", item), deeper) for deeper in self._links.below[scope])
-
-    def _count(self, scope: Scope, item: Item) -> None:
-        """Raises: Waiting, Unread."""
-        if (scope, item) in self.sizes:
-            return
-        try:
-            size = self.size((scope, item))
-        except Broken:
-            size = 0
-        except ValueError as exc:
-            self._fatal = as_failure(Internal(f"This pipeline cannot go on: {exc}."))
-            return
-        self.sizes = self.sizes.insert((scope, item), size)
-        inside = self._links.inside[scope]
-        elements = [(*item, index) for index in range(size)]
-        if len(scope) == 1 and self.plan.each is not None:
-            for one in elements:
-                self.left = self.left.insert((ELEMENT, one), len(inside))
-        for name in inside:
-            self.left = self.left.insert((name, item), size)
-            if not size:
-                self._ended_below(name, item)
-        for one in elements:
-            self._born(scope, one)
 
     def _tell_elements(self) -> None:
         """A partial for each element of the answer that this change finished, but not again after a restart."""
