@@ -240,7 +240,8 @@ async def test_unknown_option_is_a_warning_at_the_callers_line(server: Server, t
             with pytest.warns(OptivusWarning, match="'word_timestamp'") as told:
                 line = sys._getframe().f_lineno + 1
                 await client.transcribe(script.path, word_timestamp=True)
-            assert [(each.filename, each.lineno) for each in told] == [(__file__, line)]
+            ours = [each for each in told if each.category is OptivusWarning]  # libraries may warn of their own
+            assert [(each.filename, each.lineno) for each in ours] == [(__file__, line)]
             with pytest.warns(OptivusWarning) as told:
                 await asyncio.gather(client.transcribe(script.path, word_timestamp=True))
             assert all(Path(each.filename).parent != Path(asyncio.__file__).parent for each in told)

@@ -86,7 +86,7 @@ def test_any_message_is_refused_or_can_be_written_down(message: dict[str, Any]) 
     request = Request(message.get("id"), "client", "owner", message["type"], params, None, warnings)
     step = begin(Job("job", request, plan, 0.0, 1.0))
     change = changed(step, time.time())
-    orjson.dumps([change.job, change.runs])
+    orjson.dumps([[*change.job], [[*run] for run in change.runs]])
     orjson.dumps([out.body for out in step.outs])
 
 
