@@ -97,7 +97,8 @@ async def test_a_reader_who_stops_delays_nobody_and_misses_nothing(url: str) -> 
         async with Peer(url, stopped.session["token"]) as later:
             job_id = (await later.ask(loud))["job_id"]
             await later.ask({"type": "resume", "jobs": {job_id: 0}})
-            await later.final(job_id)
+            await later.final(job_id)  # perhaps live, before the replay has come so far
+            await later.wait(lambda event, body: len({one["seq"] for one in later.of(job_id, "audio")}) == 250)
             heard = {body["seq"]: body for body in later.of(job_id, "audio")}  # some live, before the replay
             assert len(joined([heard[seq] for seq in sorted(heard)])) == 250 * 22050 * 2
 
