@@ -222,8 +222,17 @@ class Plan:
             for ref in (*stage.needs, *(ref for _, ref in stage.sources or ())):
                 self._check(ref, known, stage.name)
             known.add(stage.name)
-        for ref in (*references(self.answer), *references(self.each)):
-            self._check(ref, known, "answer")
+        outer = next((scope[:1] for scope in self.scopes.values() if scope), ())
+        for template, around in ((self.answer, ()), (self.each, outer)):
+            for ref in references(template):
+                self._check(ref, known, "answer")
+                head, _, star = reference(ref)
+                if head == "item" and not around:
+                    raise ValueError(f"plan {self.name}: answer uses $item outside a fan-out")
+                if not star and len(self.scopes.get(head, ())) > len(around):
+                    raise ValueError(
+                        f"plan {self.name}: answer refers to {ref}, which is a list: gather it with a star"
+                    )
 
     def _check(self, ref: str, known: set[str], where: str) -> None:
         head, path, _ = reference(ref)

@@ -392,6 +392,8 @@ def test_a_template_takes_what_is_there_and_spreads_options() -> None:
         ((Stage("a", "w", "$item"),), {}, "outside a fan-out"),
         ((Stage("a", "w", {}, over="$item.list"),), {}, "outside a fan-out"),
         ((Stage("a", "w", {}),), {"x": "$c"}, "refers to"),
+        ((Stage("a", "w", "$item", over="$request.urls"),), {"x": "$a"}, "gather it with a star"),
+        ((Stage("a", "w", "$item", over="$request.urls"),), {"x": "$item"}, "outside a fan-out"),
     ],
 )
 def test_a_wrong_reference_fails_when_the_plan_is_made(
