@@ -137,18 +137,15 @@ async def test_of_signals_that_come_at_once_one_counts(tmp_path: Path) -> None:
     await road.close()
 
 
-async def test_waiting_takes_no_place_and_no_time(tmp_path: Path) -> None:
-    road = await started(tmp_path, open_jobs_per_client=1, deadline_seconds=2.0)
-    first = await asked(road)
-    second = await asked(road)
-    [_, record] = [await road.ledger.job(job) for job in (first, second)]
-    assert record is not None
-    late = record.deadline + 1
-    while time.time() < late:
-        await asyncio.sleep(0.01)
-    assert (await until_waiting(road, first))["state"] == State.WAITING
-    assert await road.queue.signal(first, "approval", YES, ME)
-    assert (await road.final(first))["status"] == "success"
+async def test_waiting_takes_no_place_and_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    road = await started(tmp_path, open_jobs_per_client=1, deadline_seconds=1800.0)
+    first, second = await asked(road), await asked(road)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600.0)
+    for job in (first, second):
+        assert (await until_waiting(road, job))["state"] == State.WAITING
+        assert await road.queue.signal(job, "approval", YES, ME)
+        assert (await road.final(job))["status"] == "success"
     await road.close()
 
 
