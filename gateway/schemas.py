@@ -212,13 +212,13 @@ class Shapes:
         if not isinstance(value, str) or not value.startswith("$"):
             return {}
         schema = self._led_to(value, plan)
-        kept = _is_stage(value, plan) and plan.stage(reference(value).head).on_error == "keep"
+        kept = _is_stage(value, plan) and plan.by_name[reference(value).head].on_error == "keep"
         return {"anyOf": [schema, ERROR]} if schema and kept else schema
 
     def _led_to(self, ref: str, plan: Plan) -> Schema:
         if not _is_stage(ref, plan):
             return {}
-        schema = self._results.get(str(plan.stage(reference(ref).head).worker), {})
+        schema = self._results.get(str(plan.by_name[reference(ref).head].worker), {})
         for name in ref.split(".")[1:]:
             found = [one["properties"][name] for one in self._objects(schema) if name in one.get("properties", {})]
             schema = found[0] if len(found) == 1 else {"anyOf": found} if found else {}
@@ -239,7 +239,7 @@ def _is_stage(ref: str, plan: Plan) -> bool:
 
 
 def _may_be_skipped(value: Any, plan: Plan) -> bool:
-    return isinstance(value, str) and _is_stage(value, plan) and plan.stage(reference(value).head).when is not None
+    return isinstance(value, str) and _is_stage(value, plan) and plan.by_name[reference(value).head].when is not None
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> Schema:

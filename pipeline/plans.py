@@ -170,9 +170,6 @@ class Plan:
     def by_name(self) -> dict[str, Stage]:
         return {stage.name: stage for stage in self.stages}
 
-    def stage(self, name: str) -> Stage:
-        return self.by_name[name]
-
     @cached_property
     def scopes(self) -> dict[str, Scope]:
         """The fan-outs that each stage stands in."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import aiohttp
 
 from client import AsyncClient
 from tests.asking import Call
-from tests.roads import ME, Road
-from tests.toys.looker import Looker
 
 PICTURE = b"as good as a picture"
 
@@ -34,15 +31,3 @@ async def test_it_takes_its_file_from_a_form(call: Call) -> None:
     form.add_field("type", "looker")
     reply = await call("POST", "/jobs?wait=60", data=form)
     assert (reply.status, reply.body["sizes"]) == (200, [len(PICTURE)])
-
-
-async def test_content_in_any_parameter_is_kept_as_an_upload_of_its_owner(tmp_path: Path) -> None:
-    """Else the next start of the server would take the file for a stranger's and delete it."""
-    road = await Road(tmp_path, [Looker]).start()
-    job = await road.queue.submit({"type": "looker", "image": PICTURE}, ME)
-    assert (await road.final(job))["sizes"] == [len(PICTURE)]
-    await road.close()
-    with sqlite3.connect(road.folders.data / "ledger.sqlite3") as ledger:
-        kept = ledger.execute("SELECT path, bytes FROM files").fetchall()
-    [upload] = road.folders.uploads.iterdir()
-    assert kept == [(str(upload), len(PICTURE))]

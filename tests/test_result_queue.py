@@ -18,6 +18,7 @@ from pipeline.plans import Plan, Retry, Stage
 from storage.retention import Retention
 from tests.roads import ME, YOU, Road
 from tests.toys.listener import Listener
+from tests.toys.looker import Looker
 from tests.toys.toy import Toy, ToyParams
 from tests.toys.waiter import Waiter
 from workers.base import AsyncWorker, Context, Params
@@ -46,23 +47,6 @@ class Reader(AsyncWorker):
 
     async def run_async(self, params: ReaderParams, ctx: Context) -> dict[str, str]:
         return {"text": ctx.local(params.file).read_text()}
-
-
-class LookerParams(Params):
-    image: FileRef
-
-
-class Looker(AsyncWorker):
-    """Says how much is in a file, which it calls by a name of its own."""
-
-    name = "looker"
-    message_type = "looker"
-    answer = "$looker"
-    Params = LookerParams
-    example = {"image": "README.md"}
-
-    async def run_async(self, params: LookerParams, ctx: Context) -> dict[str, int]:
-        return {"bytes": ctx.local(params.image).stat().st_size}
 
 
 def new_road(folder: Path, **limits: Any) -> Road:
@@ -131,7 +115,7 @@ async def test_a_file_may_have_any_name_and_come_as_path_upload_or_content(road:
     [kept] = road.folders.uploads.iterdir()
     second = await road.final(await road.queue.submit({"type": "looker", "image": kept.name}, ME))
     third = await road.final(await road.queue.submit({"type": "looker", "image": str(tmp_path / "a.png")}, ME))
-    assert [answer["bytes"] for answer in (first, second, third)] == [3, 3, 5]
+    assert [answer["sizes"] for answer in (first, second, third)] == [[3], [3], [5]]
     assert (await road.ledger.known()).files == {kept.name}
     with pytest.raises(FileNotFound):
         await road.queue.submit({"type": "looker", "image": kept.name}, Identity.known("me", "another owner"))
