@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import gc
 import os
 import resource
 import signal
@@ -130,7 +129,6 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await transport.start()
     await road.start()
     runner, site = await _listen(app, settings)
-    gc.freeze()  # what is there for good is not looked through again and again
     log.info(
         "listening",
         url=f"http://{_host(settings.host)}:{runner.addresses[0][1]}",

@@ -19,7 +19,7 @@ from contract.messages import FileRef
 from contract.params import Bind, Params, checked
 from pipeline.plans import REFUSED, First, Plan, Retry, Stage
 
-BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED", "RATE_LIMITED"}))
+BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED"}))
 """A source that says when it wants to be asked again is asked then."""
 
 _OURS = frozenset({"file", "missing_audio", "only"})
