@@ -69,9 +69,6 @@ class Declaration:
 
     A reference alone, such as ``"$florence"``, means that the result itself is the answer.
     """
-    many: ClassVar[tuple[str, str] | None] = None
-    """(`urls`, `url`): its messages carry a list by the first name, and each element of it is a task of its own, with
-    that element by the second. `answer` is then that of one element; they are told, in order, under `data`."""
     Params: ClassVar[type[Params]]
     TaskParams: ClassVar[type[BaseModel] | None] = None
     """A subclass of `Params` for tasks, where the server's plans ask more of the worker than clients may."""

@@ -112,7 +112,6 @@ class Dlp(AsyncWorker):
 
     name = "dlp"
     message_type = "dlp"
-    many = ("urls", "url")
     answer = "$dlp"
     Params = DlpParams
     Result = results.Download
