@@ -89,7 +89,7 @@ class View:
         return self.fill(template, item, self.plan.scopes[stage.name])
 
     def fill(self, template: Any, item: Item, scope: Scope) -> Any:
-        return _filled(template, lambda ref: self._lookup(ref, item, scope))
+        return _fill(template, lambda ref: self._lookup(ref, item, scope))
 
     def size(self, fan: Fan) -> int:
         """How many elements a fan-out has. Raises: Waiting, Broken, Unread; ValueError where zipped lists differ."""
@@ -182,14 +182,14 @@ class View:
         return value
 
 
-def _filled(template: Any, lookup: Callable[[str], Any]) -> Any:
+def _fill(template: Any, lookup: Callable[[str], Any]) -> Any:
     if isinstance(template, str) and template.startswith("$"):
         return lookup(template)
     if isinstance(template, First):
         return next((value for ref in template if (value := lookup(ref)) is not None), None)
     if isinstance(template, Mapping):
-        filled = {key: _filled(value, lookup) for key, value in template.items()}
-        return {**(filled.pop(SPREAD, None) or {}), **filled}
+        fields = {key: _fill(value, lookup) for key, value in template.items()}
+        return {**(fields.pop(SPREAD, None) or {}), **fields}
     if isinstance(template, (list, tuple)):
-        return [_filled(value, lookup) for value in template]
+        return [_fill(value, lookup) for value in template]
     return template
