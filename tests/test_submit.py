@@ -25,6 +25,7 @@ from gateway.form import message_of
 from pipeline import following
 from pipeline.catalog import load_plans
 from tests.asking import Call
+from tests.checkpoints import SENTENCE
 from tests.conftest import MAX_UPLOAD_BYTES, contract_like_server
 from tests.peers import PATIENCE, Gate
 from tests.roads import Road
@@ -69,7 +70,7 @@ async def test_a_form_with_a_file_is_answered_with_its_transcript(call: Call) ->
     reply = await call("POST", "/jobs?wait=60", data=sent)
     assert (reply.status, reply.body["status"], reply.body["type"]) == (200, "success", "whisp")
     spoken = reply.body["transcribe_audio"]
-    assert "country" in spoken["text"]
+    assert "country" in spoken["text"] or SENTENCE in spoken["text"]
     assert spoken["chunks"][0]["words"]
     assert spoken["exports"]["srt"].startswith("1\n")
     same = (await call("GET", f"/jobs/{reply.body['job_id']}", reply.body.pop("token"))).body
