@@ -76,9 +76,10 @@ class Health:
             for field, text in (("queued", "Tasks that wait"), ("running", "Tasks under way"))
         }
         restarts = CounterMetricFamily("optivus_worker_restarts", "Processes lost", labels=["worker"])
+        forward = CounterMetricFamily("optivus_forward_seconds", "Seconds that the model computed", labels=["worker"])
         for name, status in self._transport.status().items():
             for field, gauge in gauges.items():
                 gauge.add_metric([name], status.get(field, 0))
             restarts.add_metric([name], status.get("restarts", 0))
-        yield from gauges.values()
-        yield restarts
+            forward.add_metric([name], sum(one.get("forward_seconds", 0.0) for one in status.get("processes", ())))
+        yield from (*gauges.values(), restarts, forward)

@@ -10,7 +10,7 @@ import orjson
 
 from contract.folders import Folders
 from contract.messages import MAX_EVENT_BYTES, FileRef
-from workers.base import Context, Worker
+from workers.base import TURN, Answer, Context, Worker
 
 
 class Stopped(Exception):
@@ -26,6 +26,7 @@ class Recorder(Context):
         self.partials: dict[int, Any] = dict(enumerate(self.finished))
         self.checkpoints: list[Any] = []
         self.fractions: list[float | None] = []
+        self.asked: list[Answer] = []
         self._workdir = workdir
 
     @property
@@ -34,6 +35,10 @@ class Recorder(Context):
 
     def local(self, ref: FileRef) -> Path:
         return Path(ref.value)
+
+    def ask(self, unit: Any) -> Answer:
+        self.asked.append(Answer(unit))
+        return self.asked[-1]
 
     def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None:
         assert fraction is None or 0 <= fraction <= 1
@@ -72,17 +77,36 @@ def drive(worker: Worker, params: dict[str, Any], ctx: Recorder, steps: int | No
     run = worker.run(worker.Params.model_validate({**params, "file": file}), ctx)
     units: list[Any] = []
     try:
-        unit = next(run)
+        asked = next(run)
         while True:
+            if asked is TURN:
+                asked = next(run)
+                continue
+            awaited = [one if isinstance(one, Answer) else ctx.ask(one) for one in _listed(asked)]
             if steps is not None and len(units) >= steps:
                 run.close()
                 raise Stopped
-            asked = unit if isinstance(unit, list) else [unit]
-            units += asked
-            results = worker.forward(asked)
+            units += _compute(worker, ctx)
+            results = [answer.result for answer in awaited]
             if failed := next((result for result in results if isinstance(result, BaseException)), None):
-                unit = run.throw(failed)
+                asked = run.throw(failed)
             else:
-                unit = run.send(results if isinstance(unit, list) else results[0])
+                asked = run.send(results if isinstance(asked, list) else results[0])
     except StopIteration as end:
         return orjson.loads(orjson.dumps(end.value)), units
+
+
+def _listed(asked: Any) -> list[Any]:
+    return asked if isinstance(asked, list) else [asked]
+
+
+def _compute(worker: Worker, ctx: Recorder) -> list[Any]:
+    """All units that were asked for, those of one key together."""
+    asked, ctx.asked = ctx.asked, []
+    groups: dict[Any, list[Answer]] = {}
+    for answer in asked:
+        groups.setdefault(worker.key(answer.unit), []).append(answer)
+    for group in groups.values():
+        for answer, result in zip(group, worker.forward([answer.unit for answer in group]), strict=True):
+            answer.result, answer.done = result, True
+    return [answer.unit for answer in asked]

@@ -8,6 +8,11 @@ implements three methods; the host (`workers.runtime.host`) does the rest:
                       `yield [unit, …]` asks for several at once and is sent the list of their results
     forward(units)    one batch on the model: units of any open tasks that `key` says go together; results in order
 
+What `run` does between two yields is preparation: reading, decoding, resizing, writing down. It runs in threads beside
+`forward`, which has a thread of its own, so a model need not wait for it. What both use has to allow that. A task stays
+ahead of the model by asking without waiting: `answer = ctx.ask(unit)`, and later `yield answer`. One that prepares for
+long yields `TURN` now and then, so that others have theirs.
+
 A task that follows its client's recording while that is still being sent yields `MORE` where there is no more of it
 yet, and is resumed when there is, or when the recording has ended (`Context.ended`).
 
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MORE",
+    "TURN",
+    "Answer",
     "AsyncWorker",
     "BlobRef",
     "Context",
@@ -48,11 +55,25 @@ __all__ = [
 """What a worker's file needs."""
 
 Run = Generator[Any, Any, Any]
-"""Yields units or lists of units, is sent results, returns the task's result: JSON, whose own fields may be bytes."""
+"""Yields units, answers or lists of them, is sent results, returns the task's: JSON, whose own fields may be bytes."""
 
 
 MORE: Final = object()
 """What a task yields to wait until its recording has grown or ended."""
+TURN: Final = object()
+"""What a task yields to let others have a turn."""
+
+
+class Answer:
+    """What the model will have said of a unit. `yield` it to wait for the result, which is then sent."""
+
+    __slots__ = ("done", "result", "unit")
+
+    def __init__(self, unit: Any) -> None:
+        self.unit = unit
+        self.result: Any = None
+        self.done = False
+        """Whether waiting for it would be over at once."""
 
 
 class Context:
@@ -80,6 +101,10 @@ class Context:
 
     def open(self, ref: BlobRef) -> Any:
         """The value of a parameter that may be large: JSON, or bytes; read anew each time. Raises: Internal."""
+        raise NotImplementedError
+
+    def ask(self, unit: Any) -> Answer:
+        """Have a unit computed while the task goes on. A task bounds how many it has asked for: they take memory."""
         raise NotImplementedError
 
     @property

@@ -25,7 +25,7 @@ from contract.params import as_asked
 from storage import blobs
 from storage.files import local
 from storage.workdirs import attempt_name, clear_workdir, task_name, workdir_of
-from workers.base import Context, Worker
+from workers.base import Answer, Context, Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,8 @@ class TaskContext(Context):
         self._emit = emit
         self._hints = hints
         self._last_progress = 0.0
+        self.asks: Callable[[Any], Answer]
+        """The engine's `ask`, where it has one."""
 
     @property
     def key(self) -> str:
@@ -65,6 +67,9 @@ class TaskContext(Context):
 
     def open(self, ref: BlobRef) -> Any:
         return opened(ref, self._folders)
+
+    def ask(self, unit: Any) -> Answer:
+        return self.asks(unit)
 
     @property
     def workdir(self) -> Path:
@@ -101,10 +106,10 @@ class TaskContext(Context):
 class BaseEngine(ABC):
     """Runs the tasks of one loaded worker; `emit` takes what they say."""
 
-    step_started: float | None = None
-    """When the step in hand began, by the monotonic clock; None between two steps."""
     out_of_memory: bool = False
     """Whether a task failed for want of memory, which a process of a longer life may have used up itself."""
+    forward_seconds: float = 0.0
+    """How long the model has computed."""
 
     def __init__(self, worker: Worker, emit: Emit) -> None:
         self._worker = worker
@@ -115,6 +120,11 @@ class BaseEngine(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether `step` has something to do."""
+
+    @property
+    def step_started(self) -> float | None:
+        """When the oldest step in hand began, by the monotonic clock; None between two steps."""
+        return None
 
     @abstractmethod
     def add(self, task: Task) -> None:

@@ -1,33 +1,38 @@
-"""Runs the tasks of a model's worker, a step at a time; knows no process, so that tests run it in place.
+"""Runs the tasks of a model's worker; knows no process, so that tests run it in place.
 
-add(task) ─▶ run() up to its first unit ┐
-                                        ├─▶ step(): up to `batch` units that go together ─▶ forward() ─▶ run() goes on
-units wait, oldest task first ──────────┘
+add(task) ─▶ lane: run() up to what it waits for ─┐
+                ▲                                 ├─▶ step(): up to `batch` units that go together ─▶ forward()
+                └── the answers are all there ◀───┴────────────────────────────────────────────────────┘
+units wait, oldest task first
 
-A task that waits for more of its recording stands aside until there is some.
+The main thread computes; what tasks do in between is done in the lane (`runtime.lane`), a slice of a task at a time. A
+task asks for units by yielding them, or ahead by `Context.ask`. One that waits for more of its recording stands aside
+until there is some.
 
-A task that yields a list has several units waiting. Every task that waits gives one to a batch before any gives its
-second, so a long list fills batches without holding up the others. It is the turn of the task that was served longest
-ago; one that came while a batch was computed goes before those who were in it. Who listens to somebody goes before all
-others, but for those that were passed over `PATIENCE` times.
+Every task that waits gives one unit to a batch before any gives its second, so a long list fills batches without
+holding up the others. It is the turn of the task that was served longest ago; one that came while a batch was computed
+goes before those who were in it. Who listens to somebody goes before all others, but for those that were passed over
+`PATIENCE` times.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
 
 import structlog
 
-from contract.errors import ServiceError
 from contract.logs import about
 from contract.messages import Task
-from workers.base import MORE, AsyncWorker, Run, Worker
+from workers.base import MORE, TURN, Answer, AsyncWorker, Run, Worker
 from workers.runtime.async_engine import AsyncEngine
 from workers.runtime.context import CANCELLED, BaseEngine, Emit, TaskContext
+from workers.runtime.lane import Lane
 
 log = structlog.get_logger()
 
@@ -37,111 +42,112 @@ PATIENCE = 6
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Open:
-    """A task under way: its generator stands at `units`, a list where it asked for several at once."""
+    """A task under way. run: its generator, once it has begun."""
 
     task: Task
     ctx: TaskContext
-    run: Run
-    units: list[Any] = dataclasses.field(default_factory=list)
-    results: list[Any] = dataclasses.field(default_factory=list)
-    waiting: deque[int] = dataclasses.field(default_factory=deque)
-    """Which of the units have no result yet."""
-    several: bool = False
-    turn: float = 0.0
+    turn: float
     """The number of the step that served it last; of one that came since, just less than the latest."""
+    run: Run | None = None
+    asked: list[Answer] = dataclasses.field(default_factory=list)
+    """Whose units wait for a batch, in order."""
+    awaited: list[Answer] = dataclasses.field(default_factory=list)
+    """Those that its generator waits for; none where it waits for its turn or its recording."""
+    several: bool = False
+    due: bool = True
+    """Whether a slice of it is under way, or is to be."""
+    waits: bool = False
+    """Whether it waits for more of its recording."""
     news: bool = False
-    """Whether its recording has grown since it last waited for that."""
+    """Whether that has grown since it last waited for it."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether it has no unit, since it waits for more of its recording."""
-        return not self.units
-
-    def stand_at(self, asked: Any) -> None:
-        self.several = isinstance(asked, list)
-        self.units = [] if asked is MORE else asked if self.several else [asked]
-        if not self.units and asked is not MORE:
-            raise ValueError("a task must yield at least one unit")
-        self.results = [None] * len(self.units)
-        self.waiting = deque(range(len(self.units)))
+    def answered(self) -> bool:
+        return all(answer.done for answer in self.awaited)
 
 
 class Engine(BaseEngine):
-    """Units of the open tasks, in batches."""
+    """Units of the open tasks, in batches.
 
-    def __init__(self, worker: Worker, emit: Emit) -> None:
+    threads: of the lane; with none everything is done by who calls. wake: called when there may be a step to do.
+    """
+
+    def __init__(self, worker: Worker, emit: Emit, threads: int = 0, wake: Callable[[], None] = lambda: None) -> None:
         super().__init__(worker, emit)
         self._open: list[_Open] = []
         self._steps = 0
-        self._waiting: list[_Open] = []
+        self._lane = Lane(threads)
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._began: dict[int, float] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._open)
+        """Whether `step` has something to do at once."""
+        return self._lane.waits_for_help or any(task.asked for task in list(self._open))
+
+    @property
+    def step_started(self) -> float | None:
+        return min(list(self._began.values()), default=None)
 
     def add(self, task: Task) -> None:
         """Take a task and bring it to its first unit."""
-        ctx = self._context(task)
-        try:
-            run = self._worker.run(self._params(task), ctx)
-        except ServiceError as exc:
-            self._fail(task, exc)
-            return
-        self._go_on(_Open(task, ctx, run, turn=self._steps - 0.5))
+        opened = _Open(task, self._context(task), self._steps - 0.5)
+        opened.ctx.asks = lambda unit: self._ask(opened, unit)
+        with self._lock:
+            self._open.append(opened)
+            self._put(opened)
+        self._lane.help()
 
     def more(self, job: str, ended: bool) -> None:
-        for task in self._of(job):
-            task.ctx.ended |= ended
-            if task.waits:
-                self._waiting.remove(task)
-                task.turn = self._steps - 0.5
-                self._go_on(task)
-            else:
-                task.news = True
-
-    def _of(self, job: str) -> list[_Open]:
-        return [task for task in (*self._open, *self._waiting) if task.task.job == job]
+        with self._lock:
+            for task in self._of(job):
+                task.ctx.ended |= ended
+                if task.waits:
+                    task.turn = self._steps - 0.5
+                    self._put(task)
+                else:
+                    task.news = True
+        self._lane.help()
 
     def cancel(self, job: str) -> None:
         """Stop the tasks of a job between two of their steps."""
-        for task in self._of(job):
-            (self._waiting if task.waits else self._open).remove(task)
-            task.ctx.cancelled = True
-            with about(job, task.task.params):
-                try:
-                    task.run.close()
-                except Exception:
-                    log.exception("task_not_closed", worker=self._worker.name)
-            self._end(task.task, "lost", CANCELLED)
+        with self._lock:
+            for task in self._of(job):
+                task.ctx.cancelled = True
+                task.asked.clear()
+                if not task.due:
+                    self._put(task)
+        self._lane.help()
 
     def step(self) -> None:
         """One batch: the oldest waiting unit and those that go with it, of the same and other tasks."""
-        batch = self._next_batch()
-        self._steps += 1
-        for (task, index), result in zip(batch, self._forward(batch), strict=True):
-            task.results[index] = result
-            task.waiting.remove(index)
-        for task in dict.fromkeys(task for task, _ in batch):
-            task.turn = self._steps
-            if not task.waiting:
-                self._open.remove(task)
-                self._go_on(task)
+        if batch := self._next_batch():
+            self._steps += 1
+            results = self._forward([answer.unit for _, answer in batch], [task for task, _ in batch])
+            self._answer(batch, results)
+        self._lane.help()
 
-    def _next_batch(self) -> list[tuple[_Open, int]]:
-        waiting = sorted(self._open, key=self._place)
-        oldest = waiting[0]
-        key = self._worker.key(oldest.units[oldest.waiting[0]])
+    # Batches.
+
+    def _next_batch(self) -> list[tuple[_Open, Answer]]:
+        """Taken out of what waits. Only this thread takes, others only add."""
+        waiting = sorted((task for task in list(self._open) if task.asked), key=self._place)
+        if not waiting:
+            return []
+        key = self._worker.key(waiting[0].asked[0].unit)
         fitting = [
-            [(task, index) for index in task.waiting if self._worker.key(task.units[index]) == key] for task in waiting
+            [(task, answer) for answer in list(task.asked) if self._worker.key(answer.unit) == key] for task in waiting
         ]
         rounds = chain.from_iterable(zip_longest(*fitting))
-        batch: list[tuple[_Open, int]] = []
+        batch: list[tuple[_Open, Answer]] = []
         units: list[Any] = []
-        for task, index in (pair for pair in rounds if pair):
-            unit = task.units[index]
-            if len(batch) < self._worker.batch and (not batch or self._worker.fits(units, unit)):
-                batch.append((task, index))
-                units.append(unit)
+        for task, answer in (pair for pair in rounds if pair):
+            if len(batch) < self._worker.batch and (not batch or self._worker.fits(units, answer.unit)):
+                batch.append((task, answer))
+                units.append(answer.unit)
+        with self._lock:
+            for task, answer in batch:
+                task.asked.remove(answer)
         return batch
 
     def _place(self, task: _Open) -> tuple[bool, float]:
@@ -149,51 +155,118 @@ class Engine(BaseEngine):
         first = task.task.live or self._steps - task.turn > PATIENCE
         return not first, task.turn
 
-    def _forward(self, batch: list[tuple[_Open, int]]) -> list[Any]:
+    def _forward(self, units: list[Any], tasks: list[_Open]) -> list[Any]:
         """Results in order; an exception stands in the place of the unit that it concerns."""
-        self.step_started = time.monotonic()
         try:
-            return self._worker.forward([task.units[index] for task, index in batch])
+            with self._timed() as began:
+                results = self._worker.forward(units)
+            self.forward_seconds += time.monotonic() - began
+            return results
         except Exception as exc:
-            if len(batch) == 1:
+            if len(units) == 1:
                 return [exc]
-            with about(None, [task.task.params for task, _ in batch]):
-                log.exception("batch_failed", worker=self._worker.name, size=len(batch))
-            return [result for unit in batch for result in self._forward([unit])]  # find the guilty one
-        finally:
-            self.step_started = None
+            with about(None, [task.task.params for task in tasks]):
+                log.exception("batch_failed", worker=self._worker.name, size=len(units))
+            alone = (self._forward([unit], [task]) for unit, task in zip(units, tasks, strict=True))
+            return [result for results in alone for result in results]  # find the guilty one
 
-    def _go_on(self, task: _Open) -> None:
-        """Bring a task to what it yields next, or to its end."""
-        with about(task.task.job, task.task.params):
-            self._resume(task)
+    def _answer(self, batch: list[tuple[_Open, Answer]], results: list[Any]) -> None:
+        with self._lock:
+            for (task, answer), result in zip(batch, results, strict=True):
+                answer.result, answer.done = result, True
+                task.turn = self._steps
+            for task in dict.fromkeys(task for task, _ in batch):
+                if task.awaited and not task.due and task.answered():
+                    self._put(task)
 
-    def _resume(self, task: _Open) -> None:
-        self.step_started = time.monotonic()
+    # Slices.
+
+    def _ask(self, task: _Open, unit: Any) -> Answer:
+        answer = Answer(unit)
+        with self._lock:
+            if not task.ctx.cancelled:
+                task.asked.append(answer)
+        self._wake()
+        return answer
+
+    def _put(self, task: _Open) -> None:
+        """Have the next slice of a task done. Call it with the lock held."""
+        task.due, task.waits = True, False
+        self._lane.put(lambda: self._slice(task), first=task.task.live)
+
+    def _of(self, job: str) -> list[_Open]:
+        return [task for task in self._open if task.task.job == job]
+
+    def _slice(self, task: _Open) -> None:
+        """Bring a task to what it waits for next, or to its end."""
+        with about(task.task.job, task.task.params), self._timed():
+            try:
+                if task.ctx.cancelled:
+                    self._close(task)
+                else:
+                    self._stand(task, self._resumed(task))
+            except StopIteration as stop:
+                self._leave(task)
+                self._end(task.task, "done", stop.value)
+            except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
+                self._leave(task)
+                self._fail(task.task, exc)
+        self._wake()
+
+    def _resumed(self, task: _Open) -> Any:
+        """What the task yields after it was sent its results, or the first exception among them."""
+        if task.run is None:
+            task.run = self._worker.run(self._params(task.task), task.ctx)
+            return next(task.run)
+        results = [answer.result for answer in task.awaited]
+        task.awaited = []
+        failure = next((result for result in results if isinstance(result, BaseException)), None)
+        if failure is not None:
+            return task.run.throw(failure)
+        return task.run.send(results if task.several else results[0] if results else None)
+
+    def _stand(self, task: _Open, asked: Any) -> None:
+        """Raises: ValueError, where it asks for nothing."""
+        task.several = isinstance(asked, list)
+        wanted = [] if asked is MORE or asked is TURN else asked if task.several else [asked]
+        if task.several and not wanted:
+            raise ValueError("a task must yield at least one unit")
+        answers = [one if isinstance(one, Answer) else self._ask(task, one) for one in wanted]
+        with self._lock:
+            task.awaited = answers
+            task.due, task.waits = False, asked is MORE and not task.news
+            task.news = task.news and asked is not MORE  # it grew while the task was at work
+            if task.ctx.cancelled or (task.answered() and not task.waits):
+                self._put(task)
+
+    def _close(self, task: _Open) -> None:
         try:
-            task.stand_at(_resumed(task))
-            while task.waits and task.news:  # it grew while the task was at work
-                task.news = False
-                task.stand_at(task.run.send(None))
-            (self._waiting if task.waits else self._open).append(task)
-        except StopIteration as stop:
-            self._end(task.task, "done", stop.value)
-        except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
-            self._fail(task.task, exc)
+            if task.run is not None:
+                task.run.close()
+        except Exception:
+            log.exception("task_not_closed", worker=self._worker.name)
+        self._leave(task)
+        self._end(task.task, "lost", CANCELLED)
+
+    def _leave(self, task: _Open) -> None:
+        with self._lock:
+            self._open.remove(task)
+
+    @contextmanager
+    def _timed(self) -> Iterator[float]:
+        """A slice or a batch is under way in this thread; since when, is given."""
+        thread = threading.get_ident()
+        before = self._began.get(thread)
+        self._began[thread] = began = time.monotonic()
+        try:
+            yield began
         finally:
-            self.step_started = None
+            if before is None:
+                del self._began[thread]
+            else:
+                self._began[thread] = before
 
 
-def _resumed(task: _Open) -> Any:
-    """What the task yields after it was sent its results, or the first exception among them."""
-    if task.waits:
-        return next(task.run)
-    failure = next((result for result in task.results if isinstance(result, BaseException)), None)
-    if failure is not None:
-        return task.run.throw(failure)
-    return task.run.send(task.results if task.several else task.results[0])
-
-
-def engine_of(worker: Worker, emit: Emit) -> BaseEngine:
+def engine_of(worker: Worker, emit: Emit, threads: int = 0, wake: Callable[[], None] = lambda: None) -> BaseEngine:
     """The engine that a worker's kind needs."""
-    return AsyncEngine(worker, emit) if isinstance(worker, AsyncWorker) else Engine(worker, emit)
+    return AsyncEngine(worker, emit) if isinstance(worker, AsyncWorker) else Engine(worker, emit, threads, wake)

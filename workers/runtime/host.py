@@ -1,7 +1,7 @@
-"""The process of one worker: a main thread that steps the engine, and a link thread that talks to the server.
+"""The process of one worker: a main thread that steps the engine, a link thread that talks to the server, and a lane.
 
-    server ──Do, More, Cancel, Leave──────────────────────────────────▶ link thread ──▶ main thread
-    server ◀─Loaded, Ready, Unavailable, Leaving, Events, Info, Beat──────┴─────────────────┘
+    server ──Do, More, Cancel, Leave──────────────────────────────────▶ link thread ──▶ main thread ◀──▶ lane's threads
+    server ◀─Loaded, Ready, Unavailable, Leaving, Events, Info, Beat──────┴─────────────────┴────────────────┘
 
 The messages are those of `contract.pipe`. While it holds tasks the link beats twice a second with the age of the step
 in hand, so the server can tell a stopped process from a busy one and a busy one from a hung one. When the server is
@@ -63,6 +63,8 @@ log = structlog.get_logger()
 BEAT_SECONDS = 0.5
 INFO_SECONDS = 5.0
 ENDS = frozenset({"done", "failed", "lost"})
+LEAST_LANE_THREADS = 2
+"""So that a file which takes long to prepare does not hold up a small one."""
 OUT_OF_MEMORY = "out of memory"
 """Why a process leaves by itself."""
 
@@ -112,7 +114,8 @@ def serve(launch: Launch, connection: Connection) -> None:
 
 
 def _work(worker: Worker, link: _Link) -> None:
-    engine = link.engine = engine_of(worker, link.emit)
+    threads = max(LEAST_LANE_THREADS, getattr(worker.settings, "threads", 0))
+    engine = link.engine = engine_of(worker, link.emit, threads, link.wake)
     told: tuple[float, dict[str, Any]] = (0.0, {})
     while True:
         for message in link.take(wait=not engine.busy):
@@ -132,16 +135,16 @@ def _work(worker: Worker, link: _Link) -> None:
             link.give_back(OUT_OF_MEMORY)
             return
         link.flush()
-        told = _inform(worker, link, told, busy=engine.busy)
+        told = _inform(worker, engine, link, told)
 
 
 def _inform(
-    worker: Worker, link: _Link, told: tuple[float, dict[str, Any]], busy: bool
+    worker: Worker, engine: BaseEngine, link: _Link, told: tuple[float, dict[str, Any]]
 ) -> tuple[float, dict[str, Any]]:
     """Tell what has changed for /health, when there is nothing to do or it was long ago. told: when, and what."""
-    if busy and time.monotonic() - told[0] < INFO_SECONDS:
+    if link.holds and time.monotonic() - told[0] < INFO_SECONDS:
         return told
-    info = worker.info()
+    info = {**worker.info(), "forward_seconds": round(engine.forward_seconds, 1)}
     if info != told[1]:
         link.send(Info(info))
     return time.monotonic(), info
@@ -156,11 +159,17 @@ class _Link(threading.Thread):
         self._sock = sock
         self._sock.setblocking(True)
         self._folders = folders
-        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._held: dict[tuple[Any, ...], Task] = {}
         self._cancelled: set[str] = set()
         self._outbox: list[Event] = []
+        self._finished = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the process has tasks."""
+        return bool(self._held)
 
     def run(self) -> None:
         try:
@@ -192,21 +201,30 @@ class _Link(threading.Thread):
                 self._inbox.put(message)
 
     def take(self, wait: bool) -> Iterable[ToWorker]:
-        """Every message that is there; waits for one only when asked to."""
-        if wait:
-            yield self._inbox.get()
+        """Every message that is there; waits for one, or to be woken, only when asked to."""
+        if wait and (message := self._inbox.get()):
+            yield message
         while not self._inbox.empty():
-            yield self._inbox.get()
+            if message := self._inbox.get():
+                yield message
+
+    def wake(self) -> None:
+        """End the wait of `take`."""
+        self._inbox.put(None)
 
     def emit(self, event: Event) -> None:
-        """Ends wait for the end of the step, so that many short tasks share a frame; all else goes at once."""
+        """The main thread's ends wait for the end of the step, so that many short tasks share a frame.
+
+        All else goes at once, but for the end of a task for which the memory did not suffice: `Leaving` goes before it.
+        """
         ended = event.kind in ENDS
         if ended:
             self._held.pop((event.job, event.stage, event.item), None)
             self._cancelled.discard(event.job)
         with self._lock:
             self._outbox.append(event)
-        if not ended or threading.current_thread() is not threading.main_thread():
+        ours = threading.current_thread() is threading.main_thread()
+        if not ended or not (ours or (self.engine and self.engine.out_of_memory)):
             self.flush()
 
     def terminate(self, number: int, frame: Any) -> None:
@@ -227,7 +245,10 @@ class _Link(threading.Thread):
         """Say no more, and stay until the server has read everything and hangs up.
 
         A task that it sends to a closed connection would be answered by a reset, and what it had not read yet be lost.
+        What the lane still says is dropped.
         """
+        with self._lock:
+            self._finished = True
         self._sock.shutdown(socket.SHUT_WR)
         self.join()
 
@@ -242,6 +263,8 @@ class _Link(threading.Thread):
             self._send(message)
 
     def _send(self, message: FromWorker) -> None:
+        if self._finished:
+            return
         try:
             self._sock.sendall(encode(message))
         except OSError:

@@ -23,7 +23,7 @@ from contract.folders import Folders
 from contract.messages import BlobRef, FileRef
 from contract.params import checked
 from storage.files import bind_path, local
-from workers.base import MORE, Context, Run, Worker
+from workers.base import MORE, TURN, Answer, Context, Run, Worker
 from workers.runtime.context import opened
 
 log = structlog.get_logger()
@@ -67,13 +67,17 @@ def _drive(worker: Worker, run: Run) -> None:
     with contextlib.suppress(StopIteration):
         asked = next(run)
         while asked is not MORE and (enough is None or time.monotonic() < enough):
+            if asked is TURN:
+                asked = next(run)
+                continue
             results = [_computed(worker, unit) for unit in (asked if isinstance(asked, list) else [asked])]
             enough = enough or time.monotonic() + ENOUGH_SECONDS
             asked = run.send(results if isinstance(asked, list) else results[0])
 
 
 def _computed(worker: Worker, unit: Any) -> Any:
-    """Raises: ModelFailed; what is an answer already."""
+    """A unit's result, or that of an answer. Raises: ModelFailed; what is an answer already."""
+    unit = unit.unit if isinstance(unit, Answer) else unit
     try:
         result = worker.forward([unit])[0]
         if isinstance(result, BaseException):
@@ -113,6 +117,10 @@ class _Unheard(Context):
 
     def open(self, ref: BlobRef) -> Any:
         return opened(ref, self._folders)
+
+    def ask(self, unit: Any) -> Answer:
+        """It is computed when it is waited for."""
+        return Answer(unit)
 
     def progress(self, fraction: float | None, eta: float | None = None, **details: Any) -> None: ...
     def partial(self, index: int, data: Any) -> None: ...

@@ -1,0 +1,300 @@
+"""The engine's second lane: what tasks do around the model, beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import UnsupportedMedia
+from contract.folders import Folders
+from contract.messages import Event, Task
+from tests.drive import folders as folders_in
+from tests.inline import over_the_pipe
+from workers.base import TURN, Answer, Context, Params, Run, Worker
+from workers.runtime import lane
+from workers.runtime.engine import Engine
+
+PATIENCE = 30.0
+ENDS = ("done", "failed", "lost")
+
+
+class PreparedParams(Params):
+    words: list[str]
+
+
+Script = Callable[[PreparedParams, Context], Run]
+
+
+class Prepared(Worker):
+    """Runs the test's own script."""
+
+    name = "prepared"
+    message_type = "prepared"
+    Params = PreparedParams
+    batch = 4
+    script: Script
+
+    def run(self, params: PreparedParams, ctx: Context) -> Run:
+        return self.script(params, ctx)
+
+    def forward(self, units: list[Any]) -> list[Any]:
+        self.batches = [*getattr(self, "batches", []), list(units)]
+        return [UnsupportedMedia("It is no word.") if unit == "bad" else unit.upper() for unit in units]
+
+
+class Driven:
+    """An engine with threads, stepped as its process would."""
+
+    def __init__(self, worker: Worker, threads: int = 2) -> None:
+        self.events: list[Event] = []
+        self._woken = threading.Semaphore(0)
+        self.engine = Engine(worker, self._take, threads, self._woken.release)
+
+    def _take(self, event: Event) -> None:
+        self.events.append(over_the_pipe(event))
+
+    def add(self, *names: str, words: list[str], live: bool = False) -> None:
+        for name in names:
+            task = Task(name, "s", (), "prepared", {"words": words}, client="c")
+            self.engine.add(dataclasses.replace(task, live=live))
+
+    def until(self, there: Callable[[], Any]) -> None:
+        while not there():
+            if self.engine.busy:
+                self.engine.step()
+            else:
+                assert self._woken.acquire(timeout=PATIENCE), "nothing happens any more"
+
+    def ends(self) -> dict[str, Any]:
+        return {event.job: event.data for event in self.events if event.kind in ENDS}
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short a slice is, it belongs to the threads."""
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", -1.0)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Prepared:
+    folders: Folders = folders_in(tmp_path / "data", tmp_path)
+    return Prepared(Prepared.Settings(), folders)
+
+
+def asking(params: PreparedParams, ctx: Context) -> Run:
+    said = []
+    for word in params.words:
+        said.append((yield word))
+    return said
+
+
+def ahead(params: PreparedParams, ctx: Context) -> Run:
+    asked = [ctx.ask(word) for word in params.words]
+    said = []
+    for answer in asked:
+        said.append((yield answer))
+    return said
+
+
+def test_a_task_prepares_while_the_model_computes(worker: Prepared) -> None:
+    """The model waits in mid-batch for what another task prepares: in one lane that would be for ever."""
+    prepared = threading.Event()
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        if params.words == ["second"]:
+            assert threading.current_thread() is not threading.main_thread()
+            prepared.set()
+        return (yield params.words[0])
+
+    def forward(units: list[str]) -> list[str]:
+        assert threading.current_thread() is threading.main_thread()
+        if units == ["first"]:
+            driven.add("b", words=["second"])
+            assert prepared.wait(PATIENCE)
+        return units
+
+    worker.script = script
+    worker.forward = forward  # type: ignore[method-assign]
+    driven = Driven(worker)
+    driven.add("a", words=["first"])
+    driven.until(lambda: len(driven.ends()) == 2)
+    assert driven.ends() == {"a": "first", "b": "second"}
+
+
+def test_units_that_are_asked_for_ahead_share_batches_and_come_back_in_order(worker: Prepared) -> None:
+    worker.script = ahead
+    driven = Driven(worker)
+    driven.add("a", words=["a", "b", "c", "d", "e"])
+    driven.until(driven.ends)
+    assert driven.ends() == {"a": ["A", "B", "C", "D", "E"]}
+    assert sum(map(len, worker.batches)) == 5
+
+
+def test_without_threads_units_asked_for_ahead_fill_a_batch(worker: Prepared) -> None:
+    worker.script = ahead
+    driven = Driven(worker, threads=0)
+    driven.add("a", words=["a", "b", "c", "d", "e"])
+    driven.until(driven.ends)
+    assert worker.batches == [["a", "b", "c", "d"], ["e"]]
+
+
+def test_what_fails_is_raised_where_its_answer_is_waited_for(worker: Prepared) -> None:
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        bad, good = ctx.ask("bad"), ctx.ask("good")
+        said = yield good
+        with pytest.raises(UnsupportedMedia):
+            yield bad
+        return [said, (yield [good, "more"])]
+
+    worker.script = script
+    driven = Driven(worker)
+    driven.add("a", words=[])
+    driven.until(driven.ends)
+    assert driven.ends() == {"a": ["GOOD", ["GOOD", "MORE"]]}
+
+
+def test_tasks_take_turns_in_the_lane(worker: Prepared) -> None:
+    """One thread, two tasks that prepare for long: neither waits until the other has done."""
+    order: list[str] = []
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        if params.words == ["hold"]:
+            assert begun.wait(PATIENCE)
+            return (yield "hold")
+        for _ in range(3):
+            order.extend(params.words)
+            yield TURN
+        return (yield params.words[0])
+
+    begun = threading.Event()
+    worker.script = script
+    driven = Driven(worker, threads=1)
+    driven.add("hold", words=["hold"])  # so that both others are there before the thread is free
+    driven.add("a", words=["a"])
+    driven.add("b", words=["b"])
+    begun.set()
+    driven.until(lambda: len(driven.ends()) == 3)
+    assert order == ["a", "b"] * 3
+
+
+def test_who_listens_is_prepared_first(worker: Prepared) -> None:
+    order: list[str] = []
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        if params.words == ["hold"]:
+            assert begun.wait(PATIENCE)
+        order.extend(params.words)
+        return (yield params.words[0])
+
+    begun = threading.Event()
+    worker.script = script
+    driven = Driven(worker, threads=1)
+    driven.add("hold", words=["hold"])
+    driven.add("file", words=["file"])
+    driven.add("live", words=["live"], live=True)
+    begun.set()
+    driven.until(lambda: len(driven.ends()) == 3)
+    assert order.index("live") < order.index("file")
+
+
+def test_a_task_is_cancelled_between_two_of_its_slices(worker: Prepared) -> None:
+    """Not before its thread lets go of it; its units are computed no more, and it says nothing after its end."""
+    closed: list[str] = []
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        try:
+            inside.set()
+            assert go_on.wait(PATIENCE)
+            yield ctx.ask("never")
+        finally:
+            closed.append("closed")
+
+    inside, go_on = threading.Event(), threading.Event()
+    worker.script = script
+    driven = Driven(worker)
+    driven.add("a", words=[])
+    assert inside.wait(PATIENCE)
+    driven.engine.cancel("a")
+    assert driven.ends() == {}
+    go_on.set()
+    driven.until(driven.ends)
+    assert [event.kind for event in driven.events] == ["lost"]
+    assert closed == ["closed"]
+    assert not driven.engine.busy
+    assert not hasattr(worker, "batches")
+
+
+def test_a_task_that_stands_at_its_answer_is_cancelled_at_once(worker: Prepared) -> None:
+    worker.script = ahead
+    driven = Driven(worker)
+    driven.add("a", words=["a", "b"])
+    driven.until(lambda: driven.engine.busy)
+    driven.engine.cancel("a")
+    driven.until(driven.ends)
+    assert [event.kind for event in driven.events] == ["lost"]
+    assert not driven.engine.busy
+
+
+def test_the_oldest_step_in_hand_is_told_and_none_when_there_is_none(worker: Prepared) -> None:
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return (yield "a")
+
+    inside, go_on = threading.Event(), threading.Event()
+    worker.script = script
+    driven = Driven(worker)
+    driven.add("a", words=[])
+    assert inside.wait(PATIENCE)
+    assert driven.engine.step_started is not None
+    go_on.set()
+    driven.until(driven.ends)
+    assert driven.engine.forward_seconds > 0
+    driven.until(lambda: driven.engine.step_started is None)
+
+
+def test_short_slices_stay_on_the_models_thread(worker: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", PATIENCE)
+    threads: set[str] = set()
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        threads.add(threading.current_thread().name)
+        yield "a"
+        threads.add(threading.current_thread().name)
+        return None
+
+    worker.script = script
+    driven = Driven(worker)
+    driven.add("a", "b", words=[])
+    driven.until(lambda: len(driven.ends()) == 2)
+    assert threads == {threading.main_thread().name}
+
+
+def test_every_answer_comes_once_whatever_the_threads_do(worker: Prepared) -> None:
+    """Many tasks that ask ahead, take turns and wait in every order."""
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        said: list[str] = []
+        waiting: list[Answer] = []
+        for number, word in enumerate(params.words):
+            waiting.append(ctx.ask(word))
+            if number % 3 == 0:
+                yield TURN
+            while len(waiting) > 2:
+                said.append((yield waiting.pop(0)))
+        said += yield waiting
+        return said
+
+    worker.script = script
+    driven = Driven(worker, threads=4)
+    names = [f"job{number}" for number in range(40)]
+    for name in names:
+        driven.add(name, words=[f"{name} {word}" for word in range(10)])
+    driven.until(lambda: len(driven.ends()) == len(names))
+    assert driven.ends() == {name: [f"{name} {word}".upper() for word in range(10)] for name in names}
+    assert sum(map(len, worker.batches)) == 400

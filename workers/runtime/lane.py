@@ -1,0 +1,88 @@
+"""The second lane of a worker's process: threads for what its tasks do around the model.
+
+    put(slice) ─▶ slices in order, live tasks' first ─┬─▶ a thread, beside the model
+                                                      └─▶ help(): the model's own thread, while slices are short
+
+A slice is what a task does between two of its yields. The way to another thread takes longer than most slices of a
+worker that hardly prepares anything, so such slices stay where they are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+BRIEF_SECONDS = 0.0003
+"""Slices that take less on average are done by the model's thread. A thread that has to be woken takes about 0.05 ms,
+and more when both want the interpreter."""
+_WEIGHT = 0.05
+"""Weight of the latest slice in the running mean."""
+
+Slice = Callable[[], None]
+"""Raises nothing."""
+
+
+class Lane:
+    """threads: how many there are; with none, `help` does everything."""
+
+    def __init__(self, threads: int) -> None:
+        self._queue: list[tuple[bool, int, Slice]] = []
+        self._count = 0
+        self._there = threading.Condition()
+        self._threads = threads
+        self._mean = 0.0
+        for number in range(threads):
+            threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True).start()
+
+    @property
+    def apart(self) -> bool:
+        """Whether slices belong to the threads, since they are long."""
+        return self._threads > 0 and self._mean > BRIEF_SECONDS
+
+    @property
+    def waits_for_help(self) -> bool:
+        """Whether there is something that `help` would do."""
+        return bool(self._queue) and not self.apart
+
+    def put(self, work: Slice, *, first: bool) -> None:
+        """first: before those that are not."""
+        with self._there:
+            self._count += 1
+            heapq.heappush(self._queue, (not first, self._count, work))
+            if self.apart:
+                self._there.notify()
+
+    def help(self) -> None:
+        """Do what waits now, unless it is the threads'; what is put meanwhile waits for the next time."""
+        for _ in range(len(self._queue)):
+            with self._there:
+                if self.apart:
+                    self._there.notify_all()
+                if self.apart or not self._queue:
+                    return
+                _, _, work = heapq.heappop(self._queue)
+            self._timed(work)
+
+    def _serve(self) -> None:
+        """A slice that ends its thread ends the process, as it would in the main thread."""
+        try:
+            while True:
+                with self._there:
+                    self._there.wait_for(lambda: self._queue and self.apart)
+                    _, _, work = heapq.heappop(self._queue)
+                self._timed(work)
+        except BaseException:
+            log.exception("worker_broken")
+            os._exit(1)
+
+    def _timed(self, work: Slice) -> None:
+        began = time.perf_counter()
+        work()
+        self._mean += _WEIGHT * (time.perf_counter() - began - self._mean)
