@@ -27,6 +27,7 @@ class Recorder(Context):
         self.checkpoints: list[Any] = []
         self.fractions: list[float | None] = []
         self.asked: list[Answer] = []
+        self.turns = 0
         self._workdir = workdir
 
     @property
@@ -80,6 +81,7 @@ def drive(worker: Worker, params: dict[str, Any], ctx: Recorder, steps: int | No
         asked = next(run)
         while True:
             if asked is TURN:
+                ctx.turns += 1
                 asked = next(run)
                 continue
             awaited = [one if isinstance(one, Answer) else ctx.ask(one) for one in _listed(asked)]

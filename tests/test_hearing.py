@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
+from contract.errors import OutOfMemory
 from media.audio import SAMPLE_RATE
 from media.speech import Cut, Piece
+from workers.base import TURN, Answer
+from workers.whisper.encoded import Row
 from workers.whisper.pace import TURN_SECONDS, Pace
 from workers.whisper.pieces import Found, Heard, Hearing, Share
 from workers.whisper.segments import loops, split, unlooped
@@ -85,11 +90,29 @@ def test_the_language_is_decided_by_the_sum_of_pieces() -> None:
 
 
 class Recording:
-    """Pieces of a second each, and what is told of them."""
+    """Pieces of a second each, what is asked of them, and what is told."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, rolling: bool = False, pieces: int = 3, language: str | None = None) -> None:
         self.told: list[tuple[int, str | None, list[str]]] = []
+        self.asked: list[Answer] = []
         self._count = count
+        share = Share(pieces, 90.0, rolling)
+        self.hearing = Hearing(Unit(None, language=language), lambda: share, self, self.ask, self.tell)
+        self._run = self.hearing.run(self.found())
+        self._waits_for: Answer | list[Answer] | None = None
+
+    def prepared(self, unit: Unit) -> Unit:
+        return dataclasses.replace(unit, mel=unit.audio)
+
+    def outcome(self, one: Any) -> Outcome:
+        """The test gives what the model is to have made of a unit."""
+        assert isinstance(one, Outcome)
+        return one
+
+    def ask(self, unit: Unit) -> Answer:
+        assert unit.mel is not None
+        self.asked.append(Answer(unit))
+        return self.asked[-1]
 
     def found(self) -> Iterator[Found]:
         for number in range(self._count):
@@ -100,46 +123,90 @@ class Recording:
         assert piece is not None
         self.told.append((piece.start // SAMPLE_RATE, heard.language, [segment.text for segment in heard.segments]))
 
+    def next(self) -> list[Unit]:
+        """Go on until it waits or is over: what it has asked for meanwhile."""
+        waits_for: Any = TURN
+        try:
+            while waits_for is TURN:
+                waits_for = next(self._run)
+        except StopIteration:
+            waits_for = None
+        self._waits_for = waits_for
+        return [answer.unit for answer in self.asked if not answer.done]
+
+    def answer(self, *outcomes: Outcome) -> list[Unit]:
+        """The oldest questions are answered; then as `next`."""
+        for answer, outcome in zip([one for one in self.asked if not one.done], outcomes, strict=False):
+            answer.result, answer.done = outcome, True
+        return self.next()
+
+    @property
+    def waits_for(self) -> int:
+        """For how many answers it waits; 0 when it is over."""
+        return len(self._waits_for) if isinstance(self._waits_for, list) else int(self._waits_for is not None)
+
 
 def test_pieces_wait_until_the_language_is_decided_and_are_told_in_order() -> None:
     recording = Recording(4)
-    hearing = Hearing(Unit(None), Share(3, 90.0, encode_first=False), recording.tell)
-    run = hearing.run(recording.found())
-    [unit] = next(run)
-    [second] = run.send([Outcome(detected={"cy": 0.5, "en": 0.3}, then=Unit(unit.audio, encoded=1))])
+    [unit] = recording.next()
+    row = Row(None, 0)
+    again = dataclasses.replace(unit, encoded=row)
+    [second] = recording.answer(Outcome(detected={"cy": 0.5, "en": 0.3}, then=again))
     assert second.evidence.pieces == 1
-    [first] = run.send([Outcome(language="en", detected={"en": 0.9}, segments=(Segment(0, 1, "b"),))])
-    assert (first.language, first.encoded, recording.told) == ("en", 1, [])
-    rest = run.send([Outcome(language="en", segments=(Segment(0, 1, "a"),))])
-    assert [unit.language for unit in rest] == ["en", "en"]
+    [first] = recording.answer(Outcome(language="en", detected={"en": 0.9}, segments=(Segment(0, 1, "b"),)))
+    assert (first.language, first.encoded, recording.told) == ("en", row, [])
+    rest = recording.answer(Outcome(language="en", segments=(Segment(0, 1, "a"),)))
+    assert [(unit.language, unit.encode_only) for unit in rest] == [("en", True)] * 2
     assert recording.told == [(0, "en", ["a"]), (1, "en", ["b"])]
-    with pytest.raises(StopIteration):
-        run.send([Outcome(language="en")] * 2)
+    written = recording.answer(*(Outcome(language="en", then=dataclasses.replace(unit, encoded=row)) for unit in rest))
+    assert [unit.encoded for unit in written] == [row] * 2
+    assert recording.answer(*[Outcome(language="en")] * 2) == []
     assert [number for number, _, _ in recording.told] == [0, 1, 2, 3]
+    assert recording.waits_for == 0
 
 
 def test_a_recording_that_ends_undecided_is_written_in_the_likeliest_language() -> None:
     recording = Recording(1)
-    hearing = Hearing(Unit(None), Share(3, 90.0, encode_first=False), recording.tell)
-    run = hearing.run(recording.found())
-    [unit] = next(run)
-    [again] = run.send([Outcome(detected={"pt": 0.4, "es": 0.3}, then=unit)])
+    [unit] = recording.next()
+    [again] = recording.answer(Outcome(detected={"pt": 0.4, "es": 0.3}, then=unit))
     assert again.language == "pt"
 
 
 def test_what_follows_in_a_piece_is_told_with_it_on_its_clock() -> None:
-    recording = Recording(2)
-    hearing = Hearing(Unit(None, language="en"), Share(1, 90.0, encode_first=False), recording.tell)
-    run = hearing.run(recording.found())
-    [unit] = next(run)
-    run.send([Outcome((Segment(0, 0.4, "a"),), "en", then=Unit(unit.audio, language="en"), shift=0.5)])
-    run.send([Outcome((Segment(0, 0.5, "b"),), "en")])
+    recording = Recording(2, pieces=1, language="en")
+    [unit] = recording.next()
+    recording.answer(Outcome((Segment(0, 0.4, "a"),), "en", then=unit, shift=0.5))
+    recording.answer(Outcome((Segment(0, 0.5, "b"),), "en"))
     assert recording.told == [(0, "en", ["a", "b"])]
+
+
+def test_on_a_gpu_a_recording_decides_its_language_first_and_then_keeps_its_share_full() -> None:
+    recording = Recording(6, rolling=True)
+    [first] = recording.next()
+    assert first.encode_only
+    asked = recording.answer(
+        Outcome(language="en", detected={"en": 0.9}, then=dataclasses.replace(first, language="en", encode_only=False))
+    )
+    assert [(unit.language, unit.encode_only) for unit in asked] == [("en", False)] * 3
+    assert recording.waits_for == 1
+    assert len(recording.answer(Outcome(language="en"))) == 3
+    assert [number for number, _, _ in recording.told] == [0]
+    recording.answer(*[Outcome(language="en")] * 3)
+    recording.answer(*[Outcome(language="en")] * 2)
+    assert ([number for number, _, _ in recording.told], recording.waits_for) == ([0, 1, 2, 3, 4, 5], 0)
+
+
+def test_what_fails_in_a_piece_ends_the_recording() -> None:
+    recording = Recording(2, rolling=True, language="en")
+    recording.next()
+    recording.asked[0].result, recording.asked[0].done = OutOfMemory("Too much."), True
+    with pytest.raises(OutOfMemory):
+        recording.next()
 
 
 def test_on_a_cpu_batches_are_short_and_hold_nothing_much_longer_than_who_is_first() -> None:
     def unit(seconds: float) -> Unit:
-        return Unit(np.zeros(int(seconds * SAMPLE_RATE), np.float32), encoded=1)
+        return Unit(np.zeros(int(seconds * SAMPLE_RATE), np.float32), encoded=Row(None, 0))
 
     pace = Pace(SAMPLE_RATE)
     assert not pace.fits([unit(5)], unit(28), live=False)

@@ -298,3 +298,26 @@ def test_every_answer_comes_once_whatever_the_threads_do(worker: Prepared) -> No
     driven.until(lambda: len(driven.ends()) == len(names))
     assert driven.ends() == {name: [f"{name} {word}".upper() for word in range(10)] for name in names}
     assert sum(map(len, worker.batches)) == 400
+
+
+def test_slices_that_grow_short_or_long_are_done_all_the_same(
+    worker: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever they are put for: the threads or the model's own may take them over at any slice."""
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", 0.002)
+    monkeypatch.setattr(lane, "_WEIGHT", 0.6)
+    pause = threading.Event()
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        said = []
+        for number, word in enumerate(params.words):
+            pause.wait(0.004 if number % 5 == 0 else 0.0)
+            yield TURN
+            said.append((yield word))
+        return said
+
+    worker.script = script
+    driven = Driven(worker)
+    for number in range(12):
+        driven.add(f"job{number}", words=[str(word) for word in range(number, number + 30)])
+    driven.until(lambda: len(driven.ends()) == 12)

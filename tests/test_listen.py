@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,12 @@ from tests.drive import Recorder, Stopped, drive, folders
 from tests.peers import Peer
 from tests.recordings import EXAMPLE, write
 from tests.sounds import unspoken
-from workers.base import MORE
+from workers.base import MORE, TURN, Answer
 from workers.whisper.agreement import Agreement, Tentative
 from workers.whisper.listening import Listening
 from workers.whisper.params import WhisperTask
-from workers.whisper.units import Outcome, Segment, Unit
+from workers.whisper.reading import encoded_frames
+from workers.whisper.units import Outcome, Pass, Segment, Unit
 from workers.whisper.worker import Whisper, WhisperSettings
 
 SPEECH = np.concatenate(list(decode(EXAMPLE)))
@@ -276,6 +277,20 @@ class Listener(Recorder):
         return Listener(self.workdir, before.checkpoint_data, before.finished)
 
 
+def answered(asked: Any, ctx: Recorder, forward: Callable[[list[Unit]], list[Any]], units: list[Any]) -> Any:
+    """What a task is sent for what it asks; the units are added to the others."""
+    if asked is TURN:
+        return None
+    several = asked if isinstance(asked, list) else [asked]
+    awaited = [one if isinstance(one, Answer) else ctx.ask(one) for one in several]
+    for answer in ctx.asked:
+        units.append(answer.unit)
+        [answer.result], answer.done = forward([answer.unit]), True
+    ctx.asked.clear()
+    results = [answer.result for answer in awaited]
+    return results if isinstance(asked, list) else results[0]
+
+
 def listen(
     worker: Whisper, path: Path, parts: Iterator[bytes], ctx: Recorder, stop_after: int | None = None, **params: Any
 ) -> tuple[Any, list[Any]]:
@@ -301,10 +316,7 @@ def listen(
                     add(path, part)
                 asked = next(run)
                 continue
-            batch = asked if isinstance(asked, list) else [asked]
-            units += [unit for unit in batch if unit.audio is not None]
-            results = worker.forward(batch)
-            asked = run.send(results if isinstance(asked, list) else results[0])
+            asked = run.send(answered(asked, ctx, worker.forward, units))
     except StopIteration as end:
         return orjson.loads(orjson.dumps(end.value)), units
 
@@ -355,7 +367,7 @@ def test_passes_in_between_are_quick_and_at_most_one_a_second(
 ) -> None:
     _, units, _ = talk
     quick = [unit for unit in units if unit.quick]
-    assert max(worker._quick.frames(unit.audio) for unit in quick) <= 2000  # of 3000
+    assert max(encoded_frames(unit) for unit in quick) <= 2000  # of 3000
     assert 5 <= len(quick) <= len(SPEECH) / SAMPLE_RATE + 4  # and one for each pause
     assert not any(unit.words for unit in quick)
 
@@ -408,7 +420,7 @@ def test_another_attempt_goes_on_after_the_last_final_text(worker: Whisper, tmp_
         listen(worker, path, parts, ctx, stop_after=1, language="en")
     later = ctx.again()
     told = len(later.finished)
-    reader = Listening(later, path, "pcm_s16le", SAMPLE_RATE, Unit(None))._sound
+    reader = Listening(later, path, "pcm_s16le", SAMPLE_RATE, Unit(None), ear=worker._reader)._sound
     assert reader.position == ctx.checkpoints[-1]["window"] > 2 * SAMPLE_RATE
     reader.close()
     result, units = listen(worker, path, parts, later, language="en")
@@ -439,12 +451,16 @@ def test_the_clients_language_and_words_are_kept(worker: Whisper, tmp_path: Path
 def heard_as(path: Path, ctx: Listener, quick: str, final: str) -> Any:
     """The result when Whisper writes this of every utterance, in quick passes and in final ones."""
 
-    def outcome(unit: Unit) -> Outcome:
-        text = quick if unit.quick else final
-        return Outcome((Segment(0.5, 1.0, text),) if text else (), language="en")
+    class Written:
+        def prepared(self, unit: Unit) -> Unit:
+            return unit
+
+        def outcome(self, one: Pass) -> Outcome:
+            text = quick if one.unit.quick else final
+            return Outcome((Segment(0.5, 1.0, text),) if text else (), language="en")
 
     path.touch()
-    run = Listening(ctx, path, "pcm_s16le", SAMPLE_RATE, Unit(None, language="en")).run()
+    run = Listening(ctx, path, "pcm_s16le", SAMPLE_RATE, Unit(None, language="en"), ear=Written()).run()
     parts = pieces_of(pcm(TALK), SAMPLE_RATE)
     try:
         asked = next(run)
@@ -457,7 +473,7 @@ def heard_as(path: Path, ctx: Listener, quick: str, final: str) -> Any:
                     ctx.ended = True
                 asked = next(run)
             else:
-                asked = run.send([outcome(unit) for unit in asked] if isinstance(asked, list) else outcome(asked))
+                asked = run.send(answered(asked, ctx, lambda units: [Pass(unit) for unit in units], []))
     except StopIteration as end:
         return end.value
 

@@ -75,6 +75,12 @@ class Answer:
         self.done = False
         """Whether waiting for it would be over at once."""
 
+    def get(self) -> Any:
+        """The result, once it is done. Raises: the result, where that is an exception."""
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
 
 class Context:
     """A running task's line to the server. `partial` and `checkpoint` are durable, `progress` is a hint."""

@@ -75,7 +75,7 @@ class Engine(BaseEngine):
         super().__init__(worker, emit)
         self._open: list[_Open] = []
         self._steps = 0
-        self._lane = Lane(threads)
+        self._lane = Lane(threads, wake)
         self._wake = wake
         self._lock = threading.Lock()
         self._began: dict[int, float] = {}
@@ -211,7 +211,6 @@ class Engine(BaseEngine):
             except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
                 self._leave(task)
                 self._fail(task.task, exc)
-        self._wake()
 
     def _resumed(self, task: _Open) -> Any:
         """What the task yields after it was sent its results, or the first exception among them."""

@@ -30,13 +30,14 @@ Slice = Callable[[], None]
 
 
 class Lane:
-    """threads: how many there are; with none, `help` does everything."""
+    """threads: how many there are; with none, `help` does everything. wake: called after each slice."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._queue: list[tuple[bool, int, Slice]] = []
         self._count = 0
         self._there = threading.Condition()
         self._threads = threads
+        self._wake = wake
         self._mean = 0.0
         for number in range(threads):
             threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True).start()
@@ -63,8 +64,6 @@ class Lane:
         """Do what waits now, unless it is the threads'; what is put meanwhile waits for the next time."""
         for _ in range(len(self._queue)):
             with self._there:
-                if self.apart:
-                    self._there.notify_all()
                 if self.apart or not self._queue:
                     return
                 _, _, work = heapq.heappop(self._queue)
@@ -83,6 +82,11 @@ class Lane:
             os._exit(1)
 
     def _timed(self, work: Slice) -> None:
+        """What waits may have become the threads' by this slice, or the main thread's, which is woken."""
         began = time.perf_counter()
         work()
-        self._mean += _WEIGHT * (time.perf_counter() - began - self._mean)
+        with self._there:
+            self._mean += _WEIGHT * (time.perf_counter() - began - self._mean)
+            if self.apart:
+                self._there.notify_all()
+        self._wake()

@@ -12,11 +12,19 @@ import structlog
 from contract.errors import ModelUnavailable
 from workers.runtime.device import on_device
 from workers.whisper.cuda import load_libraries, named_in, without
+from workers.whisper.tokens import MAX_TOKENS
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 log = structlog.get_logger()
+
+_POSITIONS, _BYTES = 1500, 2
+"""Of a piece's sound; bytes of a number in half precision."""
+_LAYERS = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
+"""The decoder's, of the published models by their width (Radford et al. 2022, table 1); turbo has fewer."""
+_FEWEST_PIECES, _MOST_PIECES = 8, 32
+"""Where the memory is not known; and however much there is, because who comes waits until a batch is over."""
 
 NOT_USED = "The GPU could not be used, so this model computes on the CPU; the server's log has the reason."
 
@@ -63,16 +71,18 @@ def check_cuda() -> None:
         raise without(library)
 
 
-def write_once(model: WhisperModel) -> None:
+def write_once(model: WhisperModel) -> int:
     """Hear a second of silence and write one token: what a device or a library cannot do shows here.
 
-    CTranslate2 opens the libraries of CUDA only when it first computes. Raises: RuntimeError, by CTranslate2.
+    Returns the width of what the model encodes. CTranslate2 opens the libraries of CUDA only when it first computes.
+    Raises: RuntimeError, by CTranslate2.
     """
     import numpy as np
 
     encoded = model.model.encode(storage([np.zeros((1, model.model.n_mels, 100), np.float32)]), to_cpu=False)
     start = model.hf_tokenizer.token_to_id("<|startoftranscript|>")
     model.model.generate(encoded, [[start]], max_length=2, beam_size=1)
+    return int(encoded.shape[-1])
 
 
 def storage(rows: list[Any]) -> Any:
@@ -102,6 +112,30 @@ def free_memory(cuda: int | None) -> int | None:
     import torch
 
     return torch.cuda.mem_get_info(cuda)[0] if torch.cuda.is_available() else None
+
+
+def stays_on(cuda: int | None) -> bool:
+    """Whether what is encoded can stay on the device: torch puts its rows together there, if it can use that device."""
+    if cuda is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def pieces_that_fit(width: int, free: int | None, beam_size: int) -> int:
+    """How many pieces a GPU takes at once, if half of its free memory is left to others and to what is not foreseen.
+
+    A piece takes the decoder's keys and values, of its sound and of its text in every beam, and what the encoder keeps
+    for a moment: the attention of each head of 64, and a dozen states. width: of what the model encodes. free: bytes,
+    None if that is not known.
+    """
+    if free is None:
+        return _FEWEST_PIECES
+    layers = _LAYERS.get(width, max(_LAYERS.values()))
+    sound, text = 2 * layers * _POSITIONS * width, 2 * layers * MAX_TOKENS * width * beam_size
+    passing = _POSITIONS**2 * width // 64 + 12 * _POSITIONS * width
+    return max(1, min(_MOST_PIECES, free // 2 // (_BYTES * (sound + text + passing))))
 
 
 def cores() -> int:

@@ -21,34 +21,35 @@ from media.growing import BLOCK, Format, follow
 from media.line_breaks import UNSPACED
 from media.speech import Cut, Piece
 from media.utterances import Utterances
-from workers.base import MORE, Context, Run
+from workers.base import MORE, TURN, Context, Run
 from workers.whisper.agreement import Agreement, Tentative
-from workers.whisper.pieces import Heard, Hearing, Share
+from workers.whisper.pieces import Ear, Heard, Hearing, Share
 from workers.whisper.transcript import Transcript
-from workers.whisper.units import Evidence, Outcome, Unit
+from workers.whisper.units import Evidence, Unit
 
 GUESS_EVERY = SAMPLE_RATE
 """Samples of new speech between two quick passes."""
 
 _SILENCE_KEPT = 30 * SAMPLE_RATE
 """Samples of silence after which a checkpoint says that a later attempt need not read it again."""
-_ALONE = Share(pieces=1, seconds=float("inf"), encode_first=False)
+_ALONE = Share(pieces=1, seconds=float("inf"), rolling=False)
 
 
 class Listening:
     """One recording of a live task.
 
     path: the recording. sample_rate: Hz, of raw samples. template: a unit of it, whatever its audio; its `language` is
-    the client's, or None.
+    the client's, or None. ear: what stands around the model.
     """
 
-    def __init__(self, ctx: Context, path: Path, kind: Format, sample_rate: int, template: Unit) -> None:
+    def __init__(self, ctx: Context, path: Path, kind: Format, sample_rate: int, template: Unit, *, ear: Ear) -> None:
         self._ctx = ctx
+        self._ear = ear
         self._translated = template.task == "translate"
         self._finals = _Finals(ctx)
         self._transcript = Transcript(self._finals, SAMPLE_RATE, template.language, None, translated=self._translated)
         self._template = dataclasses.replace(template, language=self._transcript.language)
-        self._hearing = Hearing(self._template, _ALONE, self._tell)
+        self._hearing = self._heard_by()
         self._evidence = Evidence()
         start = self._transcript.window
         self._sound = follow(path, kind, sample_rate, lambda: ctx.ended, start)
@@ -70,7 +71,7 @@ class Listening:
                 if over:
                     return self._transcript.result()
                 if whole or len(sound) >= BLOCK:
-                    yield Unit(None)  # there is more, and others have their turn
+                    yield TURN  # there is more
                 elif not (yield from self._guess()):
                     yield MORE
 
@@ -78,7 +79,7 @@ class Listening:
         """Hear utterances that ended, as the pieces of a file."""
         for piece in ended:
             window = self._window((piece,), piece.end)
-            self._hearing = Hearing(self._template, _ALONE, self._tell)
+            self._hearing = self._heard_by()
             self._hearing.evidence = self._evidence
             yield from self._hearing.run(self._transcript.unfinished([window]))
             self._evidence = self._hearing.evidence
@@ -86,6 +87,9 @@ class Listening:
                 self._template = dataclasses.replace(self._template, language=self._hearing.language)
         if not ended:
             self._pass_over()
+
+    def _heard_by(self) -> Hearing:
+        return Hearing(self._template, lambda: _ALONE, self._ear, self._ctx.ask, self._tell)
 
     def _tell(self, window: Cut, piece: Piece | None, heard: Heard) -> None:
         assert piece is not None, "utterances are pieces"
@@ -117,7 +121,7 @@ class Listening:
         if not enough and (paused_at is None or paused_at <= self._guessed_to):
             return False
         self._guessed_to = piece.end
-        outcome: Outcome = yield self._quick(piece)
+        outcome = self._ear.outcome((yield self._quick(piece)))
         text = "".join(segment.text for segment in outcome.segments)
         if text.strip():
             if self._agreement is None:
@@ -132,7 +136,8 @@ class Listening:
     def _quick(self, piece: Piece) -> Unit:
         """The language of a quick pass: the recording's, or the one that leads while that is open."""
         template = dataclasses.replace(self._template, audio=piece.audio, sure=piece.sure, quick=True, words=False)
-        return template if template.language else dataclasses.replace(template, each=True, evidence=self._evidence)
+        unit = template if template.language else dataclasses.replace(template, each=True, evidence=self._evidence)
+        return self._ear.prepared(unit)
 
     def _say(self, tentative: Tentative, piece: Piece) -> None:
         times = {"start": round(piece.start / SAMPLE_RATE, 3), "end": round(piece.end / SAMPLE_RATE, 3)}

@@ -29,6 +29,12 @@ _LEAST_CUT_OFF = 2 * SAMPLE_RATE
 _BEFORE_SPEECH = SAMPLE_RATE // 5
 
 
+def frames(unit: Unit) -> int:
+    """How many a unit's sound has."""
+    assert unit.audio is not None, "a template is not heard"
+    return len(unit.audio) // SAMPLES_PER_FRAME
+
+
 def unsure(unit: Unit, parts: Split) -> bool:
     """Whether Whisper's own times leave open up to where it has heard a piece, which its words then have to say."""
     return bool(unit.speech) and not unit.quick and (parts.unended or bool(_missed(unit, parts, parts.heard)))

@@ -1,7 +1,8 @@
 """What Whisper is asked and answers, a step at a time, and what pieces say about a recording's language.
 
-    Unit ─▶ one pass over the model ─▶ Outcome ─▶ its `then`, if the piece needs another pass: a warmer try, the part
-                                                  after the place where Whisper stopped, the same with its language
+    Unit ─▶ one pass over the model ─▶ Pass ─▶ Outcome ─▶ its `then`, if the piece needs another pass: a warmer try, the
+                                                          part after the place where Whisper stopped, the same with its
+                                                          language
 
 One pass is all that a step takes, so nobody waits for the tries of somebody else's difficult recording.
 """
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from media.audio import Audio
     from media.detector import Span
+    from workers.whisper.encoded import Row
+    from workers.whisper.segments import Split
 
 SURE = 0.8
 """The recording's language is one that has so large a share of the probability."""
@@ -115,19 +118,23 @@ def _score(one: Try) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """One pass over a piece, or a turn for others when `audio` is None.
+    """One pass over a piece.
 
-    audio: float32, mono, 16 kHz, at most 30 s. speech: where in it somebody speaks, None if that is not known.
+    audio: float32, mono, 16 kHz, at most 30 s; None in a template. speech: where in it somebody speaks, None if that is
+    not known. mel: float32, (1, n_mels, frames), and sounds: seconds between which something can be heard; made of the
+    audio before the model has its turn (`reading.Reader`).
     sure: whether somebody does; if not, Whisper is asked before it writes.
     language: None to detect it. hints: tokens that stand before the prompt.
     evidence: of the pieces before, while the language is open. each: every piece has a language of its own.
     quick: a text for the moment, greedy, of which only the first pass counts. encode_only: stop before the text,
     unless others in the batch write theirs.
-    encoded: (1, 1500, width), if an earlier pass made it. tried: of colder passes.
+    encoded: if an earlier pass made it. tried: of colder passes.
     """
 
     audio: Audio | None
     speech: tuple[Span, ...] | None = None
+    mel: Audio | None = None
+    sounds: tuple[tuple[float, float], ...] = ()
     sure: bool = True
     language: str | None = None
     task: Literal["transcribe", "translate"] = "transcribe"
@@ -137,12 +144,35 @@ class Unit:
     each: bool = False
     quick: bool = False
     encode_only: bool = False
-    encoded: Any = None
+    encoded: Row | None = None
     tried: tuple[Try, ...] = ()
 
     @property
     def temperature(self) -> float:
         return TEMPERATURES[len(self.tried)]
+
+    @property
+    def settled(self) -> bool:
+        """Whether no warmer try is to follow."""
+        return bool(self.tried) and (self.tried[-1].good or len(self.tried) == len(TEMPERATURES))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """What the model made of a unit, before anybody reads it.
+
+    unit: with what it was encoded as, its language if that is decided, and its tries with the latest.
+    detected: language → probability, where it was looked for. silent: nobody speaks. echo: the text repeats the hints.
+    parts: of the try to keep, None while there is none.
+    alignment: CTranslate2's, of the parts' words, where these were looked for.
+    """
+
+    unit: Unit
+    detected: Mapping[str, float] | None = None
+    silent: bool = False
+    echo: bool = False
+    parts: Split | None = None
+    alignment: Any = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Speech to text with Whisper (CTranslate2): the `whisp` message.
 
-    file ─▶ decode ─▶ pieces of at most 30 s, cut in silences ─▶ forward() ─▶ chunks ─▶ partials
-                                                                         └▶ checkpoint after each piece
+    file ─▶ decode ─▶ pieces of at most 30 s, cut in silences ─▶ mel ─▶ forward() ─▶ chunks ─▶ partials
+                                                                                └▶ checkpoint after each piece
 
 Each piece is heard on its own, so pieces of different files share a batch and a lost process costs few pieces. A file's
 pieces have one language, which the first of them decide together. The modules beside this one are its parts.
@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import structlog
 from pydantic import Field
 
 from contract import results
@@ -32,17 +33,22 @@ from workers.whisper.device import (
     free_memory,
     load_on,
     naming_library,
+    pieces_that_fit,
+    stays_on,
     write_once,
 )
 from workers.whisper.params import WhisperParams, WhisperTask
 from workers.whisper.transcript import Transcript, silent
-from workers.whisper.units import Evidence, Outcome, Unit
+from workers.whisper.units import Evidence, Pass, Unit
 
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
     from workers.whisper.pieces import Heard, Share
 
 
+log = structlog.get_logger()
+
+CPU_BATCH = 4
 _RECORDING_SECONDS = 60.0
 """A CPU batch holds at most so much speech of one recording, because longer batches are no faster."""
 
@@ -54,8 +60,12 @@ class WhisperSettings(ModelSettings):
         alias=whisper_weights.SETTING,
         description="Whisper model: a hub id (openai's, CTranslate2 or transformers) or a local folder; `none`: off",
     )
-    batch: int = Field(
-        4, ge=1, le=256, alias="AI_WHISPER_BATCH_WORKER", description="pieces that Whisper transcribes at once"
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        alias="AI_WHISPER_BATCH_WORKER",
+        description="pieces that Whisper transcribes at once; default: 4, on a GPU as many as its memory allows",
     )
     compute_type: str = Field(
         "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
@@ -93,8 +103,8 @@ class Whisper(Worker):
 
     def __init__(self, settings: WhisperSettings, folders: Folders) -> None:
         super().__init__(settings, folders)
-        self.batch = settings.batch
-        self._listeners = 0
+        self.batch = settings.batch or CPU_BATCH
+        self._hearings = self._listeners = 0
 
     @classmethod
     def pull(cls, settings: WhisperSettings, folders: Folders, say: Callable[[str], None]) -> None:
@@ -106,13 +116,21 @@ class Whisper(Worker):
         from media.audio import SAMPLE_RATE
         from workers.whisper.decoding import Decoder
         from workers.whisper.pace import Pace
+        from workers.whisper.reading import Reader
+        from workers.whisper.tokens import Tokenizers
 
         path = whisper_weights.locate(self.settings.model, self.folders)
         with _ADVICE.loading(), naming_library():
             warning = load_on(self.settings.device, lambda device, index: self._open(path, device, index))
-        self._decoder = Decoder(self._model, self.settings.beam_size)
-        self._quick = Decoder(self._model, beam_size=1, quick=True)
+        self._tokenizers = Tokenizers(self._model)
+        self._reader = Reader(self._model, self._tokenizers)
+        resident = stays_on(self._cuda)
+        self._decoder = Decoder(self._model, self._tokenizers, self.settings.beam_size, resident=resident)
+        self._quick = Decoder(self._model, self._tokenizers, beam_size=1, quick=True, resident=resident)
         self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
+        if self.settings.batch is None and self._cuda is not None:
+            self.batch = pieces_that_fit(self._width, free_memory(self._cuda), self.settings.beam_size)
+            log.info("batch_chosen", worker=self.name, pieces=self.batch)
         get_vad_model()
         device = "cpu" if self._cuda is None else f"cuda:{self._cuda}"
         return {"device": device, "model": hub.shown(self.settings.model), **({"warning": warning} if warning else {})}
@@ -133,7 +151,7 @@ class Whisper(Worker):
             cpu_threads=self.settings.threads or max(1, cores() // self.settings.replicas),
             local_files_only=True,
         )
-        write_once(self._model)
+        self._width = write_once(self._model)
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
@@ -160,10 +178,10 @@ class Whisper(Worker):
         with closing(
             cut(decode(path, track=params.track), vad=params.vad, start=transcript.window, gap=gap)
         ) as windows:
-            yield from self._hear(windows, transcript, params)
+            yield from self._hear(windows, transcript, params, ctx)
         return exported(transcript.result(), params)
 
-    def _hear(self, windows: Iterator[Cut], transcript: Transcript, params: WhisperParams) -> Run:
+    def _hear(self, windows: Iterator[Cut], transcript: Transcript, params: WhisperParams, ctx: Context) -> Run:
         from workers.whisper.pieces import Hearing
 
         def tell(window: Cut, piece: Piece | None, heard: Heard) -> None:
@@ -173,8 +191,12 @@ class Whisper(Worker):
                 transcript.add(window, piece, heard, hearing.language)
 
         template = self._template(params, transcript.language)
-        hearing = Hearing(template, self._share(), tell)
-        yield from hearing.run(transcript.unfinished(windows))
+        hearing = Hearing(template, self._share, self._reader, ctx.ask, tell)
+        self._hearings += 1
+        try:
+            yield from hearing.run(transcript.unfinished(windows))
+        finally:
+            self._hearings -= 1
 
     def _listen(self, params: WhisperTask, ctx: Context, path: Path) -> Run:
         from workers.whisper.listening import Listening
@@ -183,7 +205,9 @@ class Whisper(Worker):
         template = self._template(params, params.language)
         self._listeners += 1
         try:
-            return (yield from Listening(ctx, path, params.format, params.sample_rate, template).run())
+            return (
+                yield from Listening(ctx, path, params.format, params.sample_rate, template, ear=self._reader).run()
+            )
         finally:
             self._listeners -= 1
 
@@ -193,26 +217,29 @@ class Whisper(Worker):
             None,
             language=None if params.multilingual else language,
             task=params.task,
-            hints=self._decoder.hints(params.initial_prompt, params.hotwords),
+            hints=self._tokenizers.hints(params.initial_prompt, params.hotwords),
             words=params.needs_words,
             evidence=Evidence({language: 1.0}, 1) if language else Evidence(),
             each=params.multilingual,
         )
 
     def _share(self) -> Share:
-        """One recording's share of a batch. On a CPU it is small, because others wait until the batch is over."""
+        """What one recording may have of the model now.
+
+        On a CPU it is small, because others wait until a batch is over. On a GPU the recordings that are heard together
+        keep two batches full: the one that is computed and the one that follows it.
+        """
         from workers.whisper.pieces import Share
 
         if self._pace is None:
-            return Share(self.batch, math.inf, encode_first=False)
-        return Share(self.batch, _RECORDING_SECONDS, encode_first=True)
+            return Share(-(-2 * self.batch // max(1, self._hearings)), math.inf, rolling=True)
+        return Share(self.batch, _RECORDING_SECONDS, rolling=False)
 
     def key(self, unit: Unit) -> Hashable:
         """CTranslate2 wants all hints of a batch equally long, and one temperature."""
-        if unit.audio is None:
-            return None
-        frames = self._quick.frames(unit.audio) if unit.quick else None
-        return len(unit.hints), unit.temperature, frames
+        from workers.whisper.reading import encoded_frames
+
+        return len(unit.hints), unit.temperature, encoded_frames(unit)
 
     def info(self) -> dict[str, Any]:
         """The device's memory that was taken since before the model was loaded, be it by others."""
@@ -226,16 +253,14 @@ class Whisper(Worker):
 
     def forward(self, units: list[Unit]) -> list[Any]:
         """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
-        if units[0].audio is None:
-            return [Outcome()] * len(units)
         return _ADVICE.in_halves(self._heard, units, self._take_fewer)
 
-    def _heard(self, units: Sequence[Unit]) -> list[Outcome]:
+    def _heard(self, units: Sequence[Unit]) -> list[Pass]:
         began = time.monotonic()
-        outcomes = (self._quick if units[0].quick else self._decoder).hear([*units])
+        passes = (self._quick if units[0].quick else self._decoder).hear([*units])
         if self._pace is not None and not units[0].quick:
             self._pace.measured([*units], time.monotonic() - began)
-        return outcomes
+        return passes
 
     def _take_fewer(self, units: int) -> None:
         self.batch = min(self.batch, units)
