@@ -1,0 +1,90 @@
+"""Who is measured takes turns, so that a machine whose speed drifts is fair to all; what the machine did meanwhile.
+
+turns ─▶ round after round, while there is time ─▶ Taken: figures, share of `forward`, the GPU's use, busy cores
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.gpu.nvml import Gpu
+
+Figures = Mapping[str, float]
+MOST_ROUNDS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """act: measures once and answers figures by name. processes: the pids of those who do the work, by what they are.
+
+    forward: the seconds that the worker has spent in `forward` so far, None where nobody counts them.
+    """
+
+    who: str
+    act: Callable[[], Figures]
+    processes: Callable[[], Mapping[str, int]]
+    forward: Callable[[], float | None] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Taken:
+    """What a turn gave. forward, gpu: shares of its time, 0 to 1; cores: how many were busy, by process."""
+
+    figures: Figures
+    forward: float | None
+    gpu: float | None
+    cores: Mapping[str, float]
+
+
+Found = dict[str, list[Taken]]
+"""By who."""
+
+
+def take_turns(turns: Sequence[Turn], until: float, gpu: Gpu) -> Found:
+    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one."""
+    found: Found = {turn.who: [] for turn in turns}
+    longest = 0.0
+    for number in range(MOST_ROUNDS):
+        began = time.perf_counter()
+        if number and began + longest > until:
+            break
+        for turn in turns:
+            taken = take(turn, gpu)
+            found[turn.who].append(taken)
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in taken.figures.items())
+            print(f"round {number + 1}: {turn.who}: {figures}", file=sys.stderr, flush=True)
+        longest = max(longest, time.perf_counter() - began)
+    return found
+
+
+def take(turn: Turn, gpu: Gpu) -> Taken:
+    processes = turn.processes()
+    before, forward = {name: cpu_seconds(pid) for name, pid in processes.items()}, turn.forward()
+    began = time.perf_counter()
+    figures = turn.act()
+    ended = time.perf_counter()
+    cores = {name: (cpu_seconds(pid) - before[name]) / (ended - began) for name, pid in processes.items()}
+    after = turn.forward()
+    share = None if forward is None or after is None else (after - forward) / (ended - began)
+    return Taken(figures, share, gpu.busy(began, ended), cores)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def forward_seconds(url: str, worker: str) -> float | None:
+    """What the server counts of a worker, in all; None from a server that does not."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'^optivus_forward_seconds_total{{[^}}]*worker="{worker}"[^}}]*}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else None
