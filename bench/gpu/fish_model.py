@@ -61,11 +61,14 @@ def _weight(name: str, shape: Any) -> Any:
 
 
 def _write_tokenizer(folder: Path, config: dict[str, Any]) -> int:
-    """A token for each byte, and the special ones with the semantic tokens last. Returns the first of those."""
-    lines = [f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256)]
-    (folder / "tokenizer.tiktoken").write_text("".join(lines))
+    """A token for each byte, others that no text holds, and the special ones, semantic tokens last, of which the first
+    is returned. The package numbers the special ones by their order, after all others."""
     first = int(config["vocab_size"]) - int(config["codebook_size"])
-    names = {name: first - len(_CONTROL) + number for number, name in enumerate(_CONTROL)}
-    names |= {f"<|semantic:{code}|>": first + code for code in range(config["codebook_size"])}
-    (folder / "special_tokens.json").write_text(json.dumps(names))
+    texts = [bytes([byte]) for byte in range(256)]
+    texts += [b"\xff" + number.to_bytes(3) for number in range(first - len(_CONTROL) - len(texts))]
+    lines = [f"{base64.b64encode(text).decode()} {rank}\n" for rank, text in enumerate(texts)]
+    (folder / "tokenizer.tiktoken").write_text("".join(lines))
+    special = (*_CONTROL, *(f"<|semantic:{code}|>" for code in range(config["codebook_size"])))
+    numbered = {token: len(texts) + number for number, token in enumerate(special)}
+    (folder / "special_tokens.json").write_text(json.dumps(numbered))
     return first

@@ -87,8 +87,8 @@ def make_whisper(folder: Path, size: Size) -> Path:
     _fill(spec, size, script(tokenizer))
     spec.register_vocabulary([_token(tokenizer, number) for number in range(_VOCABULARY)])
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [], [220, tokenizer.token_to_id("<|endoftext|>")]
-    first, last = (tokenizer.token_to_id(token) for token in ("<|en|>", "<|su|>"))
-    spec.config.lang_ids = [*range(first, last + 1)]
+    languages = range(tokenizer.token_to_id("<|en|>") or 0, tokenizer.token_to_id("<|translate|>") or 0)
+    spec.config.lang_ids = [*languages]
     spec.config.alignment_heads = [list(head) for head in size.alignment]
     spec.validate()
     spec.decoder.projection.weight = "decoder/embeddings/weight"  # the same, written once
