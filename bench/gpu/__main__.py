@@ -39,7 +39,7 @@ from bench.gpu.table import HEAD
 
 Measure = Callable[[Setup], None]
 
-SHARES = {"whisper-tiny": 0.12, "whisper-large": 0.32, "detector": 0.02, "fish": 0.22, "florence": 0.18}
+SHARES = {"whisper-tiny": 0.11, "whisper-large": 0.36, "detector": 0.02, "fish": 0.20, "florence": 0.16}
 """Of the minutes; what is left over is for parts that take longer to stop."""
 _PATIENCE = 15.0
 """Seconds after its time at which a part is broken off."""
@@ -47,7 +47,7 @@ _PATIENCE = 15.0
 
 def published() -> dict[str, Measure]:
     tiny = whisper.Plan(whisper_model.TINY, 16, 120, times=2)
-    large = whisper.Plan(whisper_model.LARGE_V2, 16, 120, times=2.5, goal=300, long=20)
+    large = whisper.Plan(whisper_model.LARGE_V2, 16, 120, times=2.5, goal=300, long=15)
     base = florence.Plan("base", florence_model.BASE, {1: 12, 16: 100, 64: 150}, seconds=4, batch=16)
     return {
         "whisper-tiny": functools.partial(whisper.measure, plan=tiny),

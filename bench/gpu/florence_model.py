@@ -79,7 +79,7 @@ def make_florence(folder: Path, size: Size) -> Path:
     torch.manual_seed(0)
     model = Florence2ForConditionalGeneration(config)
     model.generation_config = _search(ids)
-    model.save_pretrained(folder)
+    model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 

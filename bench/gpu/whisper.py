@@ -44,7 +44,8 @@ def measure(setup: Setup, plan: Plan) -> None:
     files = make_recordings(setup.folder / "recordings", setup.speech, plan.count, plan.seconds)
     long = make_recordings(setup.folder / "long", setup.speech, 1, 60 * plan.long) if plan.long else []
     model = make_whisper(setup.folder / f"whisper-{plan.size.name}", plan.size)
-    many, one, whole = f"server, {plan.count} clients", "server, 1 client", "server, one long file"
+    many, one = f"server, {plan.count} clients", "server, 1 client"
+    whole, direct_whole = f"server, one of {plan.long:g} min", f"{DIRECT}, one of {plan.long:g} min"
     with (
         Library(_load, str(model), setup.device) as library,
         serving(setup.folder, "whisper", model, setup.device, **SETTINGS) as served,
@@ -53,12 +54,14 @@ def measure(setup: Setup, plan: Plan) -> None:
             library.turn(DIRECT, lambda: direct(library, files)),
             served.turn(one, lambda: swarm(served, files, 1)),
             served.turn(many, lambda: swarm(served, files, plan.count)),
-            *([served.turn(whole, lambda: swarm(served, long, 1))] if long else []),
         ]
+        if long:
+            turns.append(library.turn(direct_whole, lambda: direct(library, long)))
+            turns.append(served.turn(whole, lambda: swarm(served, long, 1)))
         direct(library, files[:1])
         swarm(served, files[:1], 1)
         found = take_turns(turns, setup.until, setup.gpu)
-    goals = [Goal(one, RATE, 1, DIRECT), Goal(many, RATE, plan.times, DIRECT), Goal(whole, RATE, 1, DIRECT)]
+    goals = [Goal(one, RATE, 1, DIRECT), Goal(many, RATE, plan.times, DIRECT), Goal(whole, RATE, 1, direct_whole)]
     goals += [Goal(many, RATE, plan.goal)] if plan.goal else []
     name = f"Whisper {plan.size.name}, {plan.count} recordings of {plan.seconds:g} s"
     for row in rows(name, found, goals):
