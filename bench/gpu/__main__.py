@@ -8,10 +8,10 @@ is read. Each part has a share of the minutes, and takes as many rounds as fit i
 ends, and its rounds as they come on standard error. `--size micro` is the check that the measurement itself works, on
 any machine: what it prints are no figures.
 
-- in `forward`: the share of the time in which the worker computed a batch, as the server counts it.
-- GPU: the share in which a kernel ran, by NVML.
-- busy cores: of the worker's process, the server's, and the clients, which are this process. What is neither `forward`
-  nor waiting for work is the worker's own Python, which keeps its core busy meanwhile.
+- in `forward`: the share of the time in which the worker computed a batch, as the server counts it; a dash where it
+  does not. The rest of the time the model waited for work, or for what the worker does between two batches.
+- GPU: the share in which a kernel ran, by NVML. Where it is far below `forward`, Python keeps the GPU waiting there.
+- busy cores: of the worker's process and its main thread, the server's, and the clients, which are this process.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ import contextlib
 import json
 import multiprocessing
 import os
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.gpu.turns import Figures, Turn, forward_seconds
+from bench.gpu.turns import Figures, Turn, forward_seconds, of_main_thread, of_process
 from tests.servers import Server
 
 LOADING_SECONDS = 150.0
@@ -35,8 +36,14 @@ class Served:
     def turn(self, who: str, act: Callable[[], Figures]) -> Turn:
         return Turn(who, act, self._processes, lambda: forward_seconds(self.url, self._worker))
 
-    def _processes(self) -> dict[str, int]:
-        return {"worker": self._server.worker(self._worker), "server": self._server.pid, "clients": os.getpid()}
+    def _processes(self) -> dict[str, Path]:
+        worker = self._server.worker(self._worker)
+        return {
+            "worker": of_process(worker),
+            "of it the main thread": of_main_thread(worker),
+            "server": of_process(self._server.pid),
+            "clients": of_process(os.getpid()),
+        }
 
 
 @contextlib.contextmanager
@@ -49,12 +56,15 @@ def serving(folder: Path, worker: str, model: Path, device: str, **settings: str
     chosen = {name: os.environ.get(name, value) for name, value in settings.items()}
     server = Server(folder / f"{worker}-data", **own, **chosen)
     try:
-        with server:
-            _wait_until_ready(server, worker)
-            yield Served(server, worker)
-    except Exception:
+        server.start()
+        _wait_until_ready(server, worker)
+        yield Served(server, worker)
+    finally:
         (folder / "server.log").write_text("".join(server.log))
-        raise
+        try:
+            server.stop()
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def _wait_until_ready(server: Server, worker: str) -> None:
@@ -74,21 +84,22 @@ class Library:
     """A process that calls a model's library directly. load: called there first, with the arguments."""
 
     def __init__(self, load: Callable[..., None], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, load, arguments)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), load, arguments)
         self._pid = self._pool.submit(os.getpid)
+        self._called: Future[Any] = self._pid
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        return self._pool.submit(function, *arguments).result()
+        self._called = called = self._pool.submit(function, *arguments)
+        return called.result()
 
     def turn(self, who: str, act: Callable[[], Figures]) -> Turn:
-        return Turn(who, act, lambda: {"library": self._pid.result()})
+        return Turn(who, act, lambda: {"library": of_process(self._pid.result())})
 
     def __enter__(self) -> Library:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:  # whatever it is at, nobody waits for it any more
+    def __exit__(self, *exc: object) -> None:
+        if not self._called.done():  # nobody waits any more for what it is at
             for child in multiprocessing.active_children():
                 child.kill()
         self._pool.shutdown(cancel_futures=True)

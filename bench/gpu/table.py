@@ -42,9 +42,9 @@ class Goal:
 
 
 def rows(what: str, found: Found, goals: Sequence[Goal]) -> Iterator[str]:
-    """A row for each that took turns, with all of its figures."""
+    """A row for each that took turns, with all of its figures, and whether it reaches those goals that can be told."""
     for who, taken in found.items():
-        own = [goal for goal in goals if goal.who == who]
+        own = [goal for goal in goals if goal.who == who and (not goal.times or goal.times in found)]
         figures = [f"{spread([one.figures[name] for one in taken])} {name}" for name in taken[0].figures]
         reached = "; ".join(goal.reached(found) for goal in own)
         cells = [what, who, "; ".join(figures), "; ".join(map(str, own)) or "-", reached or "-", *_machine(taken)]

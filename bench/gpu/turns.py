@@ -18,18 +18,21 @@ from bench.gpu.nvml import Gpu
 
 Figures = Mapping[str, float]
 MOST_ROUNDS = 5
+_SETTLE_SECONDS = 0.2
+"""A worker tells what it has counted once it has nothing more to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """act: measures once and answers figures by name. processes: the pids of those who do the work, by what they are.
+    """act: measures once and answers figures by name. processes: `stat` files of those who do the work, by what they
+    are, see `of_process`.
 
     forward: the seconds that the worker has spent in `forward` so far, None where nobody counts them.
     """
 
     who: str
     act: Callable[[], Figures]
-    processes: Callable[[], Mapping[str, int]]
+    processes: Callable[[], Mapping[str, Path]]
     forward: Callable[[], float | None] = lambda: None
 
 
@@ -48,37 +51,56 @@ Found = dict[str, list[Taken]]
 
 
 def take_turns(turns: Sequence[Turn], until: float, gpu: Gpu) -> Found:
-    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one."""
-    found: Found = {turn.who: [] for turn in turns}
+    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one. What was taken
+    before a TimeoutError broke in counts."""
+    found: Found = {}
     longest = 0.0
-    for number in range(MOST_ROUNDS):
-        began = time.perf_counter()
-        if number and began + longest > until:
-            break
-        for turn in turns:
-            taken = take(turn, gpu)
-            found[turn.who].append(taken)
-            figures = ", ".join(f"{name} {value:.4g}" for name, value in taken.figures.items())
-            print(f"round {number + 1}: {turn.who}: {figures}", file=sys.stderr, flush=True)
-        longest = max(longest, time.perf_counter() - began)
+    try:
+        for number in range(MOST_ROUNDS):
+            began = time.perf_counter()
+            if number and began + longest > until:
+                break
+            for turn in turns:
+                taken = take(turn, gpu)
+                found.setdefault(turn.who, []).append(taken)
+                figures = ", ".join(f"{name} {value:.4g}" for name, value in taken.figures.items())
+                _say(f"round {number + 1}: {turn.who}: {figures}")
+            longest = max(longest, time.perf_counter() - began)
+    except TimeoutError as exc:
+        _say(f"broken off: {exc}")
     return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def take(turn: Turn, gpu: Gpu) -> Taken:
     processes = turn.processes()
-    before, forward = {name: cpu_seconds(pid) for name, pid in processes.items()}, turn.forward()
+    before, forward = {name: cpu_seconds(stat) for name, stat in processes.items()}, turn.forward()
     began = time.perf_counter()
     figures = turn.act()
     ended = time.perf_counter()
-    cores = {name: (cpu_seconds(pid) - before[name]) / (ended - began) for name, pid in processes.items()}
+    cores = {name: (cpu_seconds(stat) - before[name]) / (ended - began) for name, stat in processes.items()}
+    if forward is not None:
+        time.sleep(_SETTLE_SECONDS)
     after = turn.forward()
     share = None if forward is None or after is None else (after - forward) / (ended - began)
     return Taken(figures, share, gpu.busy(began, ended), cores)
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, all of its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def of_process(pid: int) -> Path:
+    """Where the system counts for all threads of a process."""
+    return Path(f"/proc/{pid}/stat")
+
+
+def of_main_thread(pid: int) -> Path:
+    return Path(f"/proc/{pid}/task/{pid}/stat")
+
+
+def cpu_seconds(stat: Path) -> float:
+    """What was used so far."""
+    fields = stat.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
