@@ -7,7 +7,7 @@ import time
 from bench.gpu.parts import Setup
 from bench.gpu.recordings import make_recordings
 from bench.gpu.served import Library
-from bench.gpu.table import rows
+from bench.gpu.table import print_rows
 from bench.gpu.turns import Figures, take_turns
 from media.audio import SAMPLE_RATE, Audio
 
@@ -22,8 +22,7 @@ def measure(setup: Setup, seconds: float) -> None:
             library.turn("media.speech.cut", lambda: library.call(_ours)),
         ]
         found = take_turns(turns, setup.until, setup.gpu)
-    for row in rows(f"the voice detector, {seconds:g} s on one thread", found, []):
-        print(row, flush=True)
+    print_rows(f"the voice detector, {seconds:g} s on one thread", found, [])
 
 
 # In a process of its own.

@@ -17,7 +17,7 @@ import socketio
 from bench.gpu.fish_model import MICRO, PUBLISHED, make_fish
 from bench.gpu.parts import Setup
 from bench.gpu.served import Served, serving
-from bench.gpu.table import Goal, rows
+from bench.gpu.table import Goal, print_rows
 from bench.gpu.turns import Figures, take, take_turns
 from gateway.packets import Json
 
@@ -54,8 +54,7 @@ def measure(setup: Setup, plan: Plan) -> None:
         found = begun | take_turns(turns, setup.until, setup.gpu)
     goals = [Goal(who, FIRST, 80, most=True) for who in (first, one)] + [Goal(one, RTF, 0.10, most=True)]
     goals += [Goal(many, RATE, 100), Goal(many, DRY, 0, most=True, always=True)]
-    for row in rows(f"fish {plan.name}, {plan.seconds:g} s of sound each", found, goals):
-        print(row, flush=True)
+    print_rows(f"fish {plan.name}, {plan.seconds:g} s of sound each", found, goals)
 
 
 def alone(served: Served, plan: Plan) -> Figures:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.captions import DRAWINGS, drive
 from bench.gpu.florence_model import TOKENS, Size, make_florence
 from bench.gpu.parts import Setup
 from bench.gpu.served import Library, Served, serving
-from bench.gpu.table import Goal, rows
+from bench.gpu.table import Goal, print_rows
 from bench.gpu.turns import Figures, take_turns
 
 RATE = "captions/s"
+_WARM_UP_SECONDS = 0.5
+
+Timed = Callable[[float], Figures]
+"""Measures for so many seconds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,15 +46,12 @@ def measure(setup: Setup, plan: Plan) -> None:
         serving(setup.folder, "florence", model, setup.device, FLORENCE_BATCH=str(max(plan.clients))) as served,
     ):
         turns = [
-            *(library.turn(_direct(size), _generating(library, plan, size)) for size in batches),
-            *(served.turn(_served(count), _driven(served, plan, count)) for count in plan.clients),
+            *(library.turn(_direct(size), *_twice(generating(library, size), plan.seconds)) for size in batches),
+            *(served.turn(_served(count), *_twice(driven(served, count), plan.seconds)) for count in plan.clients),
         ]
-        for turn in turns:
-            turn.act()
         found = take_turns(turns, setup.until, setup.gpu)
     goals = [Goal(_served(count), RATE, wanted) for count, wanted in plan.clients.items()]
-    for row in rows(f"Florence-2 {plan.name}, {TOKENS} tokens", found, goals):
-        print(row, flush=True)
+    print_rows(f"Florence-2 {plan.name}, {TOKENS} tokens", found, goals)
 
 
 def _direct(size: int) -> str:
@@ -61,12 +62,17 @@ def _served(count: int) -> str:
     return f"server, {count} client{'s' * (count > 1)}"
 
 
-def _generating(library: Library, plan: Plan, size: int) -> Any:
-    return lambda: library.call(_generated, size, plan.seconds)
+def generating(library: Library, size: int) -> Timed:
+    return lambda seconds: library.call(_generated, size, seconds)
 
 
-def _driven(served: Served, plan: Plan, count: int) -> Any:
-    return lambda: {RATE: asyncio.run(drive(served.url, count, plan.seconds))}
+def driven(served: Served, count: int) -> Timed:
+    return lambda seconds: {RATE: asyncio.run(drive(served.url, count, seconds))}
+
+
+def _twice(act: Timed, seconds: float) -> tuple[Callable[[], Figures], Callable[[], Figures]]:
+    """Measuring, and a short warm-up."""
+    return lambda: act(seconds), lambda: act(_WARM_UP_SECONDS)
 
 
 # In the library's own process.

@@ -11,8 +11,11 @@ from media.audio import SAMPLE_RATE, Audio
 from tests.recordings import write
 from tests.spoken import clips
 
-_PAUSES = (0.3, 1.2)
+_PAUSES = (0.3, 0.8)
 """Seconds between two clips, from and to."""
+_SILENCE = 8.0
+"""Seconds without speech at the end, so that two minutes are four pieces for whoever cuts them: a fifth one of two
+seconds would take as long here as one of thirty."""
 
 
 class Recording(NamedTuple):
@@ -34,13 +37,14 @@ def make_recordings(folder: Path, speech: Path, count: int, seconds: float) -> l
 
 
 def joined(voices: list[Audio], seconds: float, seed: int) -> Audio:
-    """Exactly so long."""
+    """Exactly so long: whole clips, of which the last may be the beginning of one, and silence at the end."""
     chance = np.random.default_rng(seed)
     parts: list[Audio] = []
-    missing = int(seconds * SAMPLE_RATE)
+    missing = int((seconds - _SILENCE) * SAMPLE_RATE)
     while missing > 0:
         pause = np.zeros(int(chance.uniform(*_PAUSES) * SAMPLE_RATE), np.float32)
         voice = voices[chance.integers(len(voices))] * np.float32(chance.uniform(0.5, 1.0))
         parts += [pause, voice]
         missing -= len(pause) + len(voice)
-    return np.concatenate(parts)[: int(seconds * SAMPLE_RATE)]
+    spoken = np.concatenate(parts)[: int((seconds - _SILENCE) * SAMPLE_RATE)]
+    return np.concatenate([spoken, np.zeros(int(seconds * SAMPLE_RATE) - len(spoken), np.float32)])

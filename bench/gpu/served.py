@@ -33,8 +33,8 @@ class Served:
         self.url = server.url
         self._server, self._worker = server, worker
 
-    def turn(self, who: str, act: Callable[[], Figures]) -> Turn:
-        return Turn(who, act, self._processes, lambda: forward_seconds(self.url, self._worker))
+    def turn(self, who: str, act: Callable[[], Figures], warm_up: Callable[[], object] = lambda: None) -> Turn:
+        return Turn(who, act, self._processes, lambda: forward_seconds(self.url, self._worker), warm_up)
 
     def _processes(self) -> dict[str, Path]:
         worker = self._server.worker(self._worker)
@@ -92,8 +92,8 @@ class Library:
         self._called = called = self._pool.submit(function, *arguments)
         return called.result()
 
-    def turn(self, who: str, act: Callable[[], Figures]) -> Turn:
-        return Turn(who, act, lambda: {"library": of_process(self._pid.result())})
+    def turn(self, who: str, act: Callable[[], Figures], warm_up: Callable[[], object] = lambda: None) -> Turn:
+        return Turn(who, act, lambda: {"library": of_process(self._pid.result())}, warm_up=warm_up)
 
     def __enter__(self) -> Library:
         return self

@@ -41,10 +41,21 @@ class Goal:
         return f"{'<=' if self.most else '>='} {limit}"
 
 
+def print_rows(what: str, found: Found, goals: Sequence[Goal]) -> None:
+    """A row for each. Raises: RuntimeError, when they are printed, where somebody was not measured."""
+    for row in rows(what, found, goals):
+        print(row, flush=True)
+    if missing := [who for who, taken in found.items() if not taken]:
+        raise RuntimeError(f"not measured: {', '.join(missing)}")
+
+
 def rows(what: str, found: Found, goals: Sequence[Goal]) -> Iterator[str]:
-    """A row for each that took turns, with all of its figures, and whether it reaches those goals that can be told."""
+    """All figures of each that took turns, and whether it reaches those goals that can be told."""
     for who, taken in found.items():
-        own = [goal for goal in goals if goal.who == who and (not goal.times or goal.times in found)]
+        own = [goal for goal in goals if goal.who == who and (not goal.times or found[goal.times])]
+        if not taken:
+            yield f"| {what} | {who} | not measured | {'; '.join(map(str, own)) or '-'} | - | - | - | - |"
+            continue
         figures = [f"{spread([one.figures[name] for one in taken])} {name}" for name in taken[0].figures]
         reached = "; ".join(goal.reached(found) for goal in own)
         cells = [what, who, "; ".join(figures), "; ".join(map(str, own)) or "-", reached or "-", *_machine(taken)]

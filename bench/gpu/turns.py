@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,13 +28,15 @@ class Turn:
     """act: measures once and answers figures by name. processes: `stat` files of those who do the work, by what they
     are, see `of_process`.
 
-    forward: the seconds that the worker has spent in `forward` so far, None where nobody counts them.
+    forward: the seconds that the worker has spent in `forward` so far, None where nobody counts them. warm_up: called
+    once, before the first act.
     """
 
     who: str
     act: Callable[[], Figures]
     processes: Callable[[], Mapping[str, Path]]
     forward: Callable[[], float | None] = lambda: None
+    warm_up: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,27 +50,35 @@ class Taken:
 
 
 Found = dict[str, list[Taken]]
-"""By who."""
+"""By who; nothing of those whose every turn failed or was not reached."""
 
 
 def take_turns(turns: Sequence[Turn], until: float, gpu: Gpu) -> Found:
-    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one. What was taken
-    before a TimeoutError broke in counts."""
-    found: Found = {}
-    longest = 0.0
-    try:
-        for number in range(MOST_ROUNDS):
-            began = time.perf_counter()
-            if number and began + longest > until:
-                break
-            for turn in turns:
-                taken = take(turn, gpu)
-                found.setdefault(turn.who, []).append(taken)
-                figures = ", ".join(f"{name} {value:.4g}" for name, value in taken.figures.items())
+    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one.
+
+    Who fails has no further turn, and a TimeoutError ends the rounds; what was taken before counts.
+    """
+    found: Found = {turn.who: [] for turn in turns}
+    going, longest = list(turns), 0.0
+    for number in range(MOST_ROUNDS):
+        began = time.perf_counter()
+        if number and began + longest > until:
+            break
+        for turn in list(going):
+            try:
+                if not number:
+                    turn.warm_up()
+                found[turn.who].append(take(turn, gpu))
+            except TimeoutError as exc:
+                _say(f"broken off at {turn.who}: {exc}")
+                return found
+            except Exception:  # noqa: BLE001 - the others are measured all the same
+                _say(f"failed: {turn.who}\n{traceback.format_exc()}")
+                going.remove(turn)
+            else:
+                figures = ", ".join(f"{name} {value:.4g}" for name, value in found[turn.who][-1].figures.items())
                 _say(f"round {number + 1}: {turn.who}: {figures}")
-            longest = max(longest, time.perf_counter() - began)
-    except TimeoutError as exc:
-        _say(f"broken off: {exc}")
+        longest = max(longest, time.perf_counter() - began)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from bench.gpu.parts import Setup
 from bench.gpu.recordings import Recording, make_recordings
 from bench.gpu.served import Library, Served, serving
-from bench.gpu.table import Goal, rows
+from bench.gpu.table import Goal, print_rows
 from bench.gpu.turns import Figures, take_turns
 from bench.gpu.whisper_model import TEXT, Size, make_whisper
 from bench.whisper import client
@@ -51,21 +51,18 @@ def measure(setup: Setup, plan: Plan) -> None:
         serving(setup.folder, "whisper", model, setup.device, **SETTINGS) as served,
     ):
         turns = [
-            library.turn(DIRECT, lambda: direct(library, files)),
-            served.turn(one, lambda: swarm(served, files, 1)),
+            library.turn(DIRECT, lambda: direct(library, files), lambda: direct(library, files[:1])),
+            served.turn(one, lambda: swarm(served, files, 1), lambda: swarm(served, files[:1], 1)),
             served.turn(many, lambda: swarm(served, files, plan.count)),
         ]
         if long:
             turns.append(library.turn(direct_whole, lambda: direct(library, long)))
             turns.append(served.turn(whole, lambda: swarm(served, long, 1)))
-        direct(library, files[:1])
-        swarm(served, files[:1], 1)
         found = take_turns(turns, setup.until, setup.gpu)
     goals = [Goal(one, RATE, 1, DIRECT), Goal(many, RATE, plan.times, DIRECT), Goal(whole, RATE, 1, direct_whole)]
     goals += [Goal(many, RATE, plan.goal)] if plan.goal else []
     name = f"Whisper {plan.size.name}, {plan.count} recordings of {plan.seconds:g} s"
-    for row in rows(name, found, goals):
-        print(row, flush=True)
+    print_rows(name, found, goals)
 
 
 def direct(library: Library, files: list[Recording]) -> Figures:
