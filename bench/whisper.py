@@ -227,9 +227,10 @@ class Bench:
 
 
 class Client:
-    """One connection; everything that it is told."""
+    """One connection; everything that it is told. kind: of the messages that it sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "whisp") -> None:
+        self._kind = kind
         self.link = socketio.AsyncClient(json=Json, reconnection=False)
         self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.partials: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -237,12 +238,12 @@ class Client:
         self.link.on("partial", self.partials.put)
 
     async def _answered(self, body: dict[str, Any]) -> None:
-        if body["type"] == "whisp":
+        if body["type"] == self._kind:
             assert body["status"] in ("success", "cancelled"), body
             await self.answers.put(body)
 
     async def send(self, path: Path, **options: Any) -> str:
-        body = {"type": "whisp", "file": str(path), "language": "en", **options}
+        body = {"type": self._kind, "file": str(path), "language": "en", **options}
         accepted = await self.link.call("message", body)
         return str(accepted["job_id"])
 
@@ -257,8 +258,8 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client(url: str) -> Any:
-    one = Client()
+async def client(url: str, kind: str = "whisp") -> Any:
+    one = Client(kind)
     await one.link.connect(url, transports=["websocket"])
     try:
         yield one

@@ -57,7 +57,7 @@ def serving(folder: Path, worker: str, model: Path, device: str, **settings: str
     server = Server(folder / f"{worker}-data", **own, **chosen)
     try:
         server.start()
-        _wait_until_ready(server, worker)
+        wait_until_ready(server, worker)
         yield Served(server, worker)
     finally:
         (folder / "server.log").write_text("".join(server.log))
@@ -67,7 +67,7 @@ def serving(folder: Path, worker: str, model: Path, device: str, **settings: str
             server.kill()
 
 
-def _wait_until_ready(server: Server, worker: str) -> None:
+def wait_until_ready(server: Server, worker: str) -> None:
     end = time.monotonic() + LOADING_SECONDS
     while time.monotonic() < end:
         with urllib.request.urlopen(f"{server.url}/health", timeout=20) as health:

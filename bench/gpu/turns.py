@@ -53,14 +53,14 @@ Found = dict[str, list[Taken]]
 """By who; nothing of those whose every turn failed or was not reached."""
 
 
-def take_turns(turns: Sequence[Turn], until: float, gpu: Gpu) -> Found:
-    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one.
+def take_turns(turns: Sequence[Turn], until: float, gpu: Gpu, rounds: int = MOST_ROUNDS) -> Found:
+    """Rounds while another one ends before `until`, a moment of `time.perf_counter`; at least one, at most `rounds`.
 
     Who fails has no further turn, and a TimeoutError ends the rounds; what was taken before counts.
     """
     found: Found = {turn.who: [] for turn in turns}
     going, longest = list(turns), 0.0
-    for number in range(MOST_ROUNDS):
+    for number in range(rounds):
         began = time.perf_counter()
         if number and began + longest > until:
             break

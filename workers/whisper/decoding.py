@@ -96,7 +96,7 @@ class Decoder:
         """The units with what they were encoded as, and without their mel, which nobody needs any more."""
         open_ = [index for index, unit in enumerate(units) if unit.encoded is None]
         made: dict[int, Row] = {}
-        size = 1 if self._alone else len(open_)
+        size = 1 if self._alone else max(1, len(open_))
         for first in range(0, len(open_), size):
             indices = open_[first : first + size]
             made |= zip(indices, rows(self._encode([units[index].mel for index in indices])), strict=True)
