@@ -76,10 +76,20 @@ class Health:
             for field, text in (("queued", "Tasks that wait"), ("running", "Tasks under way"))
         }
         restarts = CounterMetricFamily("optivus_worker_restarts", "Processes lost", labels=["worker"])
+        loaded = GaugeMetricFamily(
+            "optivus_worker_loaded_bytes",
+            "Memory of the processes when their model was loaded",
+            labels=["worker", "of"],
+        )
         forward = CounterMetricFamily("optivus_forward_seconds", "Seconds that the model computed", labels=["worker"])
         for name, status in self._transport.status().items():
             for field, gauge in gauges.items():
                 gauge.add_metric([name], status.get(field, 0))
             restarts.add_metric([name], status.get("restarts", 0))
-            forward.add_metric([name], sum(one.get("forward_seconds", 0.0) for one in status.get("processes", ())))
-        yield from (*gauges.values(), restarts, forward)
+            processes = status.get("processes", ())
+            forward.add_metric([name], sum(one.get("forward_seconds", 0.0) for one in processes))
+            for of in ("ram", "vram"):
+                taken = [one["loaded_gb"][of] for one in processes if of in one.get("loaded_gb", ())]
+                if taken:
+                    loaded.add_metric([name, of], sum(taken) * 1e9)
+        yield from (*gauges.values(), restarts, loaded, forward)

@@ -10,6 +10,7 @@ speech; a span is sure where both agree. What is not sure may be a sound like sp
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +45,13 @@ class Speech(NamedTuple):
     sure: tuple[bool, ...]
 
 
-def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech:
+def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5, threads: int = 1) -> Speech:
     """The spans of speech in sound at SAMPLE_RATE.
 
-    shortest: seconds; less speech is a click. pause: seconds; a shorter silence ends no span.
+    shortest: seconds; less speech is a click. pause: seconds; a shorter silence ends no span. threads: that listen.
     """
-    forwards, backwards = probabilities(audio), probabilities(audio, backwards=True)
+    forwards = probabilities(audio, threads=threads)
+    backwards = probabilities(audio, backwards=True, threads=threads)
     spans, sure = [], []
     for first, last in runs(np.maximum(forwards, backwards), pause):
         if (last - first) * FRAME > shortest * SAMPLE_RATE:
@@ -59,13 +61,20 @@ def speech(audio: Audio, *, shortest: float = 0.2, pause: float = 0.5) -> Speech
     return Speech(tuple(spans), tuple(sure))
 
 
-def probabilities(audio: Audio, *, backwards: bool = False) -> Audio:
+def probabilities(audio: Audio, *, backwards: bool = False, threads: int = 1) -> Audio:
     """The probability of speech in every frame; the last frame is filled up with silence."""
     samples = np.pad(audio, (0, -len(audio) % FRAME))
     step = BLOCK * FRAME
-    blocks = (samples[start : start + step] for start in range(0, len(samples), step))
-    heard = [heard_backwards(block) if backwards else Listener()(block) for block in blocks]
-    return np.concatenate([np.empty(0, np.float32), *heard])
+    blocks = [samples[start : start + step] for start in range(0, len(samples), step)]
+    heard = heard_backwards if backwards else _heard_forwards
+    if threads == 1 or len(blocks) <= 1:
+        return np.concatenate([np.empty(0, np.float32), *map(heard, blocks)])
+    with ThreadPoolExecutor(threads, "detector") as pool:  # the detector lets go of the interpreter
+        return np.concatenate([*pool.map(heard, blocks)])
+
+
+def _heard_forwards(sound: Audio) -> Audio:
+    return Listener()(sound)
 
 
 def heard_backwards(sound: Audio) -> Audio:

@@ -12,7 +12,8 @@ the same pieces, which is how an interrupted transcription goes on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -72,13 +73,16 @@ class Cut:
     heard: int
 
 
-def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_GAP) -> Generator[Cut, None, None]:
+def cut(
+    blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_GAP, threads: int = 1
+) -> Generator[Cut, None, None]:
     """Cut a recording; the last Cut's `heard` is its length.
 
     blocks: the recording from its beginning. start: an earlier Cut's `start` or `stop`; what lies before is skipped,
     with an empty Cut now and then so that the caller can do something else. vad: leave out what is not speech.
-    gap: samples of silence within a piece, at most JOIN_GAP.
+    gap: samples of silence within a piece, at most JOIN_GAP. threads: of the voice detector.
     """
+    find = partial(speech, threads=threads) if vad else None
     begin, heard, skipped = start, 0, 0
     held = np.empty(0, np.float32)
     for block in blocks:
@@ -90,17 +94,19 @@ def cut(blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_G
             yield Cut(start, start, (), heard)
         held = np.concatenate([held, fresh])
         if len(held) >= WINDOW:
-            pieces, used = _cut_window(held[:WINDOW], begin, vad, gap, last=False)
+            pieces, used = _cut_window(held[:WINDOW], begin, find, gap, last=False)
             yield Cut(begin, begin + used, pieces, heard)
             begin, held = begin + used, held[used:]
-    pieces, used = _cut_window(held, begin, vad, gap, last=True)
+    pieces, used = _cut_window(held, begin, find, gap, last=True)
     yield Cut(begin, begin + used, pieces, heard)
 
 
-def _cut_window(window: Audio, begin: int, vad: bool, gap: int, *, last: bool) -> tuple[tuple[Piece, ...], int]:
-    """Pieces and how many samples are done with."""
-    found = speech(window) if vad else Speech((), ())
-    padded = _padded(found.spans, len(window)) if vad else [Span(0, len(window))]
+def _cut_window(
+    window: Audio, begin: int, find: Callable[[Audio], Speech] | None, gap: int, *, last: bool
+) -> tuple[tuple[Piece, ...], int]:
+    """Pieces and how many samples are done with. find: finds speech; None to take all for it."""
+    found = find(window) if find else Speech((), ())
+    padded = _padded(found.spans, len(window)) if find else [Span(0, len(window))]
     packed = pack([part for span in padded for part in split(window, span)], gap)
     used = len(window)
     if not last:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.audio import SAMPLE_RATE, Audio
+from media.audio import SAMPLE_RATE, Audio, decode
 from media.detector import FRAME, probabilities, runs, speech
 from media.speech import Piece, cut
 from media.utterances import Utterances
+from tests.recordings import EXAMPLE
 from tests.sounds import MUSIC, UNSPOKEN, leveled, rms, unspoken
 from tests.spoken import Clip, clips, cut_at_random
 
@@ -96,3 +97,10 @@ def test_short_silences_end_no_run() -> None:
 def test_nothing_is_no_speech() -> None:
     assert speech(np.empty(0, np.float32)) == ((), ())
     assert speech(np.zeros(100, np.float32)) == ((), ())
+
+
+def test_several_threads_hear_what_one_does() -> None:
+    sound = np.concatenate([*decode(EXAMPLE)] * 6)
+    for backwards in (False, True):
+        together = probabilities(sound, backwards=backwards, threads=3)
+        assert np.array_equal(together, probabilities(sound, backwards=backwards))

@@ -69,6 +69,19 @@ async def test_metrics_count_jobs_and_refusals(call: Call, token: str) -> None:
     assert await figure("optivus_ledger_commits_total") > 0
 
 
+async def test_what_a_model_takes_and_how_long_it_computed_is_told(call: Call) -> None:
+    await call("POST", "/jobs?wait=60", json={"type": "contract_echo"})
+    workers = (await call("GET", "/health")).body["workers"]
+    [process] = workers["contract_echo"]["processes"]
+    lines = (await call("GET", "/metrics")).body.decode().splitlines()
+    told = dict(line.rsplit(" ", 1) for line in lines)
+    ram = float(told['optivus_worker_loaded_bytes{of="ram",worker="contract_echo"}'])
+    assert ram / 1e9 == pytest.approx(process["loaded_gb"]["ram"])
+    assert ram > 1e7
+    assert float(told['optivus_forward_seconds_total{worker="contract_echo"}']) >= 0
+    assert 'optivus_worker_loaded_bytes{of="vram",worker="contract_echo"}' not in told
+
+
 # Files.
 
 

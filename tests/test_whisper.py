@@ -24,6 +24,8 @@ from tests.checkpoints import SENTENCE, make_ctranslate2
 from tests.drive import Recorder, Stopped, drive, folders
 from tests.recordings import EXAMPLE, write
 from tests.sounds import UNSPOKEN, unspoken
+from workers.whisper.device import pieces_that_fit
+from workers.whisper.encoded import joined
 from workers.whisper.params import WhisperParams
 from workers.whisper.units import Try, Unit
 from workers.whisper.worker import Whisper, WhisperSettings
@@ -39,6 +41,15 @@ real_weights = pytest.mark.skipif(not (MODELS / "whisper-base").is_dir(), reason
 def loaded(model: Path, data: Path, **settings: Any) -> Whisper:
     worker = Whisper(WhisperSettings(model=str(model), **{"threads": 1, **settings}), folders(data))
     worker.load()
+    return worker
+
+
+def as_on_a_gpu(worker: Whisper) -> Whisper:
+    """It computes on the CPU all the same; what is batched and when is as on a GPU."""
+    worker._pace = None
+    worker.batch = 8
+    for decoder in (worker._decoder, worker._quick):
+        decoder._alone, decoder._resident = False, True
     return worker
 
 
@@ -125,6 +136,23 @@ def test_transcripts_are_no_worse_than_the_models_own(base: Whisper, tmp_path: P
         directly = rate(clip["text"], "".join(segment.text for segment in segments))
         more.append(rate(clip["text"], result["text"]) - directly)
     assert sum(more) / len(more) <= MARGIN, more
+
+
+@real_weights
+def test_on_a_gpu_transcripts_are_as_good(tmp_path: Path) -> None:
+    """Several clips in one recording, language unknown: pieces of it are encoded, written and aligned together."""
+    worker = as_on_a_gpu(loaded(MODELS / "whisper-tiny", tmp_path))
+    clips = [clip for clip in CLIPS if clip["language"] == "en"]
+    pause = np.zeros(3 * SAMPLE_RATE, np.float32)
+    sound = [part for clip in clips * 3 for part in (np.concatenate(list(decode(SPEECH / clip["file"]))), pause)]
+    file = write(tmp_path / "clips.wav", np.concatenate(sound), rate=SAMPLE_RATE)
+    result, _ = drive(worker, {"file": file, "word_timestamps": True}, Recorder(tmp_path))
+    text = " ".join(clip["text"] for clip in clips * 3)
+    segments, _ = worker._model.transcribe(file, language="en", vad_filter=True)
+    directly = word_error_rate(text, "".join(segment.text for segment in segments))
+    assert result["language"] == "en"
+    assert word_error_rate(text, result["text"]) <= directly + MARGIN
+    check_times(result)
 
 
 @real_weights
@@ -253,9 +281,18 @@ def test_each_chunk_is_a_partial_and_the_checkpoint_is_small(tiny: Whisper, meet
     check_times(result)
 
 
+@pytest.fixture(scope="module")
+def tiny_on_a_gpu(tiny: Whisper) -> Whisper:
+    return as_on_a_gpu(loaded(Path(tiny.settings.model), tiny.folders.data))
+
+
+@pytest.mark.parametrize("way", ["tiny", "tiny_on_a_gpu"])
 @pytest.mark.parametrize("vad", [True, False])
-def test_retry_goes_on_from_every_checkpoint(tiny: Whisper, meeting: Path, tmp_path: Path, vad: bool) -> None:
+def test_retry_goes_on_from_every_checkpoint(
+    request: pytest.FixtureRequest, way: str, meeting: Path, tmp_path: Path, vad: bool
+) -> None:
     """Also when its partials had gone further than its checkpoint; no finished piece is heard again."""
+    tiny = request.getfixturevalue(way)
     params = {"file": meeting, "vad": vad}
     ctx = Recorder(tmp_path)
     whole, units = drive(tiny, params, ctx)
@@ -348,6 +385,45 @@ def test_pieces_of_different_requests_are_written_in_one_batch(tiny: Whisper) ->
     assert [outcome.segments[0].text for outcome in outcomes] == [SENTENCE] * 4
     assert [outcome.language for outcome in outcomes] == ["en", "fr", "en", "de"]
     assert [outcome.segments[0].words is None for outcome in outcomes] == [True, False, True, True]
+
+
+def test_on_a_gpu_a_recording_tells_the_same_in_fewer_batches(
+    tiny: Whisper, tiny_on_a_gpu: Whisper, meeting: Path, tmp_path: Path
+) -> None:
+    """The language is decided before anything is written, and then all of its pieces are."""
+    on_cpu, on_gpu = Recorder(tmp_path), Recorder(tmp_path)
+    expected, _ = drive(tiny, {"file": meeting, "word_timestamps": True}, on_cpu)
+    result, units = drive(tiny_on_a_gpu, {"file": meeting, "word_timestamps": True}, on_gpu)
+    assert result == expected
+    assert on_gpu.checkpoints == on_cpu.checkpoints
+    assert [unit.encode_only for unit in units] == [True, *[False] * (len(units) - 1)]
+
+
+def test_on_a_gpu_what_is_encoded_serves_later_passes_in_any_company(tiny_on_a_gpu: Whisper) -> None:
+    speech: Audio = np.concatenate(list(decode(EXAMPLE)))
+    sounds = (speech, speech[: 4 * SAMPLE_RATE], speech[2 * SAMPLE_RATE :])
+    units = [tiny_on_a_gpu._reader.prepared(Unit(sound, language="en", encode_only=True)) for sound in sounds]
+    first = tiny_on_a_gpu.forward(units)
+    assert all(one.parts is None and one.unit.mel is None for one in first)
+    rows = [one.unit.encoded for one in first]
+    for order in ([0, 1, 2], [2, 0], [1]):
+        again = tiny_on_a_gpu.forward([first[index].unit for index in order])
+        assert [one.unit.encoded for one in again] == [rows[index] for index in order]
+        assert [tiny_on_a_gpu._reader.outcome(one).segments[0].text for one in again] == [SENTENCE] * len(order)
+    joint = joined([rows[2], rows[0]])
+    assert np.array_equal(np.asarray(joint), np.asarray(rows[0].batch)[[2, 0]])
+    assert joined(rows) is rows[0].batch
+
+
+@pytest.mark.parametrize(
+    ("width", "free_gb", "pieces"), [(384, 6, 32), (1280, 130, 32), (1280, 6, 4), (1280, 1, 1), (1000, 1, 1)]
+)
+def test_as_many_pieces_as_a_gpu_has_memory_for_share_a_batch(width: int, free_gb: float, pieces: int) -> None:
+    assert pieces_that_fit(width, round(free_gb * 1e9), 5) == pieces
+
+
+def test_where_a_gpus_memory_is_not_known_batches_are_small() -> None:
+    assert pieces_that_fit(384, None, 5) == 8
 
 
 @pytest.mark.parametrize("room", [3, 1, 0])

@@ -41,7 +41,7 @@ class Fed(Whisper):
     def load(self) -> dict[str, Any]:
         facts = super().load()
         self.batch = max(1, round(self.settings.speed * BATCH_SECONDS / PIECE_SECONDS))
-        self._pace = None
+        self._pace, self._detectors = None, max(1, self.settings.threads)
         self._model.model = StandIn(self._model, self.settings.speed, self.batch)
         for decoder in (self._decoder, self._quick):
             decoder._alone = False

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -97,7 +98,7 @@ def serve(launch: Launch, connection: Connection) -> None:
         facts = worker.load()
         link.send(Loaded())
         warm_up(worker)
-        link.send(Ready({**facts, "pid": os.getpid()}))
+        link.send(Ready({**facts, "loaded_gb": _loaded(worker), "pid": os.getpid()}))
     except Exception as exc:
         if not isinstance(exc, ServiceError):
             log.exception("load_failed", worker=launch.name, of="operator")
@@ -136,6 +137,16 @@ def _work(worker: Worker, link: _Link) -> None:
             return
         link.flush()
         told = _inform(worker, engine, link, told)
+
+
+def _loaded(worker: Worker) -> dict[str, float]:
+    """Gigabytes that the process has with its model: of the machine's memory, and of its device's where that is told."""
+    taken = {}
+    if (statm := Path("/proc/self/statm")).exists():
+        taken["ram"] = round(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9, 2)
+    if (vram := worker.info().get("vram_used_gb")) is not None:
+        taken["vram"] = vram
+    return taken
 
 
 def _inform(

@@ -68,7 +68,8 @@ class WhisperSettings(ModelSettings):
         description="pieces that Whisper transcribes at once; default: 4, on a GPU as many as its memory allows",
     )
     compute_type: str = Field(
-        "auto", description="`auto` (float16 on CUDA, int8 on the CPU) or a compute type of CTranslate2"
+        "auto",
+        description="`auto` (float16 on CUDA, int8 on the CPU) or a type of CTranslate2: `int8_float16` takes less memory",
     )
     step_seconds: float = Field(
         300,
@@ -105,6 +106,8 @@ class Whisper(Worker):
         super().__init__(settings, folders)
         self.batch = settings.batch or CPU_BATCH
         self._hearings = self._listeners = 0
+        self._detectors = 1
+        """Threads of the voice detector for one recording; on a CPU the model needs the cores."""
 
     @classmethod
     def pull(cls, settings: WhisperSettings, folders: Folders, say: Callable[[str], None]) -> None:
@@ -128,6 +131,8 @@ class Whisper(Worker):
         self._decoder = Decoder(self._model, self._tokenizers, self.settings.beam_size, resident=resident)
         self._quick = Decoder(self._model, self._tokenizers, beam_size=1, quick=True, resident=resident)
         self._pace = Pace(SAMPLE_RATE) if self._cuda is None else None
+        if self._cuda is not None:
+            self._detectors = max(1, self.settings.threads)
         if self.settings.batch is None and self._cuda is not None:
             self.batch = pieces_that_fit(self._width, free_memory(self._cuda), self.settings.beam_size)
             log.info("batch_chosen", worker=self.name, pieces=self.batch)
@@ -142,7 +147,7 @@ class Whisper(Worker):
         self._cuda = index if device == "cuda" else None
         if device == "cuda":
             check_cuda()
-        self._free_before = free_memory(self._cuda)
+        before = free_memory(self._cuda)
         self._model = WhisperModel(
             str(path),
             device=device,
@@ -152,6 +157,8 @@ class Whisper(Worker):
             local_files_only=True,
         )
         self._width = write_once(self._model)
+        after = free_memory(self._cuda)
+        self._taken = None if before is None or after is None else max(0, before - after)
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
@@ -175,9 +182,8 @@ class Whisper(Worker):
             multilingual=params.multilingual,
         )
         gap = CHANGE_GAP if params.multilingual else JOIN_GAP
-        with closing(
-            cut(decode(path, track=params.track), vad=params.vad, start=transcript.window, gap=gap)
-        ) as windows:
+        sound = decode(path, track=params.track)
+        with closing(cut(sound, vad=params.vad, start=transcript.window, gap=gap, threads=self._detectors)) as windows:
             yield from self._hear(windows, transcript, params, ctx)
         return exported(transcript.result(), params)
 
@@ -242,11 +248,8 @@ class Whisper(Worker):
         return len(unit.hints), unit.temperature, encoded_frames(unit)
 
     def info(self) -> dict[str, Any]:
-        """The device's memory that was taken since before the model was loaded, be it by others."""
-        free = free_memory(self._cuda)
-        if free is None or self._free_before is None:
-            return {}
-        return {"vram_used_gb": round(max(0, self._free_before - free) / 1e9, 2)}
+        """The device's memory that loading took. CTranslate2 does not tell what it holds of it later."""
+        return {} if self._taken is None else {"vram_used_gb": round(self._taken / 1e9, 2)}
 
     def fits(self, batch: list[Unit], unit: Unit) -> bool:
         return self._pace is None or self._pace.fits(batch, unit, live=self._listeners > 0)
