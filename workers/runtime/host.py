@@ -140,7 +140,7 @@ def _work(worker: Worker, link: _Link) -> None:
 
 
 def _loaded(worker: Worker) -> dict[str, float]:
-    """Gigabytes that the process has with its model: of the machine's memory, and of its device's where that is told."""
+    """Gigabytes that the process has with its model: of the machine's memory, and of a GPU's where that is told."""
     taken = {}
     if (statm := Path("/proc/self/statm")).exists():
         taken["ram"] = round(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9, 2)

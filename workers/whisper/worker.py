@@ -69,7 +69,7 @@ class WhisperSettings(ModelSettings):
     )
     compute_type: str = Field(
         "auto",
-        description="`auto` (float16 on CUDA, int8 on the CPU) or a type of CTranslate2: `int8_float16` takes less memory",
+        description="`auto` (float16 on CUDA, int8 on the CPU) or one of CTranslate2: `int8_float16` takes less memory",
     )
     step_seconds: float = Field(
         300,
