@@ -135,7 +135,8 @@ def random_checkpoint(size: str, length: int) -> Checkpoint:
     device = torch.device("cuda" if gpu else "cpu")
     model = model.to(device=device, dtype=torch.bfloat16 if gpu else torch.float32).requires_grad_(False)
     model.make_tables(device)
-    return Checkpoint(model, words, family, words.get_token_id(""))
+    choices = torch.arange(words.semantic_begin_id, words.semantic_end_id + 1)
+    return Checkpoint(model, words, family, words.get_token_id(""), choices, model.head[choices])
 
 
 def package(checkpoint: Checkpoint) -> Any:
@@ -148,8 +149,8 @@ def package(checkpoint: Checkpoint) -> Any:
     with torch.device("meta"):
         shell = llama.DualARTransformer(arguments, checkpoint.tokenizer)
     shell.load_state_dict(checkpoint.model.state_dict(), assign=True)
-    shell.freqs_cis = checkpoint.model.turns.to(weight.dtype)
-    shell.fast_freqs_cis = checkpoint.model.fast_turns.to(weight.dtype)
+    shell.freqs_cis = torch.view_as_real(checkpoint.model.turns).to(weight.dtype)
+    shell.fast_freqs_cis = torch.view_as_real(checkpoint.model.fast_turns).to(weight.dtype)
     shell.causal_mask = torch.ones(arguments.max_seq_len, arguments.max_seq_len, dtype=torch.bool).tril()
     with torch.device(weight.device):
         shell.setup_caches(1, arguments.max_seq_len, dtype=weight.dtype)

@@ -112,6 +112,7 @@ class Speaker:
     def _begin(self, piece: Piece, number: int) -> Saying:
         prompt = self.synthesis.prompt(piece.text, self.voice.spoken)
         needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
-        if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
+        given = self.voice.given
+        if not given and self.synthesis.length - prompt.columns < needed:
             prompt = self.synthesis.prompt(piece.text, [])  # better in another voice than not at all
-        return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens)
+        return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens, again=given)
