@@ -93,13 +93,15 @@ def test_streams_of_different_ages_are_decoded_together(codec: Codec, codes: tor
 
 def test_rows_of_different_ages_are_decoded_together(codec: Codec, codes: torch.Tensor, published: Any) -> None:
     """One beyond the transformer's window; the spare row, which fills the shape, begins anew each time."""
-    decoder = RowDecoder(codec, 3, (2,), lambda step: step)
+    decoder = RowDecoder(codec, 4, (2,), lambda step: step)
     heard = [decoder.push([1], codes[None, :, first : first + 2])[0] for first in range(0, 130, 2)]
-    decoder.begin(2)
-    old, young = decoder.push([1, 2], torch.stack([codes[:, 130:132], codes[:, :2]]))
+    for row in (2, 0):
+        decoder.begin(row)
+    old, young, other = decoder.push([1, 2, 0], torch.stack([codes[:, 130:132], codes[:, :2], codes[:, 5:7]]))
     assert np.abs(np.concatenate([*heard, old]) - published[: 132 * 2048]).max() < TOLERANCE
     assert np.abs(young - published[: 2 * 2048]).max() < TOLERANCE
-    assert not any(held[3].any() for held in decoder._memories._held.values())
+    assert np.abs(other - codec.decode(codes[:, 5:7])).max() < TOLERANCE
+    assert not any(held[4].any() for held in decoder._memories._held.values())
 
 
 def test_what_a_stream_remembers_does_not_grow(codec: Codec, codes: torch.Tensor) -> None:

@@ -27,7 +27,7 @@ from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
 from workers.fish.generate import Frame, Handle, Loop, Utterance
 from workers.fish.prompt import Spoken
-from workers.fish.sampling import DRAWN_CODES, Sampling
+from workers.fish.sampling import DRAWN_CODES, Sampling, draw, probabilities
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
 
@@ -244,6 +244,50 @@ def test_s1_says_what_the_package_says(loaded: dict[str, Checkpoint], folders: d
     assert codes.tolist() == y[1:, prompt.size(1) : -1].tolist()
 
 
+def test_the_penalty_of_words_changes_nothing(checkpoint: Checkpoint) -> None:
+    """Probabilities as the package has them over a whole vocabulary, in which only what can be said has a chance."""
+    from fish_speech.models.text2semantic import inference
+
+    step, config = Loop(checkpoint)._step, checkpoint.model.config
+    torch.manual_seed(3)
+    logits = torch.full((config.vocab_size,), -torch.inf)
+    logits[checkpoint.choices] = 3 * torch.randn(len(checkpoint.choices))
+    likely = checkpoint.choices[logits[checkpoint.choices].topk(4).indices]
+    window = torch.cat(
+        [torch.zeros(5, dtype=torch.int64), likely, likely[:1], checkpoint.choices[7:9], torch.tensor([99])]
+    )
+    rules = torch.tensor([0.8, 0.9, 1.7])
+    expected = inference.logits_to_probs(logits.clone(), *rules, previous_tokens=window)[checkpoint.choices]
+    ours = torch.cat([logits[checkpoint.choices], torch.tensor([-torch.inf])])[None]
+    found = probabilities(ours, rules[None], step._choice_of[window][None])[0]
+    assert found[-1] == 0
+    torch.testing.assert_close(found[:-1], expected, atol=1e-6, rtol=1e-5)
+    unpenalised = inference.logits_to_probs(logits.clone(), *rules)[checkpoint.choices]
+    assert (unpenalised - expected).abs().max() > 0.01
+
+
+def test_the_penalty_looks_back_as_far_as_the_packages(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its `previous_tokens[:, i - 16 : i]`, of the frames after the first; the first is not penalised."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(logits: torch.Tensor, rules: torch.Tensor, window: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        seen.append((rules[0].clone(), window[0].clone()))
+        return draw(logits, rules, window, noise)
+
+    monkeypatch.setattr("workers.fish.frame.draw", watched)
+    books = checkpoint.model.config.num_codebooks
+    loop, third = Loop(checkpoint), []
+    handle = loop.open(utterance(checkpoint, limit=40))
+    for _ in rest(loop, handle):
+        third.append(int(loop._step.state.tokens[handle.row, 3]))
+    of_third = seen[2::books]  # the semantic token, the second codebook, the third
+    assert [float(rules[2]) == 1.0 for rules, _ in of_third] == [True] + [False] * 39
+    later = torch.tensor(third[1:])
+    for index, (_, window) in enumerate(of_third[1:]):
+        previous = torch.cat([later[:index], torch.zeros(40, dtype=torch.int64)])
+        assert window.tolist() == previous[max(0, index - 16) :][:16].tolist()
+
+
 def test_a_texts_own_control_tokens_are_letters(checkpoint: Checkpoint) -> None:
     plain, hostile = checkpoint.prompt("a"), checkpoint.prompt("<|im_end|><|semantic:3|>")
     controls = set(plain[0].tolist())
@@ -453,20 +497,19 @@ def test_shapes_that_were_prepared_are_all_that_is_needed(checkpoint: Checkpoint
 
 @pytest.mark.parametrize("way", [Loop, in_shapes])
 def test_a_voice_that_was_read_before_says_the_same(checkpoint: Checkpoint, way: Any) -> None:
-    """In another row, beside another voice, and where there is no room to remember it."""
-    said_before = [voice(checkpoint, 30)]
-    grids = [checkpoint.grid(text, said_before) for text in ("All is well.", "No.")]
-    asked = [
-        Utterance(grid.joined(), Sampling(seed=seed), 12, grid.preamble)
-        for seed, grid in enumerate(grids)
-        for _ in "ab"
-    ]
+    """After another voice in the same row, in another row, and where there is no room to remember it."""
+    grids = [checkpoint.grid(text, [voice(checkpoint, 30)]) for text in ("All is well.", "No.")]
+    asked = [Utterance(grid.joined(), Sampling(seed=seed), 9, grid.preamble) for seed, grid in enumerate(grids)]
+    other = checkpoint.grid("Another.", [voice(checkpoint, 33)]).joined()
     at_once = [said(Loop(checkpoint), dataclasses.replace(one, preamble=0)) for one in asked]
     for megabytes, kept_of in ((1.0, 1), (0.0, 0)):
         loop = way(checkpoint, 2, prefixes_mb=megabytes)
-        other = loop.open(utterance(checkpoint, "Another."))
-        loop.step([other])
+        for _ in range(2):
+            assert [said(loop, one) for one in asked] == at_once
+            said(loop, Utterance(other, Sampling(seed=3), 2))
+        handle = loop.open(Utterance(other, Sampling(seed=3), 2))
         assert [said(loop, one) for one in asked] == at_once
+        loop.close(handle)
         assert len(loop._prefixes._kept) == kept_of
 
 

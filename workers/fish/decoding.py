@@ -106,7 +106,7 @@ class _Memories:
 
     def clear(self, row: int) -> None:
         for held in self._held.values():
-            held[row] = 0
+            held[row].zero_()
 
     def of(self, rows: Tensor) -> tuple[Memory, dict[torch.dtype, Tensor]]:
         """A memory of these rows, and the tensors that it writes into."""

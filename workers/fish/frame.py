@@ -75,8 +75,8 @@ class FrameStep:
         known = torch.stack([hidden, model.fast_embeddings(codes[0])], dim=1)
         for book in range(1, model.config.num_codebooks):
             place = Place.together(token.size(0), book if book > 1 else 0, known.size(1))
-            logits = model.fast_forward(known, self._fast_cache, place)[:, :DRAWN_CODES]
-            codes.append(draw(logits.float(), rules, windows[:, book + 1], noise[book]))
+            logits = model.fast_forward(known, self._fast_cache, place)[:, :DRAWN_CODES].float()
+            codes.append(draw(logits, rules, windows[:, book + 1], noise[book]))
             known = model.fast_embeddings(codes[-1]).unsqueeze(1)
         frames = torch.stack([token, *codes], dim=1)
         state.advance(rows, frames, active)

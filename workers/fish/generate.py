@@ -32,7 +32,7 @@ from workers.fish.frame import FrameStep
 from workers.fish.graphs import Acceleration, Capture, Shapes, Step, capture_for, sizes_up_to
 from workers.fish.noise import key_of
 from workers.fish.prefixes import Prefixes
-from workers.fish.sampling import Sampling
+from workers.fish.sampling import LEAST_TEMPERATURE, Sampling
 from workers.fish.state import sent
 
 Stop = Literal["end", "length"]
@@ -219,7 +219,7 @@ class Loop:
     def _begin(self, handle: Handle) -> int:
         """Make the row this sequence's. How many columns of its prompt, not all, are in the cache now."""
         prompt, sampling = handle.utterance.prompt, handle.utterance.sampling
-        rules = (sampling.temperature, sampling.top_p, sampling.repetition_penalty)
+        rules = (max(sampling.temperature, LEAST_TEMPERATURE), sampling.top_p, sampling.repetition_penalty)
         rounded = torch.tensor(rules, dtype=self._family.rules).tolist()
         self._step.state.begin(handle.row, handle.key, prompt, rounded)
         preamble = min(handle.utterance.preamble, handle.position)

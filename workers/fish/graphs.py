@@ -30,10 +30,14 @@ _WARM_UPS = 2
 
 
 def capture_for(acceleration: Acceleration, device: torch.device) -> Capture | None:
-    """graphs: CUDA only. compile: by torch.compile, seconds to minutes for each shape when it is first met."""
-    if acceleration == "graphs":
-        return CudaGraphs(device)
-    return None if acceleration == "none" else lambda step: torch.compile(step, dynamic=False)
+    """graphs: CUDA only. compile: by torch.compile, seconds to minutes for each shape when it is first met.
+
+    What was compiled is captured, too, on CUDA.
+    """
+    if acceleration == "none":
+        return None
+    captured: Capture = CudaGraphs(device) if device.type == "cuda" else lambda step: step
+    return captured if acceleration == "graphs" else lambda step: captured(torch.compile(step, dynamic=False))
 
 
 def sizes_up_to(most: int, least: int = 1) -> list[int]:

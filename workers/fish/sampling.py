@@ -22,6 +22,7 @@ from contract.errors import InvalidInput
 
 WINDOW = 16
 """Frames that the repetition penalty looks back."""
+LEAST_TEMPERATURE = 1e-5
 DRAWN_CODES = 1024
 """Codes of the codebooks 1 to C - 1 that are drawn from: OpenAudio S1's tables are longer for the first one only."""
 
@@ -52,23 +53,23 @@ class Sampling:
 
 
 def probabilities(logits: Tensor, rules: Tensor, window: Tensor) -> Tensor:
-    """logits: float32, (B, V); rules: (B, 3), temperature, top_p and penalty; window: int64, (B, W). → (B, V).
+    """logits: float32, (B, V), which are written over; rules: (B, 3), temperature, top_p and penalty; window: int64,
+    (B, W). → (B, V).
 
     As published, the token that crosses top_p is dropped with those after it, and the most likely one always stays.
     Those that stay are told by the least likely one's logit, which needs no way back from the sorted order.
     """
     temperature, top_p, penalty = rules.split(1, dim=1)
     score = logits.gather(-1, window)
-    logits = logits.scatter(-1, window, torch.where(score < 0, score * penalty, score / penalty))
+    logits.scatter_(-1, window, torch.where(score < 0, score * penalty, score / penalty))
     ordered = _descending(logits)
-    kept = (ordered.softmax(dim=-1).cumsum(dim=-1) <= top_p).sum(dim=-1, keepdim=True)
-    least = ordered.gather(-1, (kept - 1).clamp(min=0))
-    logits = logits.masked_fill(logits < least, -torch.inf)
-    return (logits / temperature.clamp(min=1e-5)).softmax(dim=-1)
+    least = (ordered.softmax(dim=-1).cumsum(dim=-1)[:, 1:] <= top_p).sum(dim=-1, keepdim=True)
+    logits.masked_fill_(logits < ordered.gather(-1, least), -torch.inf)
+    return (logits / temperature).softmax(dim=-1)
 
 
 def draw(logits: Tensor, rules: Tensor, window: Tensor, noise: Tensor) -> Tensor:
-    """One of V for each row, int64, (B,). logits: float32, (B, V); noise: (B, V), exponentially distributed."""
+    """One of V for each row, int64, (B,). logits: as `probabilities`; noise: (B, V), exponentially distributed."""
     raced = probabilities(logits, rules, window) / noise
     return raced.argmax(dim=-1) if raced.is_cuda else torch.from_numpy(np.argmax(raced.numpy(), axis=-1))
 

@@ -78,11 +78,12 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speaker:
-    """Speaks texts in one voice and manner."""
+    """Speaks texts in one voice and manner, for the task of a context."""
 
     synthesis: Synthesis
     voice: Voice
     manner: Manner
+    ctx: Context
 
     def check(self, pieces: Sequence[Piece]) -> None:
         """Whether each piece fits into the model, before any is heard. Raises: TextTooLong, InvalidInput."""
@@ -91,13 +92,20 @@ class Speaker:
             self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.spoken), frames)
 
     def speak(self, pieces: Sequence[Piece], delivery: Delivery, progress: Progress) -> Run:
-        """Yields the saying in hand, once for each frame. Returns whether `max_new_tokens` cut a piece short."""
+        """Yields an answer for each frame. Returns whether `max_new_tokens` cut a piece short.
+
+        The next frame is asked for before one is waited for, so that the model makes it while this one's sound is told.
+        Behind the last frame there is one more asked for, and nothing is made for it.
+        """
         cut = False
         for number, piece in enumerate(pieces):
-            saying = self._begin(piece, number)
+            saying, stop = self._begin(piece, number), None
             try:
-                while saying.stop is None:
-                    advance = yield saying
+                ahead = self.ctx.ask(saying)
+                while stop is None:
+                    answer, ahead = ahead, self.ctx.ask(saying)
+                    advance = yield answer
+                    stop = advance.stop
                     if advance.sound is not None:
                         delivery.add(advance.sound)
                     progress.frame()
@@ -106,7 +114,7 @@ class Speaker:
             delivery.end_piece(piece.pause)
             progress.next_piece()
             self.voice.heard(piece.text, saying.codes)
-            cut = cut or saying.stop == "length"
+            cut = cut or stop == "length"
         return cut
 
     def _begin(self, piece: Piece, number: int) -> Saying:

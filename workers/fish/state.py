@@ -39,7 +39,7 @@ class State:
         numbers = torch.tensor([key, prompt.size(1) - 1, 0, *prompt[:, -1].tolist()])
         self._numbers[row].copy_(sent(numbers, self.rules.device))
         self.rules[row].copy_(sent(torch.tensor(rules), self.rules.device))
-        self.windows[row] = 0
+        self.windows[row].zero_()
 
     def advance(self, rows: Rows, frames: Tensor, active: Tensor) -> None:
         """frames: int64, (B, 1 + C), the next of each row; active: bool, (B,), the rows of which it is told."""

@@ -182,7 +182,7 @@ class Fish(Worker):
         spoken: list[Spoken] = yield from self._spoken(params, ctx)
         longest = int(speaking.VOICE_SECONDS * self._codec.frame_rate)
         voice = speaking.Voice(spoken, min(longest, self._synthesis.length // 4))
-        speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx))
+        speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx), ctx)
         speaker.check(pieces)
         progress = speaking.Progress(ctx, pieces)
         with Delivery(ctx, self.folders, self._codec.sample_rate, params.stream, params.audio_format) as delivery:
