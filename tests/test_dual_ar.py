@@ -26,6 +26,7 @@ from workers.fish.checkpoint import INSTALL, Checkpoint, family_of, load, locate
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
 from workers.fish.generate import Frame, Handle, Loop, Utterance
+from workers.fish.graphs import Shapes, Step, or_as_it_is, sizes_up_to
 from workers.fish.prompt import Spoken
 from workers.fish.sampling import DRAWN_CODES, Sampling, draw, probabilities
 
@@ -105,10 +106,8 @@ def said(loop: Loop, asked: Utterance) -> list[list[int] | None]:
 
 
 def in_shapes(checkpoint: Checkpoint, rows: int, **options: Any) -> Loop:
-    """A loop that does what graphs hold, without capturing it."""
-    loop = Loop(checkpoint, rows, **options)
-    loop.shapes = loop._shaped(lambda step: step)
-    return loop
+    """A loop that does what graphs hold, which are not captured on a CPU."""
+    return Loop(checkpoint, rows, acceleration="graphs", **options)
 
 
 class PublishedNoise:
@@ -493,6 +492,26 @@ def test_shapes_that_were_prepared_are_all_that_is_needed(checkpoint: Checkpoint
         said(Loop(checkpoint), one) for one in asked
     ]
     assert len(loop.shapes) == before
+
+
+def test_a_step_that_cannot_be_captured_is_done_without(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses(step: Step) -> Step:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    shapes: Shapes[int] = Shapes(lambda shape: lambda: torch.tensor(shape), or_as_it_is(refuses))
+    assert int(shapes.of(5)()) == 5
+    assert "speech_not_captured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 9, 255, 256, 257, 4096])
+def test_sizes_are_few_and_none_much_larger_than_needed(most: int) -> None:
+    sizes = sizes_up_to(most)
+    assert sizes[-1] == most
+    assert len(sizes) <= most.bit_length() + 1
+    for count in range(1, most + 1):
+        assert next(size for size in sizes if size >= count) < 2 * count
+    assert sizes_up_to(1000, 256) == [256, 512, 1000]
+    assert sizes_up_to(100, 256) == [100]
 
 
 @pytest.mark.parametrize("way", [Loop, in_shapes])

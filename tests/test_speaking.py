@@ -131,6 +131,18 @@ def test_texts_at_once_share_batches_and_sound_as_they_do_alone(worker: Counting
         assert file_of(together, name) == expected
 
 
+def test_with_graphs_the_same_is_said_and_all_shapes_are_there_from_the_start(
+    worker: CountingFish, fish_model: Path, folders: Folders
+) -> None:
+    """On a CPU they are not captured, but made and used all the same."""
+    small = fish(fish_model, folders, batch=2, length=512, acceleration="graphs")
+    shapes = small._synthesis._loop.shapes
+    assert shapes is not None
+    assert set(shapes._steps) == {(rows, length) for rows in (1, 2) for length in (256, 512)}
+    assert file_of(run(small, task("a")), "a") == file_of(run(worker, task("a")), "a")
+    assert len(shapes) == 4
+
+
 def test_markup_is_not_heard_unless_it_is_asked_for(worker: CountingFish) -> None:
     texts = {"plain": "Now say this.", "marked": "**Now** say <i>this</i>. \U0001f389"}
     said = run(worker, *(task(name, text=text) for name, text in texts.items()))

@@ -30,14 +30,28 @@ _WARM_UPS = 2
 
 
 def capture_for(acceleration: Acceleration, device: torch.device) -> Capture | None:
-    """graphs: CUDA only. compile: by torch.compile, seconds to minutes for each shape when it is first met.
+    """How steps are prepared; None where there are none.
 
-    What was compiled is captured, too, on CUDA.
+    graphs: captured on CUDA, elsewhere done as they are. compile: by torch.compile, seconds to minutes for each shape
+    when it is first met, and captured then, too.
     """
     if acceleration == "none":
         return None
-    captured: Capture = CudaGraphs(device) if device.type == "cuda" else lambda step: step
+    captured = or_as_it_is(CudaGraphs(device)) if device.type == "cuda" else lambda step: step
     return captured if acceleration == "graphs" else lambda step: captured(torch.compile(step, dynamic=False))
+
+
+def or_as_it_is(capture: Capture) -> Capture:
+    """A step that cannot be captured is done without, and the log says so."""
+
+    def tried(step: Step) -> Step:
+        try:
+            return capture(step)
+        except RuntimeError as exc:
+            log.warning("speech_not_captured", error=str(exc), effect="speech of this shape is slower")
+            return step
+
+    return tried
 
 
 def sizes_up_to(most: int, least: int = 1) -> list[int]:
@@ -47,19 +61,15 @@ def sizes_up_to(most: int, least: int = 1) -> list[int]:
 
 
 class CudaGraphs:
-    """Captures steps as graphs over one memory pool. A step that cannot be captured is done as it is."""
+    """Captures steps as graphs over one memory pool. Raises: RuntimeError."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step) -> Step:
-        try:
-            with torch.cuda.device(self._device):
-                return self._captured(step)
-        except RuntimeError as exc:
-            log.warning("speech_graph_not_captured", error=str(exc), effect="this shape is computed without a graph")
-            return step
+        with torch.cuda.device(self._device):
+            return self._captured(step)
 
     def _captured(self, step: Step) -> Step:
         stream = torch.cuda.Stream()
