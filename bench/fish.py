@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.fish [--sizes tiny 1.5] [--batches 1 2 4 8] [--frames 4] [--rounds 3] [--requests 200]
 
 Weights are random, of the sizes in tests/fixtures/fish_sizes.json (`1.5`, `s1`) or small (`tiny`): the arithmetic is
-that of trained ones. Both sides compute with the same tensors and take turns. The prompt's reading is not counted. The
+that of trained ones. Both sides compute with the same numbers and take turns. The prompt's reading is not counted. The
 package serves one sequence at a time, so its figure is the floor of every batch. Where there is a CUDA device it is
 used, in bfloat16, and our loop is measured with graphs and without.
 """
@@ -115,6 +115,7 @@ def compare(size: str, checkpoint: Checkpoint, batches: list[int], frames: int, 
 
 def contestants(checkpoint: Checkpoint, batches: list[int], frames: int) -> Iterator[tuple[tuple[str, int], Turn]]:
     model = package(checkpoint)
+    checkpoint.model.merge()
     yield ("package", 1), lambda: of_package(model, prompt(checkpoint), frames)
     ways: tuple[Acceleration, ...] = ("none", "graphs") if torch.cuda.is_available() else ("none",)
     for way in ways:

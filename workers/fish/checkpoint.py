@@ -90,6 +90,7 @@ def load(found: Found, device: torch.device, dtype: torch.dtype = torch.float32)
     if not config.tie_word_embeddings:
         del model.output  # 102 000 words that nobody can say
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    model.merge()
     model.make_tables(device)
     return Checkpoint(model, tokenizer, family_of(found), end_id, choices, head.detach())
 

@@ -134,6 +134,11 @@ class DualAR(nn.Module):
         self.fast_turns = rotation_table(config.num_codebooks, config.fast.head_dim, config.rope_base, device)
         self.books = torch.arange(config.num_codebooks, device=device).unsqueeze(1) * config.codebook_size
 
+    def merge(self) -> None:
+        """Make the weights fewer and larger, for good; they lose their published names."""
+        for block in (*self.layers, *self.fast_layers):
+            block.feed_forward.merge()
+
     @property
     def head(self) -> Tensor:
         """The output layer, (vocab_size, dim)."""
