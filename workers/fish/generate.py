@@ -124,7 +124,7 @@ class Loop:
             for length in self._lengths:
                 prompt = torch.zeros(self._codebooks + 1, length, dtype=torch.int64)
                 self._step.read(prompt, 0, 0)
-                self._step.read(prompt, 0, length // 2)
+                self._step.read(prompt, 0, length - length // 8)  # as a text is, after its voice
 
     def check(self, prompt: Tensor, frames: int = 1) -> None:
         """Whether a prompt is this model's and leaves room for so many frames. Raises: TextTooLong, InvalidInput."""
