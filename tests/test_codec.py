@@ -21,7 +21,7 @@ from workers.fish.causal import CausalConv, CausalTransposedConv, Memory
 from workers.fish.codec import Codec
 from workers.fish.codec_files import find_codec, load_codec
 from workers.fish.decoding import RowDecoder
-from workers.fish.firefly import Firefly, Sizes, folded
+from workers.fish.firefly import Firefly, FireflyCodec, Sizes, folded
 from workers.fish.fsq import GroupedFsq
 from workers.fish.graphs import CudaGraphs
 
@@ -173,6 +173,19 @@ def test_what_was_prepared_is_all_that_rows_need(codec: Codec) -> None:
     decoder.begin(0)
     assert np.abs(decoder.push([0], codes_of(codec, 4)[None])[0] - codec.decode(codes_of(codec, 4))).max() < 1e-4
     assert len(decoder.shapes) == 9
+
+
+def test_decoding_asks_the_host_for_nothing() -> None:
+    """In the published size, on tensors without numbers: a step that needed one, or one of the CPU's, would fail."""
+    with torch.device("meta"):
+        weights = folded({name: torch.empty(shape) for name, shape in fixture("firefly_layout.json")["shapes"].items()})
+        sizes = Sizes.of({name: tuple(weight.shape) for name, weight in weights.items()})
+        codec = FireflyCodec(Firefly(sizes), sizes, torch.device("meta"), torch.float16)
+    decoder = rows_of(codec, 4, shaped=True)
+    assert decoder.shapes is not None
+    with torch.inference_mode():
+        sound = decoder.shapes.of((3, 4))()
+    assert (sound.shape, sound.dtype) == ((3, 4 * 2048), torch.float16)
 
 
 @pytest.mark.gpu

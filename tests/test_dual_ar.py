@@ -494,6 +494,22 @@ def test_shapes_that_were_prepared_are_all_that_is_needed(checkpoint: Checkpoint
     assert len(loop.shapes) == before
 
 
+def test_a_frame_asks_the_host_for_nothing(family: str) -> None:
+    """In the published size, on tensors without numbers: a step that needed one, or one of the CPU's, would fail."""
+    config = DualARConfig.of({**SIZES[family]["config"], "max_seq_len": 512})
+    first, meta = config.vocab_size - config.codebook_size, torch.device("meta")
+    with meta:
+        model = DualAR(config, (first, config.vocab_size - 1)).to(torch.bfloat16)
+    model.merge()
+    choices = torch.arange(first - 1, config.vocab_size)
+    tokenizer: Any = None
+    checkpoint = Checkpoint(model, tokenizer, FAMILIES[family], first - 1, choices, model.head[choices.to(meta)])
+    loop = Loop(checkpoint, rows=4)
+    with torch.inference_mode():
+        frames = loop._step.advance(slice(0, 4), loop._active, 256)
+    assert (frames.shape, frames.dtype) == ((4, 1 + config.num_codebooks), torch.int64)
+
+
 def test_a_step_that_cannot_be_captured_is_done_without(capsys: pytest.CaptureFixture[str]) -> None:
     def refuses(step: Step) -> Step:
         raise RuntimeError("operation not permitted when stream is capturing")

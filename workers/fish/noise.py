@@ -54,7 +54,7 @@ def exponential(keys: Tensor, frames: Tensor, places: Tensor) -> Tensor:
 
 def _log1p(x: Tensor) -> Tensor:
     """On the CPU by numpy: so few logarithms are not worth the waking of torch's threads, which takes milliseconds."""
-    return torch.log1p(x) if x.is_cuda else torch.from_numpy(np.log1p(x.numpy()))
+    return torch.from_numpy(np.log1p(x.numpy())) if x.is_cpu else torch.log1p(x)
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -71,11 +71,11 @@ def probabilities(logits: Tensor, rules: Tensor, window: Tensor) -> Tensor:
 def draw(logits: Tensor, rules: Tensor, window: Tensor, noise: Tensor) -> Tensor:
     """One of V for each row, int64, (B,). logits: as `probabilities`; noise: (B, V), exponentially distributed."""
     raced = probabilities(logits, rules, window) / noise
-    return raced.argmax(dim=-1) if raced.is_cuda else torch.from_numpy(np.argmax(raced.numpy(), axis=-1))
+    return torch.from_numpy(np.argmax(raced.numpy(), axis=-1)) if raced.is_cpu else raced.argmax(dim=-1)
 
 
 def _descending(values: Tensor) -> Tensor:
     """Along the last dimension. numpy sorts a vocabulary's floats in a hundredth of the time that torch's CPU takes."""
-    if values.is_cuda:
-        return values.sort(dim=-1, descending=True).values
-    return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
+    if values.is_cpu:
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
+    return values.sort(dim=-1, descending=True).values
