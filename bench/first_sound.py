@@ -38,6 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         codec = load_codec(make_firefly(Path(folder), fixture("firefly_layout.json")["shapes"], seed=4), device)
     checkpoint = random_checkpoint("1.5", 512)
+    checkpoint.model.merge()
     loop = Loop(checkpoint, rows=1)
     asked = Utterance(prompt(checkpoint), Sampling(seed=0), args.frames)
     found: dict[str, list[tuple[float, float]]] = {"stream": [], "whole sentence": []}

@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.fish [--sizes tiny 1.5] [--batches 1 2 4 8] [--frames 4] [--rounds 3] [--requests 200]
 
 Weights are random, of the sizes in tests/fixtures/fish_sizes.json (`1.5`, `s1`) or small (`tiny`): the arithmetic is
-that of trained ones. Both sides compute with the same tensors and take turns. The prompt's reading is not counted. The
+that of trained ones. Both sides compute with the same numbers and take turns. The prompt's reading is not counted. The
 package serves one sequence at a time, so its figure is the floor of every batch. Where there is a CUDA device it is
 used, in bfloat16, and our loop is measured with graphs and without.
 """
@@ -115,6 +115,7 @@ def compare(size: str, checkpoint: Checkpoint, batches: list[int], frames: int, 
 
 def contestants(checkpoint: Checkpoint, batches: list[int], frames: int) -> Iterator[tuple[tuple[str, int], Turn]]:
     model = package(checkpoint)
+    checkpoint.model.merge()
     yield ("package", 1), lambda: of_package(model, prompt(checkpoint), frames)
     ways: tuple[Acceleration, ...] = ("none", "graphs") if torch.cuda.is_available() else ("none",)
     for way in ways:
@@ -135,7 +136,8 @@ def random_checkpoint(size: str, length: int) -> Checkpoint:
     device = torch.device("cuda" if gpu else "cpu")
     model = model.to(device=device, dtype=torch.bfloat16 if gpu else torch.float32).requires_grad_(False)
     model.make_tables(device)
-    return Checkpoint(model, words, family, words.get_token_id(""))
+    choices = torch.arange(words.semantic_begin_id, words.semantic_end_id + 1)
+    return Checkpoint(model, words, family, words.get_token_id(""), choices, model.head[choices])
 
 
 def package(checkpoint: Checkpoint) -> Any:
@@ -148,8 +150,8 @@ def package(checkpoint: Checkpoint) -> Any:
     with torch.device("meta"):
         shell = llama.DualARTransformer(arguments, checkpoint.tokenizer)
     shell.load_state_dict(checkpoint.model.state_dict(), assign=True)
-    shell.freqs_cis = checkpoint.model.turns.to(weight.dtype)
-    shell.fast_freqs_cis = checkpoint.model.fast_turns.to(weight.dtype)
+    shell.freqs_cis = torch.view_as_real(checkpoint.model.turns).to(weight.dtype)
+    shell.fast_freqs_cis = torch.view_as_real(checkpoint.model.fast_turns).to(weight.dtype)
     shell.causal_mask = torch.ones(arguments.max_seq_len, arguments.max_seq_len, dtype=torch.bool).tril()
     with torch.device(weight.device):
         shell.setup_caches(1, arguments.max_seq_len, dtype=weight.dtype)

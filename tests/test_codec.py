@@ -20,8 +20,10 @@ from tests.checkpoints_codec import FIREFLY_FILE, fixture, make_firefly, noise, 
 from workers.fish.causal import CausalConv, CausalTransposedConv, Memory
 from workers.fish.codec import Codec
 from workers.fish.codec_files import find_codec, load_codec
-from workers.fish.firefly import Firefly, Sizes, folded
+from workers.fish.decoding import RowDecoder
+from workers.fish.firefly import Firefly, FireflyCodec, Sizes, folded
 from workers.fish.fsq import GroupedFsq
+from workers.fish.graphs import CudaGraphs
 
 FIGURES = fixture("firefly.json")
 
@@ -134,6 +136,73 @@ def test_streams_pushed_together_are_those_pushed_alone(codec: Codec) -> None:
             expected = stream.push(piece)
             assert sound.shape == expected.shape
             assert np.abs(sound - expected).max(initial=0) < 1e-5
+
+
+@pytest.mark.parametrize("shaped", [False, True], ids=["as they are", "as graphs hold them"])
+def test_rows_go_on_where_their_sound_was(codec: Codec, shaped: bool) -> None:
+    """Rows of different ages in any order, some passed over, one begun anew; by shapes of 1, 2 and 4 rows."""
+    decoder = rows_of(codec, 4, shaped)
+    codes = {row: codes_of(codec, 12, seed=row) for row in range(3)}
+    heard: dict[int, list[Any]] = {row: [] for row in range(3)}
+    decoder.begin(1)
+    decoder.push([1], codes[0][None, :, :2])  # a sound before this one
+    for row in range(3):
+        decoder.begin(row)
+    for rows, count in [((1,), 1), ((2, 1), 2), ((0, 2), 4), ((2, 0, 1), 2)]:
+        starts = [sum(map(len, heard[row])) // 2048 for row in rows]
+        pieces = [codes[row][:, start : start + count] for row, start in zip(rows, starts, strict=True)]
+        for row, sound in zip(rows, decoder.push(rows, torch.stack(pieces)), strict=True):
+            heard[row].append(sound)
+    for row, pieces in heard.items():
+        sound = np.concatenate(pieces)
+        assert np.abs(sound - codec.decode(codes[row])[: len(sound)]).max() < 1e-4
+    if shaped:
+        assert decoder.shapes is not None
+        assert set(decoder.shapes._steps) == {(1, 2), (1, 1), (2, 2), (2, 4), (4, 2)}
+
+
+def rows_of(codec: Codec, rows: int, shaped: bool) -> RowDecoder:
+    return RowDecoder(codec, rows, (1, 2, 4), (lambda step: step) if shaped else None)
+
+
+def test_what_was_prepared_is_all_that_rows_need(codec: Codec) -> None:
+    decoder = rows_of(codec, 3, shaped=True)
+    decoder.prepare()
+    assert decoder.shapes is not None
+    assert len(decoder.shapes) == 9
+    decoder.begin(0)
+    assert np.abs(decoder.push([0], codes_of(codec, 4)[None])[0] - codec.decode(codes_of(codec, 4))).max() < 1e-4
+    assert len(decoder.shapes) == 9
+
+
+def test_decoding_asks_the_host_for_nothing() -> None:
+    """In the published size, on tensors without numbers: a step that needed one, or one of the CPU's, would fail."""
+    with torch.device("meta"):
+        weights = folded({name: torch.empty(shape) for name, shape in fixture("firefly_layout.json")["shapes"].items()})
+        sizes = Sizes.of({name: tuple(weight.shape) for name, weight in weights.items()})
+        codec = FireflyCodec(Firefly(sizes), sizes, torch.device("meta"), torch.float16)
+    decoder = rows_of(codec, 4, shaped=True)
+    assert decoder.shapes is not None
+    with torch.inference_mode():
+        sound = decoder.shapes.of((3, 4))()
+    assert (sound.shape, sound.dtype) == ((3, 4 * 2048), torch.float16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_graphs_on_a_gpu_decode_what_streams_do(folder: Path) -> None:
+    codec = load_codec(folder, "cuda", torch.float32)
+    decoder = RowDecoder(codec, 3, (1, 2, 4), CudaGraphs(codec.device))
+    decoder.prepare()
+    assert decoder.shapes is not None
+    prepared, streams, codes = len(decoder.shapes), [codec.stream() for _ in range(3)], codes_of(codec, 7)
+    for row in range(3):
+        decoder.begin(row)
+    for rows, piece in zip(([0, 1, 2], [2, 0], [1]), codes.split((1, 2, 4), dim=1), strict=True):
+        expected = codec.push_together([streams[row] for row in rows], [piece] * len(rows))
+        for sound, one in zip(decoder.push(rows, torch.stack([piece] * len(rows))), expected, strict=True):
+            assert np.abs(sound - one).max() < 1e-3
+    assert len(decoder.shapes) == prepared
 
 
 def test_later_frames_change_nothing_before_them(codec: Codec) -> None:

@@ -18,6 +18,7 @@ from tests.checkpoints_codec import make_dac, noise
 from workers.fish import dac
 from workers.fish.codec import Codec
 from workers.fish.codec_files import load_codec
+from workers.fish.decoding import RowDecoder
 from workers.fish.firefly import folded
 
 TOLERANCE = 1e-4
@@ -88,6 +89,19 @@ def test_streams_of_different_ages_are_decoded_together(codec: Codec, codes: tor
     sounds = codec.push_together([old, young], [codes[:, 130:133], codes[:, :3]])
     assert np.abs(sounds[0] - published[130 * 2048 : 133 * 2048]).max() < TOLERANCE
     assert np.abs(sounds[1] - published[: 3 * 2048]).max() < TOLERANCE
+
+
+def test_rows_of_different_ages_are_decoded_together(codec: Codec, codes: torch.Tensor, published: Any) -> None:
+    """One beyond the transformer's window; the spare row, which fills the shape, begins anew each time."""
+    decoder = RowDecoder(codec, 4, (2,), lambda step: step)
+    heard = [decoder.push([1], codes[None, :, first : first + 2])[0] for first in range(0, 130, 2)]
+    for row in (2, 0):
+        decoder.begin(row)
+    old, young, other = decoder.push([1, 2, 0], torch.stack([codes[:, 130:132], codes[:, :2], codes[:, 5:7]]))
+    assert np.abs(np.concatenate([*heard, old]) - published[: 132 * 2048]).max() < TOLERANCE
+    assert np.abs(young - published[: 2 * 2048]).max() < TOLERANCE
+    assert np.abs(other - codec.decode(codes[:, 5:7])).max() < TOLERANCE
+    assert not any(held[4].any() for held in decoder._memories._held.values())
 
 
 def test_what_a_stream_remembers_does_not_grow(codec: Codec, codes: torch.Tensor) -> None:

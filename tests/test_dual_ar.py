@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
 import shutil
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,15 @@ import torch
 from contract.errors import InvalidInput, ModelUnavailable, QueueFull, TextTooLong
 from tests import drive
 from tests.checkpoints_fish import CODECS, make_fish
-from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes
+from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes, say_only
 from workers.fish.cache import Place
 from workers.fish.checkpoint import INSTALL, Checkpoint, family_of, load, locate
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
-from workers.fish.frame import Frames
 from workers.fish.generate import Frame, Handle, Loop, Utterance
-from workers.fish.graphs import Shapes
+from workers.fish.graphs import Shapes, Step, or_as_it_is, sizes_up_to
 from workers.fish.prompt import Spoken
-from workers.fish.sampling import Sampling
+from workers.fish.sampling import DRAWN_CODES, Sampling, draw, probabilities
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
 
@@ -103,6 +105,31 @@ def said(loop: Loop, asked: Utterance) -> list[list[int] | None]:
     return codes
 
 
+def in_shapes(checkpoint: Checkpoint, rows: int, **options: Any) -> Loop:
+    """A loop that does what graphs hold, which are not captured on a CPU."""
+    return Loop(checkpoint, rows, acceleration="graphs", **options)
+
+
+class PublishedNoise:
+    """One sequence's, by torch's generator, in the order in which the published code draws it."""
+
+    def __init__(self, checkpoint: Checkpoint, seed: int) -> None:
+        config = checkpoint.model.config
+        self.choices, self.codes = checkpoint.choices, [DRAWN_CODES] * (config.num_codebooks - 1)
+        self.words, self.generator = config.vocab_size, torch.Generator().manual_seed(seed)
+
+    def __call__(self, keys: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        word, *codes = (
+            torch.empty(size).exponential_(1, generator=self.generator) for size in [self.words, *self.codes]
+        )
+        return torch.cat([word[self.choices], torch.ones(1), *codes])[None]
+
+
+def with_noise(loop: Loop, noise: PublishedNoise) -> Loop:
+    loop._step.noise = noise  # type: ignore[method-assign]
+    return loop
+
+
 def rest(loop: Loop, handle: Handle) -> Iterator[Frame]:
     while not handle.stop:
         yield loop.step([handle])[0]
@@ -126,23 +153,24 @@ def test_logits_equal_the_packages(checkpoint: Checkpoint, folders: dict[str, Pa
     prompt = checkpoint.prompt("All is well.", [voice(checkpoint)])
     codes, length = torch.randint(0, 1024, (6, ours.config.num_codebooks)), prompt.size(1)
     with torch.inference_mode():
-        cache, fast_cache = ours.caches(3, ours.config.max_seq_len, 1)
+        cache, fast_cache = ours.caches(3, ours.config.max_seq_len)
         expected = theirs.forward_generate(prompt[None].int(), torch.arange(length))
-        logits, hidden = ours.slow_forward(prompt[None], cache, Place.prompt(2, length, CPU))
+        place = Place.prompt(2, 0, length, checkpoint.head)
+        logits, hidden = ours.said(ours.read(prompt[None], cache, place)[:, -1], checkpoint.head)
         for index, frame in enumerate(codes):
-            torch.testing.assert_close(logits, expected.logits[:, 0], atol=1e-4, rtol=0)
+            torch.testing.assert_close(logits, expected.logits[:, 0, checkpoint.choices], atol=1e-4, rtol=0)
             torch.testing.assert_close(hidden, expected.hidden_states[:, 0], atol=1e-4, rtol=0)
             their_input, our_input = expected.hidden_states, hidden[:, None]
             for book, code in enumerate(frame):
                 expected_fast = theirs.forward_generate_fast(their_input, torch.tensor([book]))
-                fast = ours.fast_forward(our_input, fast_cache, Place.together(torch.tensor([0]), book, 1))
+                fast = ours.fast_forward(our_input, fast_cache, Place.together(1, book, 1))
                 torch.testing.assert_close(fast, expected_fast[:, 0], atol=1e-4, rtol=0)
                 their_input, our_input = theirs.fast_embeddings(code[None]), ours.fast_embeddings(code[None, None])
             tokens = torch.cat([frame[:1] + ours.semantic[0], frame])[None, :, None]
             position = torch.tensor([length + index])
             expected = theirs.forward_generate(tokens, position)
-            place = Place.one_more(torch.tensor([2]), position, length + index + 1, slice(2, 3))
-            logits, hidden = ours.slow_forward(tokens, cache, place)
+            place = Place.one_more(slice(2, 3), torch.tensor([2]), position, length + index + 1, checkpoint.head)
+            logits, hidden = ours.said(ours.read(tokens, cache, place)[:, -1], checkpoint.head)
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -187,13 +215,14 @@ def test_s1_prompts_equal_the_packages(loaded: dict[str, Checkpoint]) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_15_says_what_the_published_code_says(loaded: dict[str, Checkpoint], case: str) -> None:
-    """Prompt tokens and codes by seed, over more frames than the penalty's window."""
+    """Prompt tokens and codes from the same noise, over more frames than the penalty's window; words have no chance."""
     checkpoint, expected, asked = loaded["1.5"], json.loads(FIXTURES.read_text())[case], CASES[case]
     references = [Spoken(REFERENCE, reference_codes())] if case == "cloned" else []
     prompt = checkpoint.prompt(asked["text"], references)
     assert prompt.tolist() == expected["prompt"]
-    sampling = Sampling(asked["temperature"], asked["top_p"], asked["repetition_penalty"], asked["seed"])
-    codes = kept(said(Loop(checkpoint), Utterance(prompt, sampling, FRAMES)))
+    sampling = Sampling(asked["temperature"], asked["top_p"], asked["repetition_penalty"])
+    loop = with_noise(Loop(checkpoint), PublishedNoise(checkpoint, asked["seed"]))
+    codes = kept(said(loop, Utterance(prompt, sampling, FRAMES)))
     assert codes.tolist() == expected["codes"]
 
 
@@ -201,15 +230,61 @@ def test_s1_says_what_the_package_says(loaded: dict[str, Checkpoint], folders: d
     from fish_speech.models.text2semantic import inference
 
     checkpoint, model = loaded["s1"], package(folders["s1"])
+    say_only(model, json.loads((folders["s1"] / "special_tokens.json").read_text()))
     prompt = checkpoint.prompt("Well said.", [voice(checkpoint)])
-    sampling = Sampling(temperature=0.7, top_p=0.9, repetition_penalty=1.3, seed=5)
+    sampling = Sampling(temperature=0.7, top_p=0.9, repetition_penalty=1.3)
     torch.manual_seed(5)
     rules = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}
     y = inference.generate(
         model=model, prompt=prompt.int(), max_new_tokens=FRAMES, audio_masks=None, audio_parts=None, **rules
     )
-    codes = kept(said(Loop(checkpoint), Utterance(prompt, sampling, FRAMES)))
+    loop = with_noise(Loop(checkpoint), PublishedNoise(checkpoint, 5))
+    codes = kept(said(loop, Utterance(prompt, sampling, FRAMES)))
     assert codes.tolist() == y[1:, prompt.size(1) : -1].tolist()
+
+
+def test_the_penalty_of_words_changes_nothing(checkpoint: Checkpoint) -> None:
+    """Probabilities as the package has them over a whole vocabulary, in which only what can be said has a chance."""
+    from fish_speech.models.text2semantic import inference
+
+    step, config = Loop(checkpoint)._step, checkpoint.model.config
+    torch.manual_seed(3)
+    logits = torch.full((config.vocab_size,), -torch.inf)
+    logits[checkpoint.choices] = 3 * torch.randn(len(checkpoint.choices))
+    likely = checkpoint.choices[logits[checkpoint.choices].topk(4).indices]
+    window = torch.cat(
+        [torch.zeros(5, dtype=torch.int64), likely, likely[:1], checkpoint.choices[7:9], torch.tensor([99])]
+    )
+    rules = torch.tensor([0.8, 0.9, 1.7])
+    expected = inference.logits_to_probs(logits.clone(), *rules, previous_tokens=window)[checkpoint.choices]
+    ours = torch.cat([logits[checkpoint.choices], torch.tensor([-torch.inf])])[None]
+    found = probabilities(ours, rules[None], step._choice_of[window][None])[0]
+    assert found[-1] == 0
+    torch.testing.assert_close(found[:-1], expected, atol=1e-6, rtol=1e-5)
+    unpenalised = inference.logits_to_probs(logits.clone(), *rules)[checkpoint.choices]
+    assert (unpenalised - expected).abs().max() > 0.01
+
+
+def test_the_penalty_looks_back_as_far_as_the_packages(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its `previous_tokens[:, i - 16 : i]`, of the frames after the first; the first is not penalised."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(logits: torch.Tensor, rules: torch.Tensor, window: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        seen.append((rules[0].clone(), window[0].clone()))
+        return draw(logits, rules, window, noise)
+
+    monkeypatch.setattr("workers.fish.frame.draw", watched)
+    books = checkpoint.model.config.num_codebooks
+    loop, third = Loop(checkpoint), []
+    handle = loop.open(utterance(checkpoint, limit=40))
+    for _ in rest(loop, handle):
+        third.append(int(loop._step.state.tokens[handle.row, 3]))
+    of_third = seen[2::books]  # the semantic token, the second codebook, the third
+    assert [float(rules[2]) == 1.0 for rules, _ in of_third] == [True] + [False] * 39
+    later = torch.tensor(third[1:])
+    for index, (_, window) in enumerate(of_third[1:]):
+        previous = torch.cat([later[:index], torch.zeros(40, dtype=torch.int64)])
+        assert window.tolist() == previous[max(0, index - 16) :][:16].tolist()
 
 
 def test_a_texts_own_control_tokens_are_letters(checkpoint: Checkpoint) -> None:
@@ -300,7 +375,7 @@ def test_the_end_token_ends_a_sequence_but_not_at_its_first_frame(checkpoint: Ch
     handle = loop.open(asked)
     while not handle.stop:
         loop.step([handle])
-        tokens.append(int(loop._tokens[handle.row, 0]))
+        tokens.append(int(loop._step.state.tokens[handle.row, 0]))
     assert handle.stop == "length"
     fourth = Loop(dataclasses.replace(checkpoint, end_id=tokens[3]))
     ending = fourth.open(asked)
@@ -328,8 +403,7 @@ def test_a_closed_row_serves_the_next_as_if_new(checkpoint: Checkpoint) -> None:
     loop.close(cancelled)
     loop.close(cancelled)
     assert loop.free == 1
-    with pytest.raises(ValueError, match="open"):
-        loop.step([cancelled])
+    assert loop.step([cancelled]) == [Frame(None, None)]  # closed by another thread since it was asked for
     assert said(loop, asked) == expected
 
 
@@ -377,25 +451,155 @@ def test_sampling_outside_the_published_ranges_is_refused(wrong: dict[str, Any])
         Sampling(**wrong)
 
 
-def test_batches_brought_into_few_shapes_say_the_same(checkpoint: Checkpoint) -> None:
-    """What graphs and compilation run: five sequences in the shape of eight, read up to the cache's end."""
-    asked = [utterance(checkpoint, "Hello" * number, seed=number, limit=7) for number in range(1, 6)]
+def test_what_graphs_hold_says_the_same(checkpoint: Checkpoint) -> None:
+    """Five sequences that join one by one, are passed over and leave: rows that do not advance stay as they were."""
+    asked = [utterance(checkpoint, "Hello" * number, seed=number, limit=5 + number) for number in range(1, 6)]
     alone = [said(Loop(checkpoint), one) for one in asked]
-    loop, shapes = Loop(checkpoint, rows=5), []
-
-    def advance(frames: Frames, length: int) -> torch.Tensor:
-        shapes.append((frames.rows.size(0), length))
-        return loop._step.advance(frames, length)
-
-    loop._shapes = Shapes(advance, spare=5, longest=loop.length)
+    loop, heard = in_shapes(checkpoint, 5), [[] for _ in asked]  # type: ignore[var-annotated]
     handles = [loop.open(one) for one in asked]
-    steps = [loop.step(handles) for _ in range(7)]
-    assert [[told(frame) for frame in heard] for heard in zip(*steps, strict=True)] == alone
-    assert set(shapes) == {(8, 256)}
+    for step in range(40):
+        some = [index for index in range(5) if step >= index and (step + index) % 3 and not handles[index].stop]
+        for index, frame in zip(some, loop.step([handles[index] for index in some]), strict=True):
+            heard[index].append(told(frame))
+    assert heard == alone
+    assert loop.shapes is not None
+    assert set(loop.shapes._steps) <= {(rows, 256) for rows in (1, 2, 4, 5)}
+
+
+def test_graphs_read_as_much_of_the_cache_as_they_need(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.fish.generate.SHORTEST_READ", 16)
+    short, long = utterance(checkpoint, "No.", limit=4), utterance(checkpoint, "All is well. " * 4, seed=2, limit=60)
+    alone = [said(Loop(checkpoint), one) for one in (long, short)]
+    loop = in_shapes(checkpoint, 2)
+    handles = [loop.open(one) for one in (long, short)]
+    first = [told(frame) for frame in loop.step([handles[1]])]  # its step leaves the longer one's row unread
+    heard = [[told(frame)] for frame in loop.step([handles[0]])]
+    heard[0] += [told(frame) for frame in rest(loop, handles[0])]
+    assert [heard[0], [*first, *map(told, rest(loop, handles[1]))]] == alone
+    assert loop.shapes is not None
+    assert {length for _, length in loop.shapes._steps} >= {64, 128}
+
+
+def test_shapes_that_were_prepared_are_all_that_is_needed(checkpoint: Checkpoint) -> None:
+    loop = in_shapes(checkpoint, 3)
+    loop.prepare()
+    assert loop.shapes is not None
+    before = len(loop.shapes)
+    asked = [utterance(checkpoint, "Hello" * number, seed=number, limit=9) for number in range(1, 4)]
+    handles = [loop.open(one) for one in asked]
+    steps = [loop.step(handles) for _ in range(9)]
+    assert [[told(frame) for frame in heard] for heard in zip(*steps, strict=True)] == [
+        said(Loop(checkpoint), one) for one in asked
+    ]
+    assert len(loop.shapes) == before
+
+
+def test_a_frame_asks_the_host_for_nothing(family: str) -> None:
+    """In the published size, on tensors without numbers: a step that needed one, or one of the CPU's, would fail."""
+    config = DualARConfig.of({**SIZES[family]["config"], "max_seq_len": 512})
+    first, meta = config.vocab_size - config.codebook_size, torch.device("meta")
+    with meta:
+        model = DualAR(config, (first, config.vocab_size - 1)).to(torch.bfloat16)
+    model.merge()
+    choices = torch.arange(first - 1, config.vocab_size)
+    tokenizer: Any = None
+    checkpoint = Checkpoint(model, tokenizer, FAMILIES[family], first - 1, choices, model.head[choices.to(meta)])
+    loop = Loop(checkpoint, rows=4)
+    with torch.inference_mode():
+        frames = loop._step.advance(slice(0, 4), loop._active, 256)
+    assert (frames.shape, frames.dtype) == ((4, 1 + config.num_codebooks), torch.int64)
+
+
+def test_a_step_that_cannot_be_captured_is_done_without(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses(step: Step) -> Step:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    shapes: Shapes[int] = Shapes(lambda shape: lambda: torch.tensor(shape), or_as_it_is(refuses))
+    assert int(shapes.of(5)()) == 5
+    assert "speech_not_captured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 9, 255, 256, 257, 4096])
+def test_sizes_are_few_and_none_much_larger_than_needed(most: int) -> None:
+    sizes = sizes_up_to(most)
+    assert sizes[-1] == most
+    assert len(sizes) <= most.bit_length() + 1
+    for count in range(1, most + 1):
+        assert next(size for size in sizes if size >= count) < 2 * count
+    assert sizes_up_to(1000, 256) == [256, 512, 1000]
+    assert sizes_up_to(100, 256) == [100]
+
+
+@pytest.mark.parametrize("way", [Loop, in_shapes])
+def test_a_voice_that_was_read_before_says_the_same(checkpoint: Checkpoint, way: Any) -> None:
+    """After another voice in the same row, in another row, and where there is no room to remember it."""
+    grids = [checkpoint.grid(text, [voice(checkpoint, 30)]) for text in ("All is well.", "No.")]
+    asked = [Utterance(grid.joined(), Sampling(seed=seed), 9, grid.preamble) for seed, grid in enumerate(grids)]
+    other = checkpoint.grid("Another.", [voice(checkpoint, 33)]).joined()
+    at_once = [said(Loop(checkpoint), dataclasses.replace(one, preamble=0)) for one in asked]
+    for megabytes, kept_of in ((1.0, 1), (0.0, 0)):
+        loop = way(checkpoint, 2, prefixes_mb=megabytes)
+        for _ in range(2):
+            assert [said(loop, one) for one in asked] == at_once
+            said(loop, Utterance(other, Sampling(seed=3), 2))
+        handle = loop.open(Utterance(other, Sampling(seed=3), 2))
+        assert [said(loop, one) for one in asked] == at_once
+        loop.close(handle)
+        assert len(loop._prefixes._kept) == kept_of
+
+
+def test_the_least_recently_used_voices_are_forgotten(checkpoint: Checkpoint) -> None:
+    grids = [checkpoint.grid("Hello.", [voice(checkpoint, frames)]) for frames in (20, 21, 22)]
+    config = checkpoint.model.config
+    columns = 2 * config.n_layer * config.slow.n_local_heads * config.slow.head_dim * 4
+    loop = Loop(checkpoint, prefixes_mb=2.5 * grids[0].preamble * columns / 1e6)
+    for grid in grids:
+        said(loop, Utterance(grid.joined(), Sampling(seed=1), 2, grid.preamble))
+    assert len(loop._prefixes._kept) == 2
+    assert loop._prefixes._kept.currsize <= loop._prefixes._kept.maxsize
+
+
+def test_nothing_but_semantic_tokens_and_the_end_is_said(checkpoint: Checkpoint) -> None:
+    """Of an output layer of its own nothing else is kept."""
+    first, last = checkpoint.model.semantic
+    assert set(checkpoint.choices.tolist()) == {checkpoint.end_id, *range(first, last + 1)}
+    assert not hasattr(checkpoint.model, "output")
+    loop, tokens = Loop(checkpoint), set()
+    for seed in range(4):
+        handle = loop.open(utterance(checkpoint, seed=seed, limit=20, temperature=1.9, top_p=1.0))
+        for _ in rest(loop, handle):
+            tokens.add(int(loop._step.state.tokens[handle.row, 0]))
+        loop.close(handle)
+    assert tokens <= set(checkpoint.choices.tolist())
+
+
+def test_sequences_open_and_close_beside_a_step(checkpoint: Checkpoint) -> None:
+    loop, opened = Loop(checkpoint, rows=4), []
+    asked = utterance(checkpoint, limit=3)
+
+    def come_and_go() -> None:
+        for _ in range(50):
+            with contextlib.suppress(QueueFull):
+                opened.append(loop.open(asked))
+                assert len({handle.row for handle in opened if not handle.closed}) <= 4
+                loop.close(opened[-1])
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    handle = loop.open(utterance(checkpoint, seed=9, limit=30))
+    for thread in threads:
+        thread.start()
+    heard = [told(frame) for frame in rest(loop, handle)]
+    for thread in threads:
+        thread.join()
+    assert heard == said(Loop(checkpoint), utterance(checkpoint, seed=9, limit=30))
+    assert loop.free == 3
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("acceleration", ["graphs", "compile"])
 def test_graphs_and_compilation_on_a_gpu_say_what_the_plain_loop_says(
@@ -414,6 +618,33 @@ def test_graphs_and_compilation_on_a_gpu_say_what_the_plain_loop_says(
         assert [[codes is None for codes in step] for step in heard[0]] == [
             [codes is None for codes in step] for step in heard[1]
         ]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_first_request_on_a_gpu_captures_nothing(
+    folders: dict[str, Path], family: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All graphs are there when the model is, every one of them captured; and a step waits once for the device."""
+    checkpoint = load(found(folders[family]), torch.device("cuda"), torch.bfloat16)
+    loop = Loop(checkpoint, rows=3, acceleration="graphs", prefixes_mb=1)
+    loop.prepare()
+    assert loop.shapes is not None
+    before = len(loop.shapes)
+    grid = checkpoint.grid("All is well.", [voice(checkpoint, 30)])
+    handles = [loop.open(Utterance(grid.joined(), Sampling(seed=seed), 9, grid.preamble)) for seed in range(3)]
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            loop.step(handles)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == 1  # the tokens, on their way here
+    while not handles[0].stop:
+        loop.step(handles)
+    assert len(loop.shapes) == before
+    assert "not_captured" not in "".join(capfd.readouterr())
 
 
 # The files

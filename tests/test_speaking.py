@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import threading
 import wave
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -22,14 +26,17 @@ from tests import drive
 from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker
 from tests.inline import over_the_pipe
+from workers.base import Answer
 from workers.fish.checkpoint import INSTALL
 from workers.fish.generate import Frame, Handle, Loop
-from workers.fish.params import FishSettings
+from workers.fish.params import FishSettings, FishTask
 from workers.fish.prompt import Spoken
+from workers.fish.sampling import Sampling
 from workers.fish.speaking import Voice
-from workers.fish.synthesis import Saying
+from workers.fish.synthesis import Advance, Saying
 from workers.fish.worker import Fish
 from workers.runtime.engine import Engine
+from workers.runtime.warm_up import _Unheard
 
 pytest.importorskip("fish_speech.tokenizer", reason="fish-speech is not installed (requirements-fish.txt)")
 
@@ -39,13 +46,14 @@ SPEAK: dict[str, Any] = {"text": TEXT, "chunk_length": 40, "max_new_tokens": 9, 
 
 
 class CountingFish(Fish):
-    """A Fish that keeps the sizes of its batches, and what it says. Its name is its parent's, so no server finds it."""
+    """A Fish that keeps how many go on in each batch, and what it says. Its name is its parent's, so none finds it."""
 
     sizes: list[int]
     said: dict[Saying, None]
 
     def forward(self, units: list[Any]) -> list[Any]:
-        self.sizes.append(len(units))
+        assert len(set(units)) == len(units)
+        self.sizes += filter(None, [sum(not (isinstance(unit, Saying) and unit.stop) for unit in units)])
         self.said |= {unit: None for unit in units if isinstance(unit, Saying)}
         return super().forward(units)
 
@@ -123,6 +131,18 @@ def test_texts_at_once_share_batches_and_sound_as_they_do_alone(worker: Counting
         assert file_of(together, name) == expected
 
 
+def test_with_graphs_the_same_is_said_and_all_shapes_are_there_from_the_start(
+    worker: CountingFish, fish_model: Path, folders: Folders
+) -> None:
+    """On a CPU they are not captured, but made and used all the same."""
+    small = fish(fish_model, folders, batch=2, length=512, acceleration="graphs")
+    shapes = small._synthesis._loop.shapes
+    assert shapes is not None
+    assert set(shapes._steps) == {(rows, length) for rows in (1, 2) for length in (256, 512)}
+    assert file_of(run(small, task("a")), "a") == file_of(run(worker, task("a")), "a")
+    assert len(shapes) == 4
+
+
 def test_markup_is_not_heard_unless_it_is_asked_for(worker: CountingFish) -> None:
     texts = {"plain": "Now say this.", "marked": "**Now** say <i>this</i>. \U0001f389"}
     said = run(worker, *(task(name, text=text) for name, text in texts.items()))
@@ -136,6 +156,79 @@ def test_as_many_texts_are_open_as_the_loop_has_rows(fish_model: Path, folders: 
     small = fish(fish_model, folders, batch=1)
     [failed] = of(run(small, task("a"), task("b")), "b", "failed")
     assert failed["error_code"] == "QUEUE_FULL"
+
+
+def test_the_next_frame_is_asked_for_while_one_is_told(worker: CountingFish) -> None:
+    """Two at a time of the same saying, which a batch takes one by one; behind the last one nothing is made."""
+    ctx = Asking(worker.folders)
+    running = worker.run(FishTask(text="Hi.", max_new_tokens=5, seed=1, audio_format="none"), ctx)
+    answer = next(running)
+    with contextlib.suppress(StopIteration):
+        while True:
+            [first, second] = [answer for answer in ctx.asked if not answer.done]
+            assert answer is first
+            assert first.unit is second.unit
+            assert not worker.fits([first.unit], second.unit)
+            [first.result] = worker.forward([first.unit])
+            first.done = True
+            answer = running.send(first.result)
+    [behind] = [answer for answer in ctx.asked if not answer.done]
+    assert worker.forward([behind.unit]) == [Advance(None, "length")]
+    assert len(behind.unit.codes) == 4
+
+
+class Asking(_Unheard):
+    """A context that keeps what was asked for."""
+
+    def __init__(self, folders: Folders) -> None:
+        folders.work.mkdir(parents=True, exist_ok=True)
+        super().__init__(folders.work, folders)
+        self.asked: list[Answer] = []
+
+    def ask(self, unit: Any) -> Answer:
+        self.asked.append(Answer(unit))
+        return self.asked[-1]
+
+
+def test_blocks_grow_as_far_as_a_listener_is_behind(worker: CountingFish, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: whether a frame takes 5 ms or as long as it sounds; the same sound whatever the blocks."""
+    synthesis, now = worker._synthesis, [0.0]
+    monkeypatch.setattr(synthesis, "_clock", lambda: now[0])
+
+    def said(seconds: float) -> tuple[list[int], npt.NDArray[np.float32]]:
+        saying, sounds = synthesis.say(synthesis.prompt("Hello.", []), Sampling(seed=1), 46, again=False), []
+        while saying.stop is None:
+            [advance] = synthesis.advance([saying])
+            assert isinstance(advance, Advance)
+            sounds += [] if advance.sound is None else [advance.sound]
+            now[0] += seconds
+        synthesis.close(saying)
+        return [len(sound) // 2048 for sound in sounds], np.concatenate(sounds)
+
+    _, expected = said(0.0)
+    monkeypatch.setattr(synthesis, "_together", True)
+    for seconds, blocks in ((0.005, [1, 1, 2, 4, 8]), (1 / 21.5, [1])):
+        sizes, sound = said(seconds)
+        assert [*dict.fromkeys(sizes[:-1])] == [*dict.fromkeys(blocks)]
+        assert sum(sizes) == 45
+        assert np.abs(sound - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_texts_are_told_beside_the_model_as_they_would_be_after_it(worker: CountingFish, threads: int) -> None:
+    expected = [file_of(run(worker, task(name, seed=seed)), name) for name, seed in (("a", 1), ("b", 2))]
+    events: list[Event] = []
+    there = threading.Event()
+    engine = Engine(worker, lambda event: events.append(over_the_pipe(event)), threads, there.set)
+    engine._lane._mean = 1.0  # as after slices that took long
+    for name, seed in (("a", 1), ("b", 2)):
+        engine.add(task(name, seed=seed))
+    while sum(event.kind == "done" for event in list(events)) < 2:
+        there.wait(0.01)
+        there.clear()
+        engine.step()
+    for name, whole in zip(("a", "b"), expected, strict=True):
+        assert file_of(events, name) == whole == sound(events, name)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 13, 24])

@@ -33,7 +33,7 @@ class BlockShape:
 
 
 def rotation_table(length: int, head_dim: int, base: float, device: torch.device) -> Tensor:
-    """float32, (length, head_dim / 2, 2): cosine and sine for each position and pair of channels.
+    """complex64, (length, head_dim / 2): a turn for each position and pair of channels.
 
     Rounded to bfloat16, as the published models were trained, and computed on the CPU, so that every device rounds the
     same numbers.
@@ -42,15 +42,13 @@ def rotation_table(length: int, head_dim: int, base: float, device: torch.device
     rates = 1.0 / base ** (torch.arange(0, head_dim, 2, device=origin).float() / head_dim)
     angles = torch.outer(torch.arange(length, device=origin), rates)
     table = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
-    return table.to(torch.bfloat16).float().to(device)
+    return torch.view_as_complex(table.to(torch.bfloat16).float()).to(device)
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """x: (B, S, heads, D); turns: (B or 1, S, D / 2, 2), of the table. Neighbouring channels are the pairs."""
-    real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = turns.unsqueeze(2).unbind(-1)
-    turned = (real * cosine - imaginary * sine, imaginary * cosine + real * sine)
-    return torch.stack(turned, dim=-1).flatten(-2).type_as(x)
+    """x: (B, S, heads, D); turns: (B or 1, S, D / 2), of the table. Neighbouring channels are the pairs."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns.unsqueeze(2)).flatten(-2).type_as(x)
 
 
 class Attention(nn.Module):
@@ -68,15 +66,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turns: Tensor, cache: KeyValueCache, layer: int, place: Place) -> Tensor:
         """x: (B, S, dim) → the same shape."""
-        shape = self.shape
-        heads = [shape.n_head, shape.n_local_heads, shape.n_local_heads]
-        q, k, v = self.wqkv(x).unflatten(-1, (-1, shape.head_dim)).split(heads, dim=2)
-        if shape.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (heads.transpose(1, 2) for heads in (rotate(q, turns), rotate(k, turns), v))
+        q, k, v = (heads.transpose(1, 2) for heads in self._heads(x, turns))
         cache.write(layer, place, k, v)
-        seen = _from_start(q, k, v) if place.from_start else _one_more(q, *cache.read(layer, place), place.mask)
+        seen = _from_start(q, k, v) if place.from_start else _after_cached(q, *cache.read(layer, place), place.mask)
         return self.wo(seen.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, turns: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (B, S, H or K, D); queries and keys are turned as one."""
+        queries, keys = self.shape.n_head, self.shape.n_local_heads
+        turning, v = self.wqkv(x).unflatten(-1, (-1, self.shape.head_dim)).split([queries + keys, keys], dim=2)
+        if self.shape.qk_norm:
+            q, k = turning.split([queries, keys], dim=2)
+            turning = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
+        return (*rotate(turning, turns).split([queries, keys], dim=2), v)
 
 
 def _from_start(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -84,26 +86,38 @@ def _from_start(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.size(1) != k.size(1))
 
 
-def _one_more(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """One new position for each row. q: (B, H, 1, D), k and v: (B, K, L, D), mask: (B, 1, 1, L), true where seen.
+def _after_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """q: (B, H, S, D), k and v: (B, K, L, D), mask: (B, 1, S, L), added to the scores. (B, H, S, D).
 
-    The heads of a group stand where positions would, so that the cache is read as it lies, not repeated for each head.
+    Where there is one new position, the heads of a group stand where positions would, so that the cache is read as it
+    lies, not repeated for each head.
     """
+    if q.size(2) > 1:
+        many = q.size(1) != k.size(1)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=many)
     grouped = q.reshape(q.size(0), k.size(1), -1, q.size(3))
     return functional.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
 
 
 class FeedForward(nn.Module):
-    """SwiGLU."""
+    """SwiGLU. The published weights have the gate (w1) and what it lets through (w3) apart."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         self.w1 = nn.Linear(shape.dim, shape.intermediate_size, bias=False)
         self.w3 = nn.Linear(shape.dim, shape.intermediate_size, bias=False)
         self.w2 = nn.Linear(shape.intermediate_size, shape.dim, bias=False)
+        self.merged = False
+
+    def merge(self) -> None:
+        """Have w1 compute both, for good: a product of a few rows costs its start more than its numbers."""
+        self.w1.weight = nn.Parameter(torch.cat([self.w1.weight, self.w3.weight]), requires_grad=False)
+        self.merged = True
+        del self.w3
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+        gate, through = self.w1(x).chunk(2, dim=-1) if self.merged else (self.w1(x), self.w3(x))
+        return self.w2(functional.silu(gate) * through)
 
 
 class Block(nn.Module):

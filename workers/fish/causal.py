@@ -58,6 +58,16 @@ class Memory:
     def nbytes(self) -> int:
         return sum(past.nbytes for past in self.pasts.values())
 
+    def write(self, layer: nn.Module, past: Tensor) -> None:
+        self.pasts[layer] = past.clone()  # a view would keep the whole input alive
+
+
+class HeldMemory(Memory):
+    """One whose tensors stay where they are and are written in place."""
+
+    def write(self, layer: nn.Module, past: Tensor) -> None:
+        self.pasts[layer].copy_(past)
+
 
 def recalled(layer: nn.Module, shape: Sequence[int], like: Tensor) -> Tensor:
     """What the layer remembers: zeros of that shape at the start of a stream."""
@@ -67,9 +77,10 @@ def recalled(layer: nn.Module, shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def remember(layer: nn.Module, past: Tensor) -> None:
+    """After the last use of what was recalled, which may be written over."""
     memory = _CURRENT.get()
     if memory is not None:
-        memory.pasts[layer] = past.clone()  # a view would keep the whole input alive
+        memory.write(layer, past)
 
 
 class CausalConv(nn.Module):

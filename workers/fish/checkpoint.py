@@ -36,19 +36,29 @@ _END = "<|im_end|>"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model, with what is needed to ask it and to understand it. end_id: the token that ends a sequence."""
+    """A loaded model, with what is needed to ask it and to understand it.
+
+    end_id: the token that ends a sequence; choices: int64, (n,), on the CPU, the tokens that can be said, the end and
+    the semantic ones; head: (n, dim), their rows of the output layer.
+    """
 
     model: DualAR
     tokenizer: Tokenizer
     family: Family
     end_id: int
+    choices: Tensor
+    head: Tensor
 
     def prompt(self, text: str, spoken: Sequence[Spoken] = ()) -> Tensor:
         """The token grid, int64, (1 + C, T), on the CPU. Raises: InvalidInput."""
+        return self.grid(text, spoken).joined()
+
+    def grid(self, text: str, spoken: Sequence[Spoken]) -> Grid:
+        """The prompt, and where its text begins. Raises: InvalidInput."""
         config = self.model.config
         grid = Grid(self.tokenizer, config.num_codebooks, config.codebook_size)
         self.family.prompt(grid, text, spoken)
-        return grid.joined()
+        return grid
 
 
 def wanted(name: str) -> Wanted:
@@ -74,9 +84,15 @@ def load(found: Found, device: torch.device, dtype: torch.dtype = torch.float32)
     with torch.device("meta"):
         model = DualAR(config, semantic)
     model.load_state_dict(_checked(_read_weights(found.path), model), assign=True)
+    end_id = tokenizer.get_token_id(_END)
+    choices = torch.tensor([end_id, *range(semantic[0], semantic[1] + 1)])
+    head = model.head[choices].to(device=device, dtype=dtype)
+    if not config.tie_word_embeddings:
+        del model.output  # 102 000 words that nobody can say
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    model.merge()
     model.make_tables(device)
-    return Checkpoint(model, tokenizer, family_of(found), tokenizer.get_token_id(_END))
+    return Checkpoint(model, tokenizer, family_of(found), end_id, choices, head.detach())
 
 
 def read_config(folder: Path) -> DualARConfig:

@@ -77,8 +77,8 @@ class WindowedTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         steps = torch.arange(1 - self.window, x.shape[-1], device=x.device)
         start = recalled(self, (len(x), 1), steps)
-        remember(self, start + x.shape[-1])
         keys = start + steps
+        remember(self, start + x.shape[-1])
         queries = keys[:, self.window - 1 :]
         distance = queries[:, :, None] - keys[:, None, :]
         seen = (distance >= 0) & (distance < self.window) & (keys[:, None, :] >= 0)

@@ -121,27 +121,41 @@ class DualAR(nn.Module):
         self.fast_output = nn.Linear(fast.dim, config.codebook_size, bias=False)
         self.turns: Tensor
         self.fast_turns: Tensor
+        self.books: Tensor
         self.make_tables(self.embeddings.weight.device)
 
     def make_tables(self, device: torch.device) -> None:
-        """The rotation tables, which no checkpoint holds; float32 whatever the weights are."""
+        """The rotation tables and the codebooks' places among the embeddings, which no checkpoint holds.
+
+        Of their own types whatever the weights are.
+        """
         config = self.config
         self.turns = rotation_table(config.max_seq_len, config.slow.head_dim, config.rope_base, device)
         self.fast_turns = rotation_table(config.num_codebooks, config.fast.head_dim, config.rope_base, device)
+        self.books = torch.arange(config.num_codebooks, device=device).unsqueeze(1) * config.codebook_size
 
-    def caches(self, rows: int, length: int, fast_rows: int) -> tuple[KeyValueCache, KeyValueCache]:
-        """For the slow transformer, of so many positions, and for the fast one, whose rows are those of one batch."""
+    def merge(self) -> None:
+        """Make the weights fewer and larger, for good; they lose their published names."""
+        for block in (*self.layers, *self.fast_layers):
+            block.feed_forward.merge()
+
+    @property
+    def head(self) -> Tensor:
+        """The output layer, (vocab_size, dim)."""
+        return (self.embeddings if self.config.tie_word_embeddings else self.output).weight
+
+    def caches(self, rows: int, length: int) -> tuple[KeyValueCache, KeyValueCache]:
+        """For the slow transformer, of so many positions, and for the fast one."""
         weight, config = self.embeddings.weight, self.config
         return (
             _cache(config.slow, config.n_layer, rows, length, weight),
-            _cache(config.fast, config.n_fast_layer, fast_rows, config.num_codebooks, weight),
+            _cache(config.fast, config.n_fast_layer, rows, config.num_codebooks, weight),
         )
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, 1 + C, S) → (B, S, dim)."""
         config = self.config
-        offsets = torch.arange(config.num_codebooks, device=tokens.device) * config.codebook_size
-        codes = self.codebook_embeddings(tokens[:, 1:] + offsets[:, None]).sum(dim=1)
+        codes = self.codebook_embeddings(tokens[:, 1:] + self.books).sum(dim=1)
         spoken = ((tokens[:, 0] >= self.semantic[0]) & (tokens[:, 0] <= self.semantic[1])).unsqueeze(-1)
         words = self.embeddings(tokens[:, 0])
         together = words + codes
@@ -149,19 +163,20 @@ class DualAR(nn.Module):
             together = together / math.sqrt(config.num_codebooks + 1)
         return torch.where(spoken, together, words)
 
-    def slow_forward(self, tokens: Tensor, cache: KeyValueCache, place: Place) -> tuple[Tensor, Tensor]:
-        """tokens: int64, (B, 1 + C, S). Of the last position: logits (B, vocab_size), hidden state (B, fast dim)."""
-        x = self.embed(tokens)
-        turns = self.turns[place.positions]
+    def read(self, tokens: Tensor, cache: KeyValueCache, place: Place) -> Tensor:
+        """The slow transformer without its output layer. tokens: int64, (B, 1 + C, S) → (B, S, dim)."""
+        x, turns = self.embed(tokens), place.of(self.turns)
         for index, layer in enumerate(self.layers):
             x = layer(x, turns, cache, index, place)
-        x = x[:, -1]
-        head = self.embeddings if self.config.tie_word_embeddings else self.output
-        return functional.linear(self.norm(x), head.weight), self.fast_project_in(x)
+        return x
+
+    def said(self, x: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (B, dim), of `read`. Logits of the tokens whose rows the head has, and the hidden state, (B, fast dim)."""
+        return functional.linear(self.norm(x), head), self.fast_project_in(x)
 
     def fast_forward(self, x: Tensor, cache: KeyValueCache, place: Place) -> Tensor:
         """x: (B, S, fast dim), a hidden state or codes' embeddings. Logits of the last, (B, codebook_size)."""
-        turns = self.fast_turns[place.positions]
+        turns = place.of(self.fast_turns)
         for index, layer in enumerate(self.fast_layers):
             x = layer(x, turns, cache, index, place)
         return self.fast_output(self.fast_norm(x[:, -1]))

@@ -1,100 +1,114 @@
-"""The frame step in few fixed shapes, captured as CUDA graphs or compiled.
+"""Steps on tensors that stay where they are, captured as CUDA graphs or compiled, one for each shape.
 
-Batches are filled up to a power of two with a spare row of the cache, and the cache is read up to a multiple of
-LENGTH_STEP, so that a handful of shapes serves everything. Noise is drawn outside, since a graph repeats its own.
+A step takes nothing and gives a tensor: what it reads and writes lies in tensors that its maker holds, and the caller
+writes its inputs there before it is done again. A graph repeats exactly what was captured, so a step never asks the
+device for a number, draws no random ones and sends none from the host. What it gives is read before another step of the
+same `Capture` is done, for they share their memory.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Literal
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, Literal, TypeVar
 
+import structlog
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from workers.fish.frame import Frames, FrameStep
+log = structlog.get_logger()
 
 Acceleration = Literal["none", "graphs", "compile"]
 
-LENGTH_STEP = 256
+Step = Callable[[], Tensor]
+Capture = Callable[[Step], Step]
 
-Advance = Callable[[Frames, int], Tensor]
-"""`FrameStep.advance` of one shape."""
+K = TypeVar("K", bound=Hashable)
 
-
-def accelerated(step: FrameStep, acceleration: Acceleration) -> Advance:
-    """graphs: CUDA only. compile: by torch.compile, seconds to minutes for each shape when it is first met."""
-    if acceleration == "graphs":
-        return Graphs(step.advance)
-    advance: Advance = torch.compile(step.advance, dynamic=False)
-    return advance
+_WARM_UPS = 2
+"""Libraries choose their kernels and allocate their workspaces in the first runs, which a graph must not hold."""
 
 
-class Shapes:
-    """Brings what is asked into one of the shapes, and the answer back. spare: a row of the cache that nobody has."""
+def capture_for(acceleration: Acceleration, device: torch.device) -> Capture | None:
+    """How steps are prepared; None where there are none.
 
-    def __init__(self, advance: Advance, spare: int, longest: int) -> None:
-        self._advance, self._spare, self._longest = advance, spare, longest
-
-    def advance(self, frames: Frames, length: int) -> Tensor:
-        """As `FrameStep.advance`."""
-        count = frames.rows.size(0)
-        more = (1 << (count - 1).bit_length()) - count
-        whole = min(-(-length // LENGTH_STEP) * LENGTH_STEP, self._longest)
-        return self._advance(self._filled(frames, more), whole)[:count]
-
-    def _filled(self, frames: Frames, more: int) -> Frames:
-        """The spare rows stand at position 0; their noise and rules are ones, so that they compute finite nonsense."""
-        if not more:
-            return frames
-        return Frames(
-            tokens=functional.pad(frames.tokens, (0, 0, 0, more)),
-            rows=functional.pad(frames.rows, (0, more), value=self._spare),
-            positions=functional.pad(frames.positions, (0, more)),
-            windows=functional.pad(frames.windows, (0, 0, 0, 0, 0, more)),
-            rules=functional.pad(frames.rules, (0, 0, 0, more), value=1.0),
-            noise=tuple(functional.pad(noise, (0, 0, 0, more), value=1.0) for noise in frames.noise),
-        )
+    graphs: captured on CUDA, elsewhere done as they are. compile: by torch.compile, seconds to minutes for each shape
+    when it is first met, and captured then, too.
+    """
+    if acceleration == "none":
+        return None
+    captured = or_as_it_is(CudaGraphs(device)) if device.type == "cuda" else lambda step: step
+    return captured if acceleration == "graphs" else lambda step: captured(torch.compile(step, dynamic=False))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]
-    result: Tensor
+def or_as_it_is(capture: Capture) -> Capture:
+    """A step that cannot be captured is done without, and the log says so."""
+
+    def tried(step: Step) -> Step:
+        try:
+            return capture(step)
+        except RuntimeError as exc:
+            log.warning("speech_not_captured", error=str(exc), effect="speech of this shape is slower")
+            return step
+
+    return tried
 
 
-class Graphs:
-    """One CUDA graph for each shape, captured when it is first met; all share one memory pool."""
+def sizes_up_to(most: int, least: int = 1) -> list[int]:
+    """Powers of two times `least`, and `most` as the last: few shapes, and none much larger than what it is for."""
+    sizes = [least << power for power in range(most.bit_length()) if least << power < most]
+    return [*sizes, most]
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self._captured: dict[tuple[int, int], _Captured] = {}
+
+class CudaGraphs:
+    """Captures steps as graphs over one memory pool. Raises: RuntimeError."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, frames: Frames, length: int) -> Tensor:
-        key = (frames.rows.size(0), length)
-        if key not in self._captured:
-            self._captured[key] = self._capture(frames, length)
-        captured = self._captured[key]
-        for static, value in zip(captured.inputs, frames.tensors(), strict=True):
-            static.copy_(value)
-        captured.graph.replay()
-        return captured.result.clone()
+    def __call__(self, step: Step) -> Step:
+        with torch.cuda.device(self._device):
+            return self._captured(step)
 
-    def _capture(self, frames: Frames, length: int) -> _Captured:
-        """Run twice beside the current stream first: libraries allocate their workspaces then, not in the graph."""
-        inputs = tuple(tensor.clone() for tensor in frames.tensors())
-        static = Frames.of(inputs)
+    def _captured(self, step: Step) -> Step:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._advance(static, length)
+            for _ in range(_WARM_UPS):
+                step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = self._advance(static, length)
-        return _Captured(graph, inputs, result)
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = step()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class Shapes(Generic[K]):
+    """One step for each shape, made when it is first met. make: writes inputs with which the step changes nothing that
+    counts, since capturing does it, and returns the step."""
+
+    def __init__(self, make: Callable[[K], Step], capture: Capture) -> None:
+        self._make, self._capture = make, capture
+        self._steps: dict[K, Step] = {}
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def of(self, shape: K) -> Step:
+        """Ask before writing the inputs."""
+        if shape not in self._steps:
+            self._steps[shape] = self._capture(self._make(shape))
+        return self._steps[shape]
+
+    def prepare(self, what: str, shapes: Iterable[K]) -> None:
+        """Make the steps of all these shapes, so that no request waits for one."""
+        began = time.monotonic()
+        for shape in shapes:
+            self.of(shape)
+        log.info("speech_shapes_ready", of=what, count=len(self), seconds=round(time.monotonic() - began, 1))

@@ -54,7 +54,11 @@ class FishSettings(ModelSettings):
         description="longest time of one step; a process silent for thrice as long is restarted (CPUs are slow)",
     )
     voices_preload: str = Field("", description="reference ids, separated by commas, to be in memory from the start")
-    voices_cache_mb: float = Field(64, ge=0, description="encoded voices kept in memory, in MB (10 s have 14 kB)")
+    voices_cache_mb: float = Field(
+        64,
+        ge=0,
+        description="encoded voices kept in memory, in MB (10 s have 14 kB); as much of what the model made of them",
+    )
     voices_cache_minutes: float = Field(1440, gt=0, description="how long an encoded voice is kept in memory")
 
 

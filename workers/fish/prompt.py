@@ -49,11 +49,12 @@ class Spoken:
 
 
 class Grid:
-    """A prompt under construction."""
+    """A prompt under construction. preamble: its columns before the words of the last turn, which is the text's."""
 
     def __init__(self, tokenizer: Tokenizer, codebooks: int, codebook_size: int) -> None:
         self._tokenizer, self._codebooks, self._codebook_size = tokenizer, codebooks, codebook_size
-        self._columns: list[Tensor] = []
+        self._pieces: list[Tensor] = []
+        self.preamble = 0
 
     def control(self, text: str) -> None:
         """The family's own words, with special tokens."""
@@ -63,6 +64,7 @@ class Grid:
         """What a person wrote. Raises: InvalidInput where nothing is left to say."""
         if not text:
             raise InvalidInput("The text holds nothing that can be spoken.", field="text")
+        self.preamble = self.columns
         self._add(self._tokenizer.encode(text, allowed_special=False))
 
     def codes(self, codes: Tensor) -> None:
@@ -75,15 +77,19 @@ class Grid:
                 f"{self._codebook_size - 1}, as this model's codec makes them.",
                 field="references",
             )
-        self._columns.append(torch.cat([codes[:1] + self._tokenizer.semantic_begin_id, codes]))
+        self._pieces.append(torch.cat([codes[:1] + self._tokenizer.semantic_begin_id, codes]))
 
     def _add(self, ids: list[int]) -> None:
         column = torch.zeros(self._codebooks + 1, len(ids), dtype=torch.int64)
         column[0] = torch.tensor(ids, dtype=torch.int64)
-        self._columns.append(column)
+        self._pieces.append(column)
+
+    @property
+    def columns(self) -> int:
+        return sum(piece.size(1) for piece in self._pieces)
 
     def joined(self) -> Tensor:
-        return torch.cat(self._columns, dim=1)
+        return torch.cat(self._pieces, dim=1)
 
 
 def fish_speech_15(grid: Grid, text: str, spoken: Sequence[Spoken]) -> None:

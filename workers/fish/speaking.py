@@ -78,11 +78,12 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speaker:
-    """Speaks texts in one voice and manner."""
+    """Speaks texts in one voice and manner, for the task of a context."""
 
     synthesis: Synthesis
     voice: Voice
     manner: Manner
+    ctx: Context
 
     def check(self, pieces: Sequence[Piece]) -> None:
         """Whether each piece fits into the model, before any is heard. Raises: TextTooLong, InvalidInput."""
@@ -91,13 +92,20 @@ class Speaker:
             self.synthesis.check(self.synthesis.prompt(piece.text, self.voice.spoken), frames)
 
     def speak(self, pieces: Sequence[Piece], delivery: Delivery, progress: Progress) -> Run:
-        """Yields the saying in hand, once for each frame. Returns whether `max_new_tokens` cut a piece short."""
+        """Yields an answer for each frame. Returns whether `max_new_tokens` cut a piece short.
+
+        The next frame is asked for before one is waited for, so that the model makes it while this one's sound is told.
+        Behind the last frame there is one more asked for, and nothing is made for it.
+        """
         cut = False
         for number, piece in enumerate(pieces):
-            saying = self._begin(piece, number)
+            saying, stop = self._begin(piece, number), None
             try:
-                while saying.stop is None:
-                    advance = yield saying
+                ahead = self.ctx.ask(saying)
+                while stop is None:
+                    answer, ahead = ahead, self.ctx.ask(saying)
+                    advance = yield answer
+                    stop = advance.stop
                     if advance.sound is not None:
                         delivery.add(advance.sound)
                     progress.frame()
@@ -106,12 +114,13 @@ class Speaker:
             delivery.end_piece(piece.pause)
             progress.next_piece()
             self.voice.heard(piece.text, saying.codes)
-            cut = cut or saying.stop == "length"
+            cut = cut or stop == "length"
         return cut
 
     def _begin(self, piece: Piece, number: int) -> Saying:
         prompt = self.synthesis.prompt(piece.text, self.voice.spoken)
         needed = min(self.manner.max_new_tokens, self.synthesis.length // 2)
-        if not self.voice.given and self.synthesis.length - prompt.size(1) < needed:
+        given = self.voice.given
+        if not given and self.synthesis.length - prompt.columns < needed:
             prompt = self.synthesis.prompt(piece.text, [])  # better in another voice than not at all
-        return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens)
+        return self.synthesis.say(prompt, self.manner.of_piece(number), self.manner.max_new_tokens, again=given)

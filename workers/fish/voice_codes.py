@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Unencoded:
 
 
 class VoiceCodes:
-    """The codes of recordings. codec_file: the codec's weights, which the codes depend on.
+    """The codes of recordings, for several threads. codec_file: the codec's weights, which the codes depend on.
 
     megabytes, seconds: how much is remembered, the least recently used forgotten first, and for how long.
     """
@@ -54,11 +55,13 @@ class VoiceCodes:
         self._memory: cachetools.TTLCache[str, Tensor] = cachetools.TTLCache(
             megabytes * 1e6, seconds, getsizeof=lambda codes: codes.nbytes
         )
+        self._lock = threading.Lock()
         self._counts = {"hits": 0, "disk_hits": 0, "misses": 0}
 
     def info(self) -> dict[str, Any]:
         """For /health: how often a recording's codes were in memory, on disk, or had to be made."""
-        return {**self._counts, "kept": len(self._memory), "kept_bytes": int(self._memory.currsize)}
+        with self._lock:
+            return {**self._counts, "kept": len(self._memory), "kept_bytes": int(self._memory.currsize)}
 
     def of_voice(self, voice: Voice) -> Tensor | Unencoded:
         """Codes, int64, (C, n_frames), or what `encode` has to be given for them."""
@@ -66,7 +69,7 @@ class VoiceCodes:
             return codes
         kept = read_codes(voice.codes(self._model_key))
         if kept is not None and kept.ndim == 2 and len(kept) == self._codec.codebooks and kept.dtype.kind == "i":
-            self._counts["disk_hits"] += 1
+            self._count("disk_hits")
             return self._remember(voice.reference_id, torch.from_numpy(kept.astype(np.int64)))
         sound = np.concatenate([*decode(voice.sound, self._codec.sample_rate)])
         return Unencoded(sound, voice.reference_id, voice)
@@ -85,7 +88,7 @@ class VoiceCodes:
 
     def encode(self, recording: Unencoded) -> Tensor:
         """The codes, int64, (C, n_frames), which are kept. Raises: InvalidInput."""
-        self._counts["misses"] += 1
+        self._count("misses")
         codes = self._codec.encode(recording.sound)
         if recording.name is not None:
             self._remember(recording.name, codes)
@@ -98,14 +101,20 @@ class VoiceCodes:
         self._remember(voice.reference_id, codes)
         write_codes(voice.codes(self._model_key), codes.to(torch.int32).numpy())
 
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
+
     def _remembered(self, name: str) -> Tensor | None:
-        codes = self._memory.get(name)
-        self._counts["hits"] += codes is not None
-        return codes
+        with self._lock:
+            codes = self._memory.get(name)
+            self._counts["hits"] += codes is not None
+            return codes
 
     def _remember(self, name: str, codes: Tensor) -> Tensor:
-        if codes.nbytes <= self._memory.maxsize:
-            self._memory[name] = codes
+        with self._lock:
+            if codes.nbytes <= self._memory.maxsize:
+                self._memory[name] = codes
         return codes
 
 

@@ -72,7 +72,9 @@ class Fish(Worker):
         import torch
 
         from workers.fish import checkpoint, codec_files, synthesis, voice_codes
+        from workers.fish.decoding import RowDecoder
         from workers.fish.generate import Loop
+        from workers.fish.graphs import capture_for
 
         checkpoint.require_package()
         found = checkpoint.locate(self.settings.model, self.folders)
@@ -84,8 +86,14 @@ class Fish(Worker):
             acceleration: Any = _chosen(self.settings.acceleration, "graphs" if on_cuda else "none")
             model = checkpoint.load(found, self._device, dtype)
             self._codec = codec_files.load_codec(found.path, str(self._device))
-            loop = Loop(model, self.settings.batch, self.settings.length, acceleration)
-        self._synthesis = synthesis.Synthesis(model, self._codec, loop, self.settings.batch)
+            rows, kept = self.settings.batch, self.settings.voices_cache_mb
+            loop = Loop(model, rows, self.settings.length, acceleration, kept)
+            graphs = capture_for("graphs" if on_cuda and acceleration != "none" else "none", self._device)
+            decoder = RowDecoder(self._codec, rows, synthesis.CUDA_BLOCKS, graphs)
+            if acceleration == "graphs":
+                loop.prepare()
+            decoder.prepare()
+        self._synthesis = synthesis.Synthesis(model, self._codec, loop, decoder)
         seconds = self.settings.voices_cache_minutes * 60
         codec_file = codec_files.find_codec(found.path)
         self._voice_codes = voice_codes.VoiceCodes(self._codec, codec_file, self.settings.voices_cache_mb, seconds)
@@ -174,7 +182,7 @@ class Fish(Worker):
         spoken: list[Spoken] = yield from self._spoken(params, ctx)
         longest = int(speaking.VOICE_SECONDS * self._codec.frame_rate)
         voice = speaking.Voice(spoken, min(longest, self._synthesis.length // 4))
-        speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx))
+        speaker = speaking.Speaker(self._synthesis, voice, _manner(params, ctx), ctx)
         speaker.check(pieces)
         progress = speaking.Progress(ctx, pieces)
         with Delivery(ctx, self.folders, self._codec.sample_rate, params.stream, params.audio_format) as delivery:
@@ -206,6 +214,10 @@ class Fish(Worker):
         from workers.fish.synthesis import Saying
 
         return None if isinstance(unit, Saying) else id(unit)
+
+    def fits(self, batch: list[Any], unit: Any) -> bool:
+        """A text that asks ahead has two frames waiting, of which one can be made at once."""
+        return unit not in batch
 
     def forward(self, units: list[Any]) -> list[Any]:
         from workers.fish.voice_codes import Unencoded
