@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -33,12 +34,15 @@ from contract.messages import Event, FileRef, Task
 from media.pictures import Picture
 from tests.checkpoints_florence import PLACES, SENTENCE, make_native
 from tests.drive import Recorder, Stopped, drive, folders
+from tests.inline import over_the_pipe
 from tests.recordings import EXAMPLE
 from tests.servers import Server
 from tests.shapes import Drawing, Shape, drawing, fade, noisy, stills, write_film
+from workers.base import Answer
 from workers.florence.params import FlorenceParams, FlorenceSettings
 from workers.florence.prompts import PROMPTS, read
-from workers.florence.worker import Florence, Unit
+from workers.florence.worker import AHEAD, Florence, Unit
+from workers.runtime import lane
 from workers.runtime.engine import Engine
 
 if TYPE_CHECKING:
@@ -284,9 +288,9 @@ class Eye:
 class Named(Florence):
     """Looks with an `Eye`."""
 
-    def __init__(self, batch: int = 8) -> None:
+    def __init__(self, batch: int = 8, eye: Eye | None = None) -> None:
         super().__init__(FlorenceSettings(batch=batch), folders(Path()))
-        self.eye = Eye()
+        self.eye = eye or Eye()
         self._model = cast("Model", self.eye)
 
 
@@ -305,6 +309,58 @@ def test_retry_goes_on_from_every_checkpoint(tmp_path: Path) -> None:
         again, rest = drive(worker, {"file": path}, ctx.again())
         assert again == whole
         assert len(rest) == 4 - len(ctx.checkpoints)
+
+
+def test_a_film_is_looked_through_while_its_scenes_are_captioned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is answered when scenes after it have been found: in one lane that would be for ever."""
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", -1.0)
+    found = threading.Semaphore(0)
+
+    class Slow(Eye):
+        def resized(self, image: Image.Image) -> Resized:
+            found.release()
+            return super().resized(image)
+
+        def answers(self, pictures: Sequence[Resized], questions: Sequence[Question]) -> list[list[int]]:
+            if not self.sizes:
+                assert all(found.acquire(timeout=60) for _ in range(9))
+            return super().answers(pictures, questions)
+
+    worker, woken, told = Named(eye=Slow()), threading.Semaphore(0), list[Event]()
+    worker.folders = folders(tmp_path / "data", tmp_path)
+    film = write_film(tmp_path / "a.mp4", stills([(what, 1.2) for what in (RED, BLUE, MIXED) * 4]))
+    engine = Engine(worker, lambda event: told.append(over_the_pipe(event)), threads=2, wake=woken.release)
+    engine.add(Task("film", "florence", (), "florence", {"file": FileRef("path", str(film))}, client="a"))
+    while not any(event.kind in ("done", "failed") for event in told):
+        if engine.busy:
+            engine.step()
+        else:
+            assert woken.acquire(timeout=60)
+    (end,) = [event for event in told if event.kind in ("done", "failed")]
+    alone, _ = drive(Named(), {"file": film}, Recorder(tmp_path))
+    assert (end.kind, end.data) == ("done", alone)
+    assert [event.data for event in told if event.kind == "partial"] == alone["transcribe_video"]
+
+
+def test_pictures_that_wait_for_the_model_are_few(tmp_path: Path) -> None:
+    """However many scenes a film has and however late the model answers."""
+
+    class Counted(Recorder):
+        most = 0
+
+        def ask(self, unit: Any) -> Answer:
+            answer = super().ask(unit)
+            self.most = max(self.most, len(self.asked))
+            return answer
+
+    path = write_film(tmp_path / "a.mp4", stills([(what, 1.2) for what in (RED, BLUE, MIXED) * 5]))
+    ctx = Counted(tmp_path)
+    result, units = drive(Named(batch=2), {"file": path}, ctx)
+    assert (len(units), len(result["transcribe_video"])) == (15, 15)
+    assert ctx.most == AHEAD * 2
+    check_cover(result["transcribe_video"])
 
 
 def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> None:

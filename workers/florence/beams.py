@@ -143,7 +143,7 @@ class Search:
         self._ends = torch.tensor(rules.ends, device=device)
         self._kept = max(2, 1 + len(rules.ends)) * rules.beams
         self._eligible = torch.arange(self._kept, device=device) < rules.beams
-        penalties = [length**rules.length_penalty for length in range(1, rules.longest)]
+        penalties = [length**rules.length_penalty for length in range(1, rules.longest + 2)]  # also past the end
         self._penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
         self._ending = torch.isin(torch.arange(vocabulary, device=device), self._ends)
         self._first = None if rules.first is None else self._only((rules.first,), device)
@@ -203,7 +203,7 @@ class Search:
         """Whether what goes on may still become better than what is finished."""
         rules = self._rules
         if rules.early_stopping == "never" and rules.length_penalty > 0:
-            hoped = beams.scores[:, :1] / self._penalties[-1]
+            hoped = beams.scores[:, :1] / self._penalties[rules.longest - 2]
         else:
             hoped = beams.scores[:, :1] / self._penalties[beams.at]
         worst = beams.ended_scores.amin(1, keepdim=True).expand_as(beams.finished).masked_fill(~beams.finished, _NEVER)

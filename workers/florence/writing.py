@@ -31,8 +31,10 @@ _LONGER = 4
 """Each desk holds answers so many times as long as the one before."""
 _PATIENCE = 4
 """Steps on a GPU before anybody waits for it to look whether they were enough."""
-_QUESTION = 64
+_QUESTION = 48
 """Tokens of a question that fit beside the picture into the shorter of the two sources."""
+_ALIGNED = 16
+"""Attention on a GPU copies a mask whose rows are no multiple of this."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Writer:
 
         seen: tokens of a picture. source: of a picture with the longest question. Raises: torch.OutOfMemoryError.
         """
-        self._most, self._sources = pictures, (min(seen + _QUESTION, source), source)
+        self._most, self._sources = pictures, (min(_aligned(seen + _QUESTION), source), source)
         self._patience = _PATIENCE
         self._whole = {length: self._desk(pictures, source, length) for length in self._lengths}
         try:
@@ -119,7 +121,7 @@ class Writer:
                 longer.take(desk)
                 desk = longer
             step = self._stepper(shape, desk)
-            while written < shape[-1]:
+            while written < min(shape[-1], self._rules.longest):
                 step()
                 written += 1
                 if written % self._patience == 0 and self._search.done(desk.beams):
@@ -130,7 +132,7 @@ class Writer:
         """The best answers. Waits for the device."""
         ends = frozenset(self._rules.ends)
         answers = []
-        for answer in desk.beams.ended[:asked, 0, 1:].tolist():
+        for answer in desk.beams.ended[:asked, 0, 1 : self._rules.longest].tolist():
             end = next((place for place, token in enumerate(answer) if token in ends), len(answer))
             answers.append(answer[:end])
         return answers
@@ -173,7 +175,11 @@ def _lengths(longest: int) -> Iterator[int]:
     while length < longest:
         yield length
         length *= _LONGER
-    yield longest
+    yield _aligned(longest)
+
+
+def _aligned(length: int) -> int:
+    return -(-length // _ALIGNED) * _ALIGNED
 
 
 def _powers(most: int) -> Iterator[int]:
