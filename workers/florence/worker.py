@@ -17,8 +17,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from contract import results
 from contract.errors import InvalidInput, NoVideo, UnsupportedMedia
 from contract.folders import Folders
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from media.pictures import Picture
     from workers.florence.model import Question
     from workers.florence.pixels import Resized
-
-log = structlog.get_logger()
 
 _TURN_SECONDS = 0.1
 """Seconds for which a film is looked through before others have a turn."""
@@ -105,8 +101,7 @@ class Florence(Worker):
             self._device = torch_device(self.settings.device, self.name)
             self._model = Model(path, self._device, search)
             self.batch = self._model.ready(self.settings.batch)
-        log.info("batch_chosen", worker=self.name, device=str(self._device), pictures=self.batch)
-        return {"device": str(self._device), "model": hub.shown(self.settings.model)}
+        return {"device": str(self._device), "model": hub.shown(self.settings.model), "batch": self.batch}
 
     def info(self) -> dict[str, Any]:
         return memory_used(self._device)
