@@ -201,6 +201,15 @@ def test_pictures_are_what_the_checkpoints_processor_makes_of_them(folder: Path)
     assert there.equal(made["attention_mask"][:, model._image_tokens :].bool())
 
 
+@pytest.mark.parametrize(("free", "batch"), [(0, 1), (2 << 20, 2), (10 << 20, 8), (80 << 30, 32)])
+def test_the_batch_on_a_gpu_follows_its_free_memory(
+    folder: Path, free: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model needs about 0.4 MB for each picture."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    assert Model(folder, CPU, {"num_beams": 3, "max_new_tokens": 1000})._fitting() == batch
+
+
 @real_weights
 @pytest.mark.parametrize("search", [{}, {"num_beams": 3}, {"num_beams": 3, "no_repeat_ngram_size": 3}], ids=str)
 def test_real_weights_say_what_they_say_with_transformers(search: dict[str, Any]) -> None:

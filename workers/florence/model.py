@@ -22,6 +22,7 @@ from workers.florence.beams import Rules
 from workers.florence.pixels import Pixels, Resized
 from workers.florence.writing import Writer
 from workers.runtime.cuda_graphs import CudaGraphs
+from workers.runtime.failing import ran_out
 
 log = structlog.get_logger()
 
@@ -96,8 +97,8 @@ class Model:
                     self._writer.record(graphs, batch, self._image_tokens, self._text.max_position_embeddings)
                 self._encoded(self.pixels.seen([picture] * batch), *self._asked([self.question("")] * batch))
                 torch.cuda.synchronize(self._device)
-        except torch.OutOfMemoryError as exc:
-            if batch == 1:
+        except Exception as exc:
+            if batch == 1 or not ran_out(exc):
                 raise
             log.warning("batch_halved", worker="florence", size=batch, error=str(exc))
             return False

@@ -50,6 +50,6 @@ class Pixels:
             self._pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         moved = torch.empty(shape, dtype=torch.uint8, device=self._device)
         for row, picture in enumerate(pictures):
-            self._pinned[row].copy_(torch.from_numpy(picture))
+            np.copyto(self._pinned[row].numpy(), picture)
             moved[row].copy_(self._pinned[row], non_blocking=True)
         return moved
