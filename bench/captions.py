@@ -106,16 +106,20 @@ async def drive(url: str, count: int, seconds: float) -> float:
 def bare_loop(seconds: float) -> float:
     """Captions a second of the model alone, one after the other, with as many threads as the server gives it."""
     from config import Settings, load_workers
+    from contract.messages import FileRef
     from media.pictures import Picture
     from workers.base import ModelSettings
-    from workers.florence.worker import Unit
+    from workers.florence.params import FlorenceParams
+    from workers.florence.worker import Florence
 
     settings = Settings()
     worker, given = load_workers(settings)["florence"]
     assert isinstance(given, ModelSettings)
     florence = worker(given.model_copy(update={"threads": given.threads or os.cpu_count() or 1}), settings.folders)
+    assert isinstance(florence, Florence)
     florence.load()
-    units = [Unit("<CAPTION>", None, Picture(what.image(), (640, 360))) for what in DRAWINGS]
+    params = FlorenceParams(file=FileRef("path", "a.png"))
+    units = [florence.unit(params, Picture(what.image(), (640, 360))) for what in DRAWINGS]
     florence.forward(units[:1])
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.request import urlopen
 
 import numpy as np
@@ -33,12 +34,20 @@ from contract.messages import Event, FileRef, Task
 from media.pictures import Picture
 from tests.checkpoints_florence import PLACES, SENTENCE, make_native
 from tests.drive import Recorder, Stopped, drive, folders
+from tests.inline import over_the_pipe
 from tests.recordings import EXAMPLE
 from tests.servers import Server
 from tests.shapes import Drawing, Shape, drawing, fade, noisy, stills, write_film
+from workers.base import Answer
+from workers.florence.params import FlorenceParams, FlorenceSettings
 from workers.florence.prompts import PROMPTS, read
-from workers.florence.worker import Florence, FlorenceParams, FlorenceSettings, Unit
+from workers.florence.worker import AHEAD, Florence, Unit
+from workers.runtime import lane
 from workers.runtime.engine import Engine
+
+if TYPE_CHECKING:
+    from workers.florence.model import Model, Question
+    from workers.florence.pixels import Resized
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
 real_weights = pytest.mark.skipif(
@@ -64,6 +73,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Florence:
     return loaded(MODELS / "florence2-shapes", tmp_path_factory.mktemp("data"))
 
 
+def unit_of(worker: Florence, what: Drawing, prompt: str = "<CAPTION>") -> Unit:
+    params = FlorenceParams.model_validate({"file": FileRef("path", "a.png"), "prompt": prompt})
+    return worker.unit(params, Picture(what.image(), (640, 360)))
+
+
 def saved(path: Path, what: Drawing = RED) -> Path:
     what.image().save(path)
     return path
@@ -78,10 +92,6 @@ def check_cover(segments: list[dict[str, Any]]) -> None:
     assert segments[0]["start"] == 0
     assert all(type(segment["end"]) is float and segment["start"] <= segment["end"] for segment in segments)
     assert all(one["end"] == other["start"] and one["text"] != other["text"] for one, other in pairwise(segments))
-
-
-def captioned(units: list[Unit]) -> int:
-    return sum(unit.picture is not None for unit in units)
 
 
 # Right answers, with real weights
@@ -150,7 +160,7 @@ def test_films_are_captioned_scene_by_scene(shapes: Florence, tmp_path: Path, go
     truth = np.cumsum([seconds for _, seconds in shown])
     assert [segment["end"] for segment in segments] == pytest.approx(truth.tolist(), abs=0.0401)
     assert [ctx.partials[index] for index in sorted(ctx.partials)] == segments
-    assert captioned(units) == len(shown)
+    assert len(units) == len(shown)
 
 
 @real_weights
@@ -171,7 +181,7 @@ def test_an_hour_of_stills_costs_few_captions(shapes: Florence, tmp_path: Path) 
     check_cover(segments)
     assert [segment["text"] for segment in segments] == [what.caption for what, _ in stretch]
     assert segments[-1]["end"] == pytest.approx(3602, abs=0.3)
-    assert captioned(units) <= 40
+    assert len(units) <= 40
 
 
 @real_weights
@@ -205,9 +215,8 @@ def florence_pid(url: str) -> int:
 @real_weights
 def test_batches_say_what_single_pictures_say(shapes: Florence) -> None:
     """Also where the prompts are unequally long."""
-    drawn = [Picture(what.image(), (640, 360)) for what in scenes_to_see(7)]
     for prompt in ("<CAPTION>", "<DETAILED_CAPTION>", "<OD>"):
-        units = [Unit(prompt, None, picture) for picture in drawn]
+        units = [unit_of(shapes, what, prompt) for what in scenes_to_see(7)]
         assert shapes.forward(units) == [shapes.forward([unit])[0] for unit in units]
 
 
@@ -237,7 +246,7 @@ def test_film_of_one_caption_is_one_segment(tiny: Florence, tmp_path: Path) -> N
     (segment,) = result["transcribe_video"]
     assert (segment["start"], segment["end"], segment["text"]) == (0, 6, SENTENCE)
     assert len(segment["regions"]) == 1
-    assert captioned(units) == 3
+    assert len(units) == 3
     assert ctx.partials == {0: segment}
 
 
@@ -251,45 +260,107 @@ def test_pictures_that_move_are_films(tiny: Florence, tmp_path: Path) -> None:
 def test_no_more_pictures_are_captioned_than_asked_for(tiny: Florence, tmp_path: Path, most: int) -> None:
     path = write_film(tmp_path / "a.mp4", stills([(what, 2.0) for what in (RED, BLUE, MIXED) * 3]))
     result, units = drive(tiny, {"file": path, "max_frames": most}, Recorder(tmp_path))
-    assert captioned(units) <= most
+    assert len(units) <= most
     assert result["transcribe_video"][-1]["end"] == pytest.approx(18)
 
 
-class Named(Florence):
-    """Says the colour in the middle, so that segments differ without real weights."""
+class Eye:
+    """A model that says the colour in the middle, so that segments differ without real weights."""
 
     def __init__(self) -> None:
-        super().__init__(FlorenceSettings(), folders(Path()))
+        self.pixels = self
         self.sizes: list[int] = []
 
-    def forward(self, units: list[Unit]) -> list[Any]:
-        self.sizes.append(len(units))
-        return [unit.picture and {"text": str(unit.picture.image.getpixel((160, 90)))} for unit in units]
+    def resized(self, image: Image.Image) -> Resized:
+        return np.asarray(image.resize((3, 3), Image.Resampling.NEAREST))
+
+    def question(self, sentence: str) -> Question:
+        return ()
+
+    def answers(self, pictures: Sequence[Resized], questions: Sequence[Question]) -> list[list[int]]:
+        self.sizes.append(len(pictures))
+        return [picture[1, 1].tolist() for picture in pictures]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return str(tokens)
+
+
+class Named(Florence):
+    """Looks with an `Eye`."""
+
+    def __init__(self, batch: int = 8, eye: Eye | None = None) -> None:
+        super().__init__(FlorenceSettings(batch=batch), folders(Path()))
+        self.eye = eye or Eye()
+        self._model = cast("Model", self.eye)
 
 
 def test_retry_goes_on_from_every_checkpoint(tmp_path: Path) -> None:
     """Finished segments are not looked at again, and the answer is the same."""
     path = write_film(tmp_path / "a.mp4", stills([(RED, 3), (BLUE, 3), (MIXED, 3), (RED, 3)]), scene_cuts=False)
-    worker = Named()
-    worker.batch = 1
+    worker = Named(batch=1)
     whole, units = drive(worker, {"file": path}, Recorder(tmp_path))
     check_cover(whole["transcribe_video"])
-    assert (len(whole["transcribe_video"]), captioned(units)) == (4, 4)
+    assert (len(whole["transcribe_video"]), len(units)) == (4, 4)
     for done in range(1, 5):
         ctx = Recorder(tmp_path)
         with pytest.raises(Stopped):
-            drive(worker, {"file": path}, ctx, steps=_unit_after(worker, path, done))
+            drive(worker, {"file": path}, ctx, steps=done)
         ctx.partials[len(ctx.partials)] = {"start": 0.0, "end": 1.0, "text": "sent, then died before the checkpoint"}
         again, rest = drive(worker, {"file": path}, ctx.again())
         assert again == whole
-        assert captioned(rest) == 4 - len(ctx.checkpoints)
+        assert len(rest) == 4 - len(ctx.checkpoints)
 
 
-def _unit_after(worker: Florence, path: Path, captions: int) -> int:
-    """After how many units so many pictures were captioned, in a run of its own."""
-    _, units = drive(worker, {"file": path}, Recorder(path.parent))
-    places = [number for number, unit in enumerate(units, 1) if unit.picture is not None]
-    return places[captions - 1]
+def test_a_film_is_looked_through_while_its_scenes_are_captioned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is answered when scenes after it have been found: in one lane that would be for ever."""
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", -1.0)
+    found = threading.Semaphore(0)
+
+    class Slow(Eye):
+        def resized(self, image: Image.Image) -> Resized:
+            found.release()
+            return super().resized(image)
+
+        def answers(self, pictures: Sequence[Resized], questions: Sequence[Question]) -> list[list[int]]:
+            if not self.sizes:
+                assert all(found.acquire(timeout=60) for _ in range(9))
+            return super().answers(pictures, questions)
+
+    worker, woken, told = Named(eye=Slow()), threading.Semaphore(0), list[Event]()
+    worker.folders = folders(tmp_path / "data", tmp_path)
+    film = write_film(tmp_path / "a.mp4", stills([(what, 1.2) for what in (RED, BLUE, MIXED) * 4]))
+    engine = Engine(worker, lambda event: told.append(over_the_pipe(event)), threads=2, wake=woken.release)
+    engine.add(Task("film", "florence", (), "florence", {"file": FileRef("path", str(film))}, client="a"))
+    while not any(event.kind in ("done", "failed") for event in told):
+        if engine.busy:
+            engine.step()
+        else:
+            assert woken.acquire(timeout=60)
+    (end,) = [event for event in told if event.kind in ("done", "failed")]
+    alone, _ = drive(Named(), {"file": film}, Recorder(tmp_path))
+    assert (end.kind, end.data) == ("done", alone)
+    assert [event.data for event in told if event.kind == "partial"] == alone["transcribe_video"]
+
+
+def test_pictures_that_wait_for_the_model_are_few(tmp_path: Path) -> None:
+    """However many scenes a film has and however late the model answers."""
+
+    class Counted(Recorder):
+        most = 0
+
+        def ask(self, unit: Any) -> Answer:
+            answer = super().ask(unit)
+            self.most = max(self.most, len(self.asked))
+            return answer
+
+    path = write_film(tmp_path / "a.mp4", stills([(what, 1.2) for what in (RED, BLUE, MIXED) * 5]))
+    ctx = Counted(tmp_path)
+    result, units = drive(Named(batch=2), {"file": path}, ctx)
+    assert (len(units), len(result["transcribe_video"])) == (15, 15)
+    assert ctx.most == AHEAD * 2
+    check_cover(result["transcribe_video"])
 
 
 def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> None:
@@ -306,7 +377,7 @@ def test_films_and_pictures_of_several_clients_share_batches(tmp_path: Path) -> 
     ends = [event for event in told if event.kind in ("done", "failed")]
     assert [event.kind for event in ends] == ["done"] * 3
     assert ends[0].job == "picture"
-    assert max(worker.sizes) > 2
+    assert max(worker.eye.sizes) > 2
 
 
 def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florence) -> None:
@@ -315,16 +386,16 @@ def test_a_device_without_memory_halves_the_batch_and_then_says_so(tiny: Florenc
 
         room = 2
 
-        def _look(self, units: Sequence[Unit]) -> Any:
+        def _look(self, units: Sequence[Unit]) -> list[list[int]]:
             import torch
 
             if len(units) > self.room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return iter([{"text": "seen"}] * len(units))
+            return [[5]] * len(units)
 
-    worker = Cramped(tiny.settings, tiny.folders)
-    unit = Unit("<CAPTION>", None, Picture(RED.image(), (640, 360)))
-    assert worker.forward([unit] * 8) == [{"text": "seen"}] * 8
+    worker = Cramped(FlorenceSettings(batch=8), tiny.folders)
+    unit = unit_of(tiny, RED)
+    assert worker.forward([unit] * 8) == [[5]] * 8
     assert worker.batch == 2
     worker.room = 0
     results = worker.forward([unit] * 2)
@@ -399,9 +470,9 @@ def test_settings_have_their_documented_names_and_reach_the_model(tiny: Florence
     assert FlorenceSettings().model == "microsoft/Florence-2-base"
     given = {"num_beams": 2, "max_new_tokens": 1000, "no_repeat_ngram_size": 3}
     worker = loaded(Path(tiny.settings.model), tmp_path, **given)
-    chosen = worker._generation
+    chosen = worker._model.generation
     assert (chosen.num_beams, chosen.max_new_tokens, chosen.no_repeat_ngram_size) == (2, 127, 3)
-    assert tiny._generation.max_new_tokens == 20
+    assert tiny._model.generation.max_new_tokens == 20
     assert seen(worker, saved(tmp_path / "a.png"))["transcribe_img"] == {"text": SENTENCE}
 
 

@@ -14,8 +14,9 @@ from tests.drive import Recorder, drive, folders
 from tests.shapes import drawing
 from tests.test_whisper_weights import in_hub_cache
 from workers.florence.conversion import SPECIAL_TOKENS, renamed
+from workers.florence.params import FlorenceSettings
 from workers.florence.weights import NATIVE, locate
-from workers.florence.worker import Florence, FlorenceSettings
+from workers.florence.worker import Florence
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,9 @@ def test_microsofts_layout_is_converted_once_and_exactly(native: Path, tmp_path:
 
 def test_converted_checkpoint_answers_with_its_own_search(original: Path, tmp_path: Path) -> None:
     worker = Florence(FlorenceSettings(model=str(original), threads=1), folders(tmp_path))
-    assert worker.load() == {"device": worker.load()["device"], "model": "original"}
-    assert (worker._generation.num_beams, worker._generation.no_repeat_ngram_size) == (3, 3)
+    facts = worker.load()
+    assert facts == {"device": facts["device"], "model": "original", "batch": worker.batch}
+    assert (worker._model.generation.num_beams, worker._model.generation.no_repeat_ngram_size) == (3, 3)
     drawing("red circle").image().save(tmp_path / "a.png")
     result, _ = drive(worker, {"file": tmp_path / "a.png", "prompt": "<OD>"}, Recorder(tmp_path))
     assert result["transcribe_img"]["text"] == SENTENCE

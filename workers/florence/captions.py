@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workers.base import Context
-
-if TYPE_CHECKING:
-    from media.scenes import Scene
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,14 +48,14 @@ class Captions:
         """How many pictures were captioned."""
         return self._checkpoint.captions
 
-    def add(self, scene: Scene, caption: dict[str, Any]) -> None:
-        """caption: ``{"text"}``, with ``regions`` or without."""
-        state = dataclasses.replace(self._checkpoint, captions=self._checkpoint.captions + 1, at=scene.at)
+    def add(self, start: float, at: float, caption: dict[str, Any]) -> None:
+        """start, at: of the scene, in seconds. caption: ``{"text"}``, with ``regions`` or without."""
+        state = dataclasses.replace(self._checkpoint, captions=self._checkpoint.captions + 1, at=at)
         if state.caption is None:
             state = dataclasses.replace(state, caption=caption)
         elif caption["text"] != state.caption["text"]:
-            self._finish(scene.start)
-            state = dataclasses.replace(state, segments=len(self._segments), start=scene.start, caption=caption)
+            self._finish(start)
+            state = dataclasses.replace(state, segments=len(self._segments), start=start, caption=caption)
         self._checkpoint = state
         self._ctx.checkpoint(dataclasses.asdict(state))
 
