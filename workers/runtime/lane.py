@@ -30,7 +30,7 @@ Slice = Callable[[], None]
 
 
 class Lane:
-    """threads: how many there are; with none, `help` does everything. wake: called after each slice."""
+    """threads: how many there are; with none, `help` does everything. wake: called after each slice of theirs."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._queue: list[tuple[bool, int, Slice]] = []
@@ -77,16 +77,16 @@ class Lane:
                     self._there.wait_for(lambda: self._queue and self.apart)
                     _, _, work = heapq.heappop(self._queue)
                 self._timed(work)
+                self._wake()  # there may be a unit now, or what waits has become the main thread's
         except BaseException:
             log.exception("worker_broken")
             os._exit(1)
 
     def _timed(self, work: Slice) -> None:
-        """What waits may have become the threads' by this slice, or the main thread's, which is woken."""
+        """What waits may become the threads' by this slice."""
         began = time.perf_counter()
         work()
-        with self._there:
-            self._mean += _WEIGHT * (time.perf_counter() - began - self._mean)
-            if self.apart:
+        self._mean += _WEIGHT * (time.perf_counter() - began - self._mean)
+        if self.apart and self._queue:
+            with self._there:
                 self._there.notify_all()
-        self._wake()
