@@ -23,7 +23,8 @@ from workers.fish.codec_files import find_codec, load_codec
 from workers.fish.decoding import RowDecoder
 from workers.fish.firefly import Firefly, FireflyCodec, Sizes, folded
 from workers.fish.fsq import GroupedFsq
-from workers.fish.graphs import CudaGraphs
+from workers.fish.graphs import captured_by
+from workers.runtime.cuda_graphs import CudaGraphs
 
 FIGURES = fixture("firefly.json")
 
@@ -192,7 +193,7 @@ def test_decoding_asks_the_host_for_nothing() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_graphs_on_a_gpu_decode_what_streams_do(folder: Path) -> None:
     codec = load_codec(folder, "cuda", torch.float32)
-    decoder = RowDecoder(codec, 3, (1, 2, 4), CudaGraphs(codec.device))
+    decoder = RowDecoder(codec, 3, (1, 2, 4), captured_by(CudaGraphs(codec.device)))
     decoder.prepare()
     assert decoder.shapes is not None
     prepared, streams, codes = len(decoder.shapes), [codec.stream() for _ in range(3)], codes_of(codec, 7)

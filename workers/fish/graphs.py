@@ -16,6 +16,8 @@ import structlog
 import torch
 from torch import Tensor
 
+from workers.runtime.cuda_graphs import CudaGraphs
+
 log = structlog.get_logger()
 
 Acceleration = Literal["none", "graphs", "compile"]
@@ -24,9 +26,6 @@ Step = Callable[[], Tensor]
 Capture = Callable[[Step], Step]
 
 K = TypeVar("K", bound=Hashable)
-
-_WARM_UPS = 2
-"""Libraries choose their kernels and allocate their workspaces in the first runs, which a graph must not hold."""
 
 
 def capture_for(acceleration: Acceleration, device: torch.device) -> Capture | None:
@@ -37,7 +36,7 @@ def capture_for(acceleration: Acceleration, device: torch.device) -> Capture | N
     """
     if acceleration == "none":
         return None
-    captured = or_as_it_is(CudaGraphs(device)) if device.type == "cuda" else lambda step: step
+    captured = or_as_it_is(captured_by(CudaGraphs(device))) if device.type == "cuda" else lambda step: step
     return captured if acceleration == "graphs" else lambda step: captured(torch.compile(step, dynamic=False))
 
 
@@ -60,33 +59,24 @@ def sizes_up_to(most: int, least: int = 1) -> list[int]:
     return [*sizes, most]
 
 
-class CudaGraphs:
-    """Captures steps as graphs over one memory pool. Raises: RuntimeError."""
+def captured_by(graphs: CudaGraphs) -> Capture:
+    """Steps as graphs. Raises: RuntimeError, when one is captured."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
+    def captured(step: Step) -> Step:
+        given: list[Tensor] = []
+        key = object()
 
-    def __call__(self, step: Step) -> Step:
-        with torch.cuda.device(self._device):
-            return self._captured(step)
+        def keeping() -> None:
+            given[:] = [step()]
 
-    def _captured(self, step: Step) -> Step:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = step()
+        def replayed() -> Tensor:
+            graphs.replay(key)
+            return given[0]
 
-        def replay() -> Tensor:
-            graph.replay()
-            return result
+        graphs.record(key, keeping)
+        return replayed
 
-        return replay
+    return captured
 
 
 class Shapes(Generic[K]):
