@@ -43,7 +43,7 @@ def measure(setup: Setup, plan: Plan) -> None:
     batches = (1, plan.batch)
     with (
         Library(_load, str(model), setup.device) as library,
-        serving(setup.folder, "florence", model, setup.device, FLORENCE_BATCH=str(max(plan.clients))) as served,
+        serving(setup.folder, "florence", model, setup.device) as served,
     ):
         turns = [
             *(library.turn(_direct(size), *_twice(generating(library, size), plan.seconds)) for size in batches),

@@ -21,8 +21,9 @@ from bench.gpu.whisper_model import TEXT, Size, make_whisper
 from bench.whisper import client
 
 BATCH = 16
+"""Of the library; the server chooses its own by the memory there is."""
 BEAM = 5
-SETTINGS = {"AI_WHISPER_BATCH_WORKER": str(BATCH), "WHISPER_BEAM_SIZE": str(BEAM)}
+SETTINGS = {"WHISPER_BEAM_SIZE": str(BEAM)}
 DIRECT = f"BatchedInferencePipeline({BATCH})"
 RATE, PIECES = "x real time", "pieces"
 

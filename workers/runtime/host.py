@@ -66,6 +66,9 @@ INFO_SECONDS = 5.0
 ENDS = frozenset({"done", "failed", "lost"})
 LEAST_LANE_THREADS = 2
 """So that a file which takes long to prepare does not hold up a small one."""
+SWITCH_SECONDS = 0.0002
+"""How long a thread may keep the interpreter from another. The model's asks for it between any two of its kernels: with
+Python's 5 ms it made 2 600 small operations a second beside four busy threads, and 15 000 with this."""
 OUT_OF_MEMORY = "out of memory"
 """Why a process leaves by itself."""
 
@@ -116,6 +119,7 @@ def serve(launch: Launch, connection: Connection) -> None:
 
 def _work(worker: Worker, link: _Link) -> None:
     threads = max(LEAST_LANE_THREADS, getattr(worker.settings, "threads", 0))
+    sys.setswitchinterval(SWITCH_SECONDS)
     engine = link.engine = engine_of(worker, link.emit, threads, link.wake)
     told: tuple[float, dict[str, Any]] = (0.0, {})
     while True:
