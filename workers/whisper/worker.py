@@ -43,7 +43,8 @@ from workers.whisper.units import Evidence, Pass, Unit
 
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
-    from workers.whisper.pieces import Heard, Share
+    from workers.whisper.listening import Listening
+    from workers.whisper.pieces import Heard, Hearing, Share
 
 
 log = structlog.get_logger()
@@ -105,7 +106,9 @@ class Whisper(Worker):
     def __init__(self, settings: WhisperSettings, folders: Folders) -> None:
         super().__init__(settings, folders)
         self.batch = settings.batch or CPU_BATCH
-        self._hearings = self._listeners = 0
+        self._hearings: set[Hearing] = set()
+        self._listeners: set[Listening] = set()
+        """Recordings under way: sets, since threads begin and end them."""
         self._detectors = 1
         """Threads of the voice detector for one recording; on a CPU the model needs the cores."""
 
@@ -198,24 +201,23 @@ class Whisper(Worker):
 
         template = self._template(params, transcript.language)
         hearing = Hearing(template, self._share, self._reader, ctx.ask, tell)
-        self._hearings += 1
+        self._hearings.add(hearing)
         try:
             yield from hearing.run(transcript.unfinished(windows))
         finally:
-            self._hearings -= 1
+            self._hearings.discard(hearing)
 
     def _listen(self, params: WhisperTask, ctx: Context, path: Path) -> Run:
         from workers.whisper.listening import Listening
 
         assert params.format, "its plan says what a recording is written in"
         template = self._template(params, params.language)
-        self._listeners += 1
+        listening = Listening(ctx, path, params.format, params.sample_rate, template, ear=self._reader)
+        self._listeners.add(listening)
         try:
-            return (
-                yield from Listening(ctx, path, params.format, params.sample_rate, template, ear=self._reader).run()
-            )
+            return (yield from listening.run())
         finally:
-            self._listeners -= 1
+            self._listeners.discard(listening)
 
     def _template(self, params: WhisperParams, language: str | None) -> Unit:
         """The unit that a recording's units are copies of, without audio. language: None while it is not known."""
@@ -238,7 +240,7 @@ class Whisper(Worker):
         from workers.whisper.pieces import Share
 
         if self._pace is None:
-            return Share(-(-2 * self.batch // max(1, self._hearings)), math.inf, rolling=True)
+            return Share(-(-2 * self.batch // max(1, len(self._hearings))), math.inf, rolling=True)
         return Share(self.batch, _RECORDING_SECONDS, rolling=False)
 
     def key(self, unit: Unit) -> Hashable:
@@ -252,7 +254,7 @@ class Whisper(Worker):
         return {} if self._taken is None else {"vram_used_gb": round(self._taken / 1e9, 2)}
 
     def fits(self, batch: list[Unit], unit: Unit) -> bool:
-        return self._pace is None or self._pace.fits(batch, unit, live=self._listeners > 0)
+        return self._pace is None or self._pace.fits(batch, unit, live=bool(self._listeners))
 
     def forward(self, units: list[Unit]) -> list[Any]:
         """Compute a batch. One that does not fit into the device's memory is halved, and so are those that follow."""
