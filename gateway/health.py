@@ -87,7 +87,7 @@ class Health:
                 gauge.add_metric([name], status.get(field, 0))
             restarts.add_metric([name], status.get("restarts", 0))
             processes = status.get("processes", ())
-            forward.add_metric([name], sum(one.get("forward_seconds", 0.0) for one in processes))
+            forward.add_metric([name], status.get("forward_seconds", 0.0))
             for of in ("ram", "vram"):
                 taken = [one["loaded_gb"][of] for one in processes if of in one.get("loaded_gb", ())]
                 if taken:

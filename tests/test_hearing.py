@@ -196,6 +196,20 @@ def test_on_a_gpu_a_recording_decides_its_language_first_and_then_keeps_its_shar
     assert ([number for number, _, _ in recording.told], recording.waits_for) == ([0, 1, 2, 3, 4, 5], 0)
 
 
+def test_a_piece_that_takes_long_does_not_make_a_recording_run_on_without_it() -> None:
+    """What waits to be told after it is held in memory."""
+    recording = Recording(1000, rolling=True, pieces=4, language="en")
+    asked = recording.next()
+    for _ in range(100):
+        slow = asked[0]
+        asked = recording.answer(*[Outcome(language="en", then=slow), *[Outcome(language="en")] * (len(asked) - 1)])
+        asked.sort(key=lambda unit: unit is not slow)
+        if len(asked) == 1:
+            break
+    assert recording.told == []
+    assert len(recording.asked) - len([answer for answer in recording.asked if answer.unit is slow]) < 3 * 4 + 4
+
+
 def test_what_fails_in_a_piece_ends_the_recording() -> None:
     recording = Recording(2, rolling=True, language="en")
     recording.next()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,3 +323,82 @@ def test_slices_that_grow_short_or_long_are_done_all_the_same(
     for number in range(12):
         driven.add(f"job{number}", words=[str(word) for word in range(number, number + 30)])
     driven.until(lambda: len(driven.ends()) == 12)
+
+
+def test_who_listens_does_not_keep_others_out_of_the_lane(worker: Prepared) -> None:
+    """Nor their cancelling: live tasks that never rest, and a file between them."""
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        while params.words == ["live"] and not over.is_set():
+            slices.append("live")
+            yield TURN
+        return (yield params.words[0])
+
+    over, slices = threading.Event(), list[str]()
+    worker.script = script
+    driven = Driven(worker)
+    driven.add("a", "b", "c", words=["live"], live=True)
+    driven.add("file", words=["file"])
+    driven.until(lambda: "file" in driven.ends())
+    driven.add("cancelled", words=["live"])
+    driven.engine.cancel("cancelled")
+    driven.until(lambda: "cancelled" in driven.ends())
+    over.set()
+    driven.until(lambda: len(driven.ends()) == 5)
+
+
+def test_a_task_that_waits_for_its_slice_is_cancelled_before_others_have_theirs(worker: Prepared) -> None:
+    order: list[str] = []
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        if params.words == ["hold"]:
+            assert begun.wait(PATIENCE)
+        order.extend(params.words)
+        return (yield params.words[0])
+
+    begun = threading.Event()
+    worker.script = script
+    driven = Driven(worker, threads=1)
+    driven.add("hold", words=["hold"])
+    driven.add("other", words=["other"])
+    driven.add("cancelled", words=["cancelled"])
+    driven.engine.cancel("cancelled")
+    begun.set()
+    driven.until(lambda: len(driven.ends()) == 3)
+    assert [event.job for event in driven.events] == ["cancelled", "hold", "other"]
+    assert order == ["hold", "other"]
+
+
+class Held:
+    """What a unit holds of a GPU."""
+
+
+@pytest.mark.parametrize("how", ["done", "early", "cancelled", "failed"])
+def test_what_a_task_held_is_given_back_when_it_ends(worker: Prepared, how: str) -> None:
+    """Without the collector, which may come late, and while the process has nothing to do."""
+    held: list[weakref.ref[Held]] = []
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        unit = Held()
+        held.append(weakref.ref(unit))
+        answer = ctx.ask(unit)
+        del unit
+        if how == "early":
+            return None
+        yield [answer, ctx.ask("bad")] if how == "failed" else answer
+        return None
+
+    worker.script = script
+    worker.forward = lambda units: [ValueError() if unit == "bad" else unit for unit in units]  # type: ignore[method-assign]
+    driven = Driven(worker)
+    gc.collect()
+    gc.disable()
+    try:
+        driven.add("a", words=[])
+        if how == "cancelled":
+            driven.until(lambda: driven.engine.busy)
+            driven.engine.cancel("a")
+        driven.until(lambda: driven.ends() and driven.engine.step_started is None)
+        driven.until(lambda: held[0]() is None)
+    finally:
+        gc.enable()

@@ -277,6 +277,17 @@ async def test_a_process_that_ran_out_of_memory_leaves_and_the_rest_goes_on_in_a
     await transport.close()
 
 
+async def test_a_process_without_a_model_that_ran_out_of_memory_says_so(folders: Folders) -> None:
+    add_folders([TOYS])
+    gobbler = discover()["gobbler"]
+    transport = LocalTransport({"gobbler": (gobbler, gobbler.Settings())}, serve, Launch(folders, (TOYS,)))
+    await transport.start()
+    transport.submit(Task("bad", "s", (), "gobbler", {"asks": 99}, client="c"))
+    events = await heard(transport, 1)
+    assert events[-1].data["error_code"] == "OUT_OF_MEMORY"
+    await transport.close()
+
+
 def waiting(job: str, folder: Path) -> tuple[Task, Path]:
     """A task that ends when somebody writes into the pipe."""
     pipe = folder / job

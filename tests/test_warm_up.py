@@ -72,6 +72,25 @@ def test_an_example_that_is_wrong_is_logged(tmp_path: Path, name: str, event: st
     assert ill.forwards == (4 if name == "well" else 0)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_whispers_example_is_written_to_its_end(tmp_path: Path, gpu: bool) -> None:
+    """It asks ahead and looks whether it was answered; on a GPU its first pass only decides the language."""
+    whisper = Whisper(WhisperSettings(model=str(make_ctranslate2(tmp_path / "tiny")), threads=1), folders(tmp_path))
+    whisper.load()
+    if gpu:
+        whisper._pace = None
+    passes: list[bool] = []
+    hear = whisper._decoder.hear
+
+    def counted(units: list[Any]) -> list[Any]:
+        passes.extend(unit.encode_only for unit in units)
+        return hear(units)
+
+    whisper._decoder.hear = counted  # type: ignore[method-assign]
+    warm_up(whisper)
+    assert passes == ([True, False] if gpu else [False])
+
+
 def test_a_device_that_is_full_says_so(tmp_path: Path) -> None:
     """Then another model may be asked to leave it."""
     with pytest.raises(OutOfMemory):

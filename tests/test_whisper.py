@@ -426,6 +426,12 @@ def test_where_a_gpus_memory_is_not_known_batches_are_small() -> None:
     assert pieces_that_fit(384, None, 5) == 8
 
 
+@pytest.mark.parametrize("seconds", [5, 17, 22, 29])
+def test_a_listeners_quick_pass_is_no_batch_with_a_files_pieces(tiny: Whisper, seconds: int) -> None:
+    unit = Unit(np.zeros(seconds * SAMPLE_RATE, np.float32), language="en")
+    assert tiny.key(dataclasses.replace(unit, quick=True)) != tiny.key(unit)
+
+
 @pytest.mark.parametrize("room", [3, 1, 0])
 def test_a_batch_too_large_for_the_device_is_halved(
     tiny: Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int

@@ -55,6 +55,8 @@ class Pool:
         self._queues = {False: WorkQueue(), True: WorkQueue()}  # by `Task.live`
         self.processes: list[Incarnation] = []
         self.restarts = 0
+        self._forward_seconds = 0.0
+        """How long models computed in processes that are gone."""
         self.draining = False
         self.last_failure: dict[str, Any] | None = None
         self.off = settings.switched_off(launch.name)
@@ -160,6 +162,7 @@ class Pool:
             "queued": self.queued,
             "running": self.running(),
             "restarts": self.restarts,
+            "forward_seconds": self._forward_seconds + sum(map(_computed, self.processes)),
             "processes": [dict(process.info) for process in self.processes if process.state == "ready"],
             **({"error": self.last_failure["message"]} if self.last_failure else {}),
             **({"setting": self.off} if self.off else {}),
@@ -185,6 +188,7 @@ class Pool:
 
     def on_gone(self, process: Incarnation) -> None:
         self.processes.remove(process)
+        self._forward_seconds += _computed(process)
         reason = process.killed_for or "died"
         expected = not process.held and process.killed_for is None and process.info
         if process.info and not expected:
@@ -251,3 +255,8 @@ class Pool:
         if staying:  # one that works now cannot have been idle for long before all of it has passed again
             wait = min(seconds if process.held else process.idle_since + seconds - now for process in staying)
             self._idle_check = self._loop.call_later(wait, self._let_idle_go, seconds)
+
+
+def _computed(process: Incarnation) -> float:
+    """Seconds, as far as it has told."""
+    return float(process.info.get("forward_seconds", 0.0))

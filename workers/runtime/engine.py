@@ -56,6 +56,9 @@ class _Open:
     several: bool = False
     due: bool = True
     """Whether a slice of it is under way, or is to be."""
+    running: bool = False
+    """Whether one is under way."""
+    over: bool = False
     waits: bool = False
     """Whether it waits for more of its recording."""
     news: bool = False
@@ -115,8 +118,8 @@ class Engine(BaseEngine):
             for task in self._of(job):
                 task.ctx.cancelled = True
                 task.asked.clear()
-                if not task.due:
-                    self._put(task)
+                if not task.running:
+                    self._put(task)  # before the slice that it may wait for, which then has nothing to do
         self._lane.help()
 
     def step(self) -> None:
@@ -192,13 +195,17 @@ class Engine(BaseEngine):
     def _put(self, task: _Open) -> None:
         """Have the next slice of a task done. Call it with the lock held."""
         task.due, task.waits = True, False
-        self._lane.put(lambda: self._slice(task), first=task.task.live)
+        self._lane.put(lambda: self._slice(task), first=task.task.live or task.ctx.cancelled)
 
     def _of(self, job: str) -> list[_Open]:
         return [task for task in self._open if task.task.job == job]
 
     def _slice(self, task: _Open) -> None:
         """Bring a task to what it waits for next, or to its end."""
+        with self._lock:
+            if task.running or task.over:
+                return
+            task.running = True
         with about(task.task.job, task.task.params), self._timed():
             try:
                 if task.ctx.cancelled:
@@ -211,6 +218,7 @@ class Engine(BaseEngine):
             except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
                 self._leave(task)
                 self._fail(task.task, exc)
+                exc.__traceback__ = None  # and so what the task held: of a GPU, for one
 
     def _resumed(self, task: _Open) -> Any:
         """What the task yields after it was sent its results, or the first exception among them."""
@@ -221,11 +229,14 @@ class Engine(BaseEngine):
         task.awaited = []
         failure = next((result for result in results if isinstance(result, BaseException)), None)
         if failure is not None:
-            return task.run.throw(failure)
+            try:
+                return task.run.throw(failure)
+            finally:
+                del failure, results
         return task.run.send(results if task.several else results[0] if results else None)
 
     def _stand(self, task: _Open, asked: Any) -> None:
-        """Raises: ValueError, where it asks for nothing."""
+        """What the task waits for now. Raises: ValueError, where it asks for nothing."""
         task.several = isinstance(asked, list)
         wanted = [] if asked is MORE or asked is TURN else asked if task.several else [asked]
         if task.several and not wanted:
@@ -233,7 +244,8 @@ class Engine(BaseEngine):
         answers = [one if isinstance(one, Answer) else self._ask(task, one) for one in wanted]
         with self._lock:
             task.awaited = answers
-            task.due, task.waits = False, asked is MORE and not task.news
+            task.due = task.running = False
+            task.waits = asked is MORE and not task.news
             task.news = task.news and asked is not MORE  # it grew while the task was at work
             if task.ctx.cancelled or (task.answered() and not task.waits):
                 self._put(task)
@@ -250,6 +262,8 @@ class Engine(BaseEngine):
     def _leave(self, task: _Open) -> None:
         with self._lock:
             self._open.remove(task)
+            task.over, task.run, task.awaited = True, None, []
+        del task.ctx.asks  # each has the other
 
     @contextmanager
     def _timed(self) -> Iterator[float]:

@@ -235,11 +235,14 @@ class _Link(threading.Thread):
         ended = event.kind in ENDS
         if ended:
             self._held.pop((event.job, event.stage, event.item), None)
-            self._cancelled.discard(event.job)
+            if not any(task.job == event.job for task in list(self._held.values())):
+                self._cancelled.discard(event.job)
         with self._lock:
             self._outbox.append(event)
         ours = threading.current_thread() is threading.main_thread()
-        if not ended or not (ours or (self.engine and self.engine.out_of_memory)):
+        if self.engine and self.engine.out_of_memory:
+            self.wake()  # the main thread says `Leaving` before any of it
+        elif not ended or not ours:
             self.flush()
 
     def terminate(self, number: int, frame: Any) -> None:
@@ -252,8 +255,8 @@ class _Link(threading.Thread):
     def give_back(self, reason: str) -> None:
         """Tell the end of those that have ended, and let others do what is still held."""
         for task in list(self._held.values()):
-            clear_workdir(task, self._folders)
             self.emit(Event.of(task, "lost", {"counted": False, "reason": reason}))
+            clear_workdir(task, self._folders)  # what the lane's slice says when it misses its files comes after
         self.flush()
 
     def finish(self) -> None:

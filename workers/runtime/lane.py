@@ -1,7 +1,7 @@
 """The second lane of a worker's process: threads for what its tasks do around the model.
 
-    put(slice) ─▶ slices in order, live tasks' first ─┬─▶ a thread, beside the model
-                                                      └─▶ help(): the model's own thread, while slices are short
+    put(slice) ─▶ slices in order, some of them first ─┬─▶ a thread, beside the model
+                                                       └─▶ help(): the model's own thread, while slices are short
 
 A slice is what a task does between two of its yields. The way to another thread takes longer than most slices of a
 worker that hardly prepares anything, so such slices stay where they are.
@@ -24,6 +24,8 @@ BRIEF_SECONDS = 0.0003
 and more when both want the interpreter."""
 _WEIGHT = 0.05
 """Weight of the latest slice in the running mean."""
+PATIENCE = 6
+"""So many later ones go before a slice that does not go first, and no more."""
 
 Slice = Callable[[], None]
 """Raises nothing."""
@@ -33,7 +35,7 @@ class Lane:
     """threads: how many there are; with none, `help` does everything. wake: called after each slice of theirs."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
-        self._queue: list[tuple[bool, int, Slice]] = []
+        self._queue: list[tuple[int, int, Slice]] = []
         self._count = 0
         self._there = threading.Condition()
         self._threads = threads
@@ -53,10 +55,10 @@ class Lane:
         return bool(self._queue) and not self.apart
 
     def put(self, work: Slice, *, first: bool) -> None:
-        """first: before those that are not."""
+        """first: before those that are not, as long as they have not waited for `PATIENCE`."""
         with self._there:
             self._count += 1
-            heapq.heappush(self._queue, (not first, self._count, work))
+            heapq.heappush(self._queue, (self._count + (0 if first else PATIENCE), self._count, work))
             if self.apart:
                 self._there.notify()
 
@@ -77,6 +79,7 @@ class Lane:
                     self._there.wait_for(lambda: self._queue and self.apart)
                     _, _, work = heapq.heappop(self._queue)
                 self._timed(work)
+                del work
                 self._wake()  # there may be a unit now, or what waits has become the main thread's
         except BaseException:
             log.exception("worker_broken")

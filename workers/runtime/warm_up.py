@@ -76,17 +76,16 @@ def _drive(worker: Worker, run: Run) -> None:
 
 
 def _computed(worker: Worker, unit: Any) -> Any:
-    """A unit's result, or that of an answer. Raises: ModelFailed; what is an answer already."""
-    unit = unit.unit if isinstance(unit, Answer) else unit
+    """A unit's result, or that of an answer, computed once. Raises: ModelFailed; what is an answer already."""
+    answer = unit if isinstance(unit, Answer) else Answer(unit)
     try:
-        result = worker.forward([unit])[0]
-        if isinstance(result, BaseException):
-            raise result
+        if not answer.done:
+            answer.result, answer.done = worker.forward([answer.unit])[0], True
+        return answer.get()
     except (ServiceError, MemoryError):
         raise
     except Exception as exc:
         raise ModelFailed from exc
-    return result
 
 
 def _readable(worker: Worker) -> Folders:

@@ -115,16 +115,21 @@ def free_memory(cuda: int | None) -> int | None:
 
 
 def stays_on(cuda: int | None) -> bool:
-    """Whether what is encoded can stay on the device: torch puts its rows together there, if it can use that device."""
+    """Whether what is encoded can stay on the device: torch puts its rows together there, if it can compute on it."""
     if cuda is None:
         return False
     import torch
 
-    return bool(torch.cuda.is_available())
+    try:
+        row = torch.ones(1, 2, dtype=torch.float16, device=f"cuda:{cuda}")
+        return bool(torch.cat([row, row]).all())
+    except (RuntimeError, AssertionError) as exc:  # a torch without CUDA asserts that there is none
+        log.info("encoded_on_the_cpu", worker="whisper", reason=str(exc))
+        return False
 
 
 def pieces_that_fit(width: int, free: int | None, beam_size: int) -> int:
-    """How many pieces a GPU takes at once, if half of its free memory is left to others and to what is not foreseen.
+    """How many pieces a GPU takes at once, if half of its free memory is left to others and to what pieces keep.
 
     A piece takes the decoder's keys and values, of its sound and of its text in every beam, and what the encoder keeps
     for a moment: the attention of each head of 64, and a dozen states. width: of what the model encodes. free: bytes,

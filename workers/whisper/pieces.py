@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from media.audio import SAMPLE_RATE
 from media.speech import MAX_PIECE
 from workers.base import TURN, Answer, Run
-from workers.whisper.units import Evidence, Outcome, Pass, Segment, Unit
+from workers.whisper.units import ENOUGH_PIECES, Evidence, Outcome, Pass, Segment, Unit
 
 if TYPE_CHECKING:
     from media.speech import Cut, Piece
@@ -34,8 +34,9 @@ _LONGEST = MAX_PIECE / SAMPLE_RATE
 class Share(NamedTuple):
     """What one recording may have of the model.
 
-    pieces, seconds: of speech, at once. rolling: the next piece may join as soon as one is done, rather than when all
-    are; else pieces are encoded in passes of their own, and the first is heard alone.
+    pieces, seconds: of speech, at once; as many again may wait for an earlier one, to be told in order. rolling: the
+    next piece may join as soon as one is done, rather than when all are; else pieces are encoded in passes of their
+    own, and the first is heard alone.
     """
 
     pieces: int
@@ -156,7 +157,8 @@ class Hearing:
         deciding = self.language is None and not self._template.each
         most = 1 if deciding or not (share.rolling or self._begun) else share.pieces
         opened: list[_Open] = []
-        while self._ready and busy + len(opened) < most:
+        held = 2 * share.pieces + ENOUGH_PIECES
+        while self._ready and busy + len(opened) < most and len(self._open) < held:
             if opened and sum(piece.seconds for piece in opened) + _LONGEST > share.seconds:
                 break
             piece = self._ready.popleft()

@@ -67,6 +67,8 @@ class Reader:
             return dataclasses.replace(outcome, then=None) if unit.settled else outcome
         segments, said = self._segments(unit, one.parts, one.alignment)
         outcome = gone_on(dataclasses.replace(outcome, segments=segments), one.parts, said)
+        if unit.quick:  # what it leaves is heard again soon
+            return dataclasses.replace(outcome, then=None)
         return dataclasses.replace(outcome, then=outcome.then and self.prepared(outcome.then))
 
     def _segments(self, unit: Unit, parts: Split, alignment: Any) -> tuple[tuple[Segment, ...], float | None]:

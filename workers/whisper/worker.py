@@ -247,7 +247,7 @@ class Whisper(Worker):
         """CTranslate2 wants all hints of a batch equally long, and one temperature."""
         from workers.whisper.reading import encoded_frames
 
-        return len(unit.hints), unit.temperature, encoded_frames(unit)
+        return len(unit.hints), unit.temperature, unit.quick, encoded_frames(unit)
 
     def info(self) -> dict[str, Any]:
         """The device's memory that loading took. CTranslate2 does not tell what it holds of it later."""
