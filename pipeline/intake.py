@@ -21,7 +21,7 @@ from contract.messages import FILE_ID, FileRef, Request, escaped
 from contract.params import Bind, checked
 from pipeline.catalog import choose
 from pipeline.plans import Plan
-from storage.files import bind_path
+from storage.files import bind_path, kept_as
 from storage.ledger import Ledger
 from storage.records import FileRecord, new_file_id
 
@@ -137,8 +137,7 @@ class _Binder:
             row = self._ask(self._ledger.file(value))
             if row is None or row.owner != self._who.owner:
                 raise FileNotFound(f"There is no upload {value!r}; upload the file again.", field="file")
-            uploaded = Path(row.path).parent == self._folders.uploads
-            return FileRef("upload", value, row.name) if uploaded else FileRef("made", row.path, row.name)
+            return kept_as(row, self._folders)
         return bind_path(value, self._folders, self._owns)
 
     def recording(self) -> dict[str, Any]:

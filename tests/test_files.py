@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contract.errors import FileForbidden, FileNotFound, InvalidInput, ServiceError
 from contract.folders import Folders
 from contract.messages import FileRef
-from storage.files import bind_path, local
+from storage.files import TaskFiles, bind_path, opened
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 @pytest.fixture(scope="module")
 def top(folders: Folders) -> Path:
     return folders.data.parent.parent
+
+
+def content(ref: FileRef, folders: Folders) -> str:
+    """Of the file that a reference means."""
+    file = opened(ref, folders)
+    return file.path.read_text()
 
 
 def bound(text: str, folders: Folders, owns: bool = False) -> Path:
@@ -102,7 +108,7 @@ def test_what_lies_elsewhere_or_is_the_servers_is_forbidden(folders: Folders, to
 def test_what_the_server_made_outside_the_roots_is_its_owners_too(folders: Folders, top: Path) -> None:
     elsewhere = dataclasses.replace(folders, downloads=top / "outside")
     file = next(path for path in (top / "outside").iterdir() if path.is_file())
-    assert local(bind_path(str(file), elsewhere, lambda path: True), elsewhere) == file
+    assert content(bind_path(str(file), elsewhere, lambda path: True), elsewhere) == "outside"
     with pytest.raises(FileNotFound):
         bind_path(str(file), elsewhere, lambda path: False)
 
@@ -145,31 +151,62 @@ def test_only_regular_files_are_taken(folders: Folders, odd: Path) -> None:
 def test_file_is_looked_at_again_when_it_is_opened(folders: Folders, top: Path) -> None:
     """Between the door and the worker a client may have put a link, a folder or nothing in its place."""
     path = top / "one" / "changing.wav"
-    path.touch()
+    path.write_text("changing")
     ref = bind_path(str(path), folders, lambda path: False)
-    assert local(ref, folders) == path
+    assert content(ref, folders) == "changing"
     path.unlink()
     with pytest.raises(FileNotFound):
-        local(ref, folders)
-    path.symlink_to(top / "outside" / "a.wav")
-    with pytest.raises(FileForbidden):
-        local(ref, folders)
+        opened(ref, folders)
+    for elsewhere in ("outside/a.wav", "one/data/a.wav", "one/voices/a.wav", "one/made/a.wav"):
+        path.symlink_to(top / elsewhere)
+        with pytest.raises(FileForbidden):
+            opened(ref, folders)
+        path.unlink()
+    path.symlink_to(top / "two" / "a.wav")
+    assert content(ref, folders) == "two"
     path.unlink()
-    path.mkdir()
-    with pytest.raises(InvalidInput):
-        local(ref, folders)
-    path.rmdir()
+    for make in (Path.mkdir, os.mkfifo):
+        make(path)
+        with pytest.raises(InvalidInput):
+            opened(ref, folders)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_what_the_server_made_is_no_link_to_what_it_made_for_another(folders: Folders, top: Path) -> None:
+    link = top / "one" / "made" / "link.wav"
+    link.symlink_to("a.wav")
+    with pytest.raises(FileNotFound):
+        opened(FileRef("made", str(link), "link.wav"), folders)
+    for value in ("a.wav", f"{top}/one/made/../../outside/a.wav", f"{top}/one/made/../made/a.wav"):
+        with pytest.raises((FileNotFound, FileForbidden)):
+            opened(FileRef("made", value), folders)
 
 
 def test_uploads_are_found_by_their_id_only(folders: Folders) -> None:
     file_id = "file_" + "0" * 32
     with pytest.raises(FileNotFound):
-        local(FileRef("upload", file_id), folders)
-    (folders.uploads / file_id).touch()
-    assert local(FileRef("upload", file_id), folders) == folders.uploads / file_id
-    for value in ("a.wav", "../a.wav", f"../uploads/{file_id}", f"{file_id}/", ""):
+        opened(FileRef("upload", file_id), folders)
+    (folders.uploads / file_id).write_text("upload")
+    assert content(FileRef("upload", file_id), folders) == "upload"
+    (folders.uploads / f"file_{'1' * 32}").symlink_to(folders.uploads / file_id)
+    for value in ("a.wav", "../a.wav", f"../uploads/{file_id}", f"{file_id}/", "", f"file_{'1' * 32}"):
         with pytest.raises(FileNotFound):
-            local(FileRef("upload", value), folders)
+            opened(FileRef("upload", value), folders)
+
+
+def test_a_tasks_file_stays_the_one_that_it_opened_first(folders: Folders, top: Path) -> None:
+    path = top / "one" / "kept.wav"
+    path.write_text("first")
+    ref, files = FileRef("path", str(path)), TaskFiles(folders)
+    named = files.path(ref)
+    path.unlink()
+    path.write_text("second")
+    assert files.path(ref) == named
+    assert named.read_text() == "first"
+    files.close()
+    assert not named.exists()
+    assert files.path(ref).read_text() == "second"
+    files.close()
 
 
 parts = st.sampled_from(

@@ -102,7 +102,13 @@ class Context:
         raise NotImplementedError
 
     def local(self, ref: FileRef) -> Path:
-        """A path to read. Raises: FileNotFound, FileForbidden, InvalidInput."""
+        """A path to read, any number of times while the task runs: it names the file that lay there when it was asked
+        for first, and nothing that is put into its place.
+
+        What the file is called is `ref.name`; the path's own name and suffix say nothing. A program that the worker
+        starts needs the descriptor, which is the path's name (`pass_fds`). Raises: FileNotFound, FileForbidden,
+        InvalidInput.
+        """
         raise NotImplementedError
 
     def open(self, ref: BlobRef) -> Any:

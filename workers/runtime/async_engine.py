@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, TypeVar
 
 from contract.logs import about
@@ -65,7 +66,8 @@ class AsyncEngine(BaseEngine):
         with about(task.job, task.params):
             try:
                 async with self._places:
-                    result = await self._async_worker.run_async(self._params(task), ctx)
+                    with closing(ctx):
+                        result = await self._async_worker.run_async(self._params(task), ctx)
                 self._end(task, "done", result)
             except Exception as exc:  # noqa: BLE001 - it is this task's, and logged there
                 self._fail(task, exc)

@@ -23,7 +23,7 @@ from contract.folders import Folders
 from contract.messages import BLOB, MAX_EVENT_BYTES, BlobRef, Event, FileRef, Task, filled
 from contract.params import as_asked
 from storage import blobs
-from storage.files import local
+from storage.files import TaskFiles
 from storage.workdirs import attempt_name, clear_workdir, task_name, workdir_of
 from workers.base import Answer, Context, Worker
 
@@ -52,6 +52,7 @@ class TaskContext(Context):
         self.owner = task.owner
         self._task = task
         self._folders = folders
+        self._files = TaskFiles(folders)
         self._emit = emit
         self._hints = hints
         self._last_progress = 0.0
@@ -63,7 +64,7 @@ class TaskContext(Context):
         return task_name(self._task)
 
     def local(self, ref: FileRef) -> Path:
-        return local(ref, self._folders)
+        return self._files.path(ref)
 
     def open(self, ref: BlobRef) -> Any:
         return opened(ref, self._folders)
@@ -101,6 +102,10 @@ class TaskContext(Context):
 
     def checkpoint(self, data: Any) -> None:
         self._emit(Event.of(self._task, "checkpoint", _small(data)))
+
+    def close(self) -> None:
+        """The task has ended: let go of its files."""
+        self._files.close()
 
 
 class BaseEngine(ABC):

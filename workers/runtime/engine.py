@@ -260,6 +260,7 @@ class Engine(BaseEngine):
         self._end(task.task, "lost", CANCELLED)
 
     def _leave(self, task: _Open) -> None:
+        task.ctx.close()
         with self._lock:
             self._open.remove(task)
             task.over, task.run, task.awaited = True, None, []

@@ -22,7 +22,7 @@ from contract.errors import ModelUnavailable, OutOfMemory, ServiceError
 from contract.folders import Folders
 from contract.messages import BlobRef, FileRef
 from contract.params import checked
-from storage.files import bind_path, local
+from storage.files import TaskFiles, bind_path
 from workers.base import MORE, TURN, Answer, Context, Run, Worker
 from workers.runtime.context import opened
 
@@ -46,7 +46,10 @@ def warm_up(worker: Worker) -> None:
         with tempfile.TemporaryDirectory(dir=worker.folders.work, prefix="warm-up.") as workdir:
             bind = lambda text: bind_path(text, folders, lambda path: False)  # noqa: E731
             params = checked(worker.TaskParams or worker.Params, worker.example, bind)
-            with contextlib.closing(worker.run(params, _Unheard(Path(workdir), folders))) as run:
+            with (
+                contextlib.closing(_Unheard(Path(workdir), folders)) as ctx,
+                contextlib.closing(worker.run(params, ctx)) as run,
+            ):
                 _drive(worker, run)
     except (ModelUnavailable, OutOfMemory, MemoryError):
         raise
@@ -106,13 +109,14 @@ class _Unheard(Context):
     def __init__(self, workdir: Path, folders: Folders) -> None:
         self._workdir = workdir
         self._folders = folders
+        self._files = TaskFiles(folders)
 
     @property
     def workdir(self) -> Path:
         return self._workdir
 
     def local(self, ref: FileRef) -> Path:
-        return local(ref, self._folders)
+        return self._files.path(ref)
 
     def open(self, ref: BlobRef) -> Any:
         return opened(ref, self._folders)
@@ -125,6 +129,9 @@ class _Unheard(Context):
     def partial(self, index: int, data: Any) -> None: ...
     def audio(self, index: int, start: int, samples: Any, sample_rate: int) -> None: ...
     def checkpoint(self, data: Any) -> None: ...
+
+    def close(self) -> None:
+        self._files.close()
 
     def made(self, path: Path, name: str) -> None:
         path.unlink(missing_ok=True)
