@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import content_disposition_header
 from aiohttp.http import HttpProcessingError
 
-from contract.errors import FileNotFound, InvalidInput, TooLarge
+from contract.errors import FileNotFound, InvalidInput, ServiceError, TooLarge
 from contract.folders import Folders
 from gateway.answers import reply
 from gateway.auth import Authenticators
 from pipeline.intake import new_upload
-from storage.files import is_unicode
+from storage.files import is_unicode, kept_as, opened
 from storage.ledger import Conflict, Ledger
+from storage.opening import Opened
 from storage.records import FileRecord
 
 CHUNK_BYTES = 1 << 20
@@ -119,16 +121,17 @@ class FileDoor:
 
     async def _own_file(self, request: web.Request) -> FileRecord:
         owner = self._callers.who(request).owner
-        file_id = request.match_info["file_id"]
-        row = await self._ledger.file(file_id)
+        row = await self._ledger.file(request.match_info["file_id"])
         if row is None or row.owner != owner:
-            raise FileNotFound(f"There is no upload {file_id!r}.", field="file_id")
+            raise _no_upload(request)
         return row
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         """The content of an upload."""
-        row = await self._own_file(request)
-        return _content(row, "attachment")
+        file = await self._opened(await self._own_file(request))
+        if file is None:
+            raise _no_upload(request)
+        return _Content(file, "attachment")
 
     async def _download_made(self, request: web.Request) -> web.StreamResponse:
         """The content of a file that the server made, `?path=` as an answer names it."""
@@ -138,9 +141,17 @@ class FileDoor:
             raise InvalidInput("Say which: '?path=' as an answer names a file that the server made.", field="path")
         row = await self._ledger.file_at(path) if is_unicode(path) else None
         made = row is not None and row.owner == owner and Path(row.path).parent in self._uploads.folders.made
-        if row is None or not made or not await asyncio.to_thread(Path(row.path).is_file):
+        file = await self._opened(row) if row is not None and made else None
+        if row is None or file is None:
             raise FileNotFound(f"The server keeps no file {path[:200]!r} that it made for you.", field="path")
-        return _content(row, content_disposition_header("attachment", quote_fields=False, filename=row.name))
+        return _Content(file, content_disposition_header("attachment", quote_fields=False, filename=row.name))
+
+    async def _opened(self, row: FileRecord) -> Opened | None:
+        """None where its file is gone, or something else lies in its place."""
+        folders = self._uploads.folders
+        with suppress(ServiceError):
+            return await asyncio.to_thread(opened, kept_as(row, folders), folders)
+        return None
 
     async def _delete(self, request: web.Request) -> web.Response:
         """Delete an upload."""
@@ -148,14 +159,28 @@ class FileDoor:
         return reply({"deleted": True})
 
 
-def _content(row: FileRecord, disposition: str) -> web.FileResponse:
+def _no_upload(request: web.Request) -> FileNotFound:
+    return FileNotFound(f"There is no upload {request.match_info['file_id']!r}.", field="file_id")
+
+
+class _Content(web.FileResponse):
     """Somebody else's bytes on our origin: never rendered, always saved."""
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Content-Disposition": disposition,
-        "X-Content-Type-Options": "nosniff",
-    }
-    return web.FileResponse(row.path, headers=headers)
+
+    def __init__(self, file: Opened, disposition: str) -> None:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": disposition,
+            "X-Content-Type-Options": "nosniff",
+        }
+        super().__init__(file.path, headers=headers)
+        self._file = file
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Sends all of it."""
+        try:
+            return await super().prepare(request)
+        finally:
+            self._file.close()
 
 
 async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiohttp
 import pytest
 
 from contract.errors import NoAudio, ServiceError
@@ -242,3 +243,21 @@ async def test_every_request_for_a_flipped_file_is_answered(server: Server, tmp_
             found = await answers(REQUESTS, ask)
         assert found.keys() <= {TWICE, *REFUSED}
         assert await ask() == TWICE
+
+
+async def test_every_download_of_a_flipped_file_is_answered(server: Server, tmp_path: Path) -> None:
+    """Of one that the server made, where clients may write."""
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with Peer(server.url) as peer, aiohttp.ClientSession(server.url, timeout=timeout) as http:
+        path = (await peer.answer({"type": "reader", "make": "made.wav"}))["read"]
+        flipped = Flipped(Path(path), tmp_path / "outside" / "secret")
+
+        async def ask() -> tuple[int, bytes]:
+            headers = {"Authorization": f"Bearer {peer.token}"}
+            async with http.get("/files", params={"path": path}, headers=headers) as response:
+                return response.status, b"" if response.status == 404 else await response.read()
+
+        with flipped.flipping():
+            found = await answers(REQUESTS, ask)
+        assert found.keys() <= {(200, PUBLIC), (404, b"")}
+        assert await ask() == (200, PUBLIC)

@@ -101,6 +101,18 @@ async def test_upload_comes_back_as_it_was_and_can_be_deleted(call: Call, contra
     assert kept["file_id"] not in uploads(contract_server)
 
 
+async def test_upload_that_lies_no_longer_there_is_not_found(call: Call, contract_server: Server) -> None:
+    file_id = (await call("POST", "/files", **form(b"x"))).body["file_id"]
+    path = contract_server.folder / "data_dir" / "uploads" / file_id
+    path.unlink()
+    for replace in (lambda: None, lambda: path.symlink_to("/etc/hostname"), path.mkdir):
+        replace()
+        reply = await call("GET", f"/files/{file_id}")
+        assert (reply.status, reply.body["error_code"]) == (404, "FILE_NOT_FOUND")
+        path.unlink() if path.is_symlink() else None
+    path.rmdir()
+
+
 @pytest.mark.parametrize("query", ["", "?path="])
 async def test_file_that_is_not_named_is_asked_for(call: Call, query: str) -> None:
     reply = await call("GET", f"/files{query}")
