@@ -24,6 +24,7 @@ from gateway.origins import ADDRESS
 from gateway.page import INDEX
 from pipeline.following import Following, News
 from pipeline.intake import check_message
+from pipeline.listing import PAGE_JOBS, page_size
 from pipeline.result_queue import ResultQueue
 from storage import blobs
 from storage.records import JobRecord
@@ -100,11 +101,13 @@ class HttpDoor:
     # Jobs.
 
     async def _jobs(self, request: web.Request) -> web.Response:
-        """The jobs of who asks, newest first."""
+        """The jobs of who asks, newest first; `next` is there when there are more, to be sent as `before`."""
         who = self._callers.known(request)
         if who is None:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
-        return reply({"jobs": await self._road.jobs(who)})
+        limit = request.query.get("limit", str(PAGE_JOBS))
+        size = page_size(int(limit) if limit.isascii() and limit.isdecimal() and len(limit) < 10 else limit)
+        return reply(await self._road.jobs(who, size, request.query.get("before")))
 
     def _who(self, request: web.Request) -> Identity:
         """Who asks for a job. Raises: JobNotFound without credentials: then it is no job of theirs."""

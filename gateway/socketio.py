@@ -20,6 +20,7 @@ from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
 from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
+from pipeline.listing import PAGE_JOBS, page_size
 from pipeline.result_queue import ResultQueue
 from storage.voices import Voices
 
@@ -148,7 +149,8 @@ class SocketDoor:
         return {"signalled": await self._road.signal(job_id, name, data, connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"jobs": await self._road.jobs(connection.who)}
+        limit, before = message.get("limit", PAGE_JOBS), message.get("before")
+        return await self._road.jobs(connection.who, page_size(limit), before)
 
     async def _voices(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         found = await asyncio.to_thread(self._saved_voices.of, connection.who.owner)

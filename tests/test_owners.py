@@ -76,11 +76,11 @@ async def cancel_all(road: Road, *jobs: tuple[str, Identity]) -> None:
 
 async def test_an_accounts_clients_list_read_resume_and_cancel_each_others_jobs(road: Road) -> None:
     job = await submit(road, ANN)
-    assert [each["job_id"] for each in await road.queue.jobs(BOB)] == [job]
+    assert [each["job_id"] for each in (await road.queue.jobs(BOB, 9))["jobs"]] == [job]
     assert (await road.queue.job(job, BOB)).client == "ann"
     assert await road.queue.last_seqs([job], BOB) == {job: 0}
     for stranger in (EVE, ME, Identity.known("ann")):
-        assert await road.queue.jobs(stranger) == []
+        assert (await road.queue.jobs(stranger, 9))["jobs"] == []
         assert await road.queue.last_seqs([job], stranger) == {}
         with pytest.raises(JobNotFound):
             await road.queue.cancel(job, stranger)
