@@ -48,6 +48,7 @@ from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.origins import Origins
 from gateway.patience import Patience
+from gateway.rates import Rates
 from gateway.socketio import SocketDoor
 from gateway.submit import SubmitDoor
 from pipeline.admission import Limits
@@ -105,6 +106,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     limits = Limits(
         settings.max_open_jobs,
         settings.max_open_jobs_per_client,
+        settings.max_open_jobs_per_address,
         settings.job_deadline_hours * 3600,
         int(settings.max_upload_gb * 1e9),
     )
@@ -113,9 +115,10 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     retention = Retention(ledger, folders, settings.retention_hours)
 
     callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
-    sockets = SocketDoor(road, callers, folders)
+    rates = Rates(settings.requests_per_second)
+    sockets = SocketDoor(road, callers, folders, rates)
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
-    app = _application(settings)
+    app = _application(settings, rates)
     sockets.attach(app)
     HttpDoor(road, following, callers, folders, health).attach(app)
     uploads = Uploads(ledger, folders, limits.file_bytes)
@@ -150,11 +153,12 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     log.info("stopped", kept=road.open_jobs)
 
 
-def _application(settings: Settings) -> web.Application:
+def _application(settings: Settings, rates: Rates) -> web.Application:
     """Without routes yet: what stands before all of them."""
     origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
     patience = Patience(settings.stall_seconds)
-    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, patience.watch, origins.check])
+    middlewares = [answer_errors, patience.watch, origins.check, rates.check]
+    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=middlewares)
     app.on_response_prepare.append(origins.tell)
     return app
 

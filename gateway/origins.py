@@ -137,6 +137,19 @@ class Origins:
         return await asyncio.shield(self._own)
 
 
+def counted_as(peer: str | None) -> str:
+    """A network address as what it is counted by: of IPv6 the network, which is one customer's."""
+    address = _ip(peer) if peer and ":" in peer else None
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address or peer or "")
+
+
+def peer_of(request: web.Request) -> str:
+    """Who sent a request, as they are counted."""
+    return counted_as(request.get(PEER, request.remote))
+
+
 def machine_names() -> tuple[str, ...]:
     """This machine's name and full name; of one that cannot be looked up, as a container's of 64 characters, none."""
     try:

@@ -18,6 +18,7 @@ from gateway.auth import Authenticators, Credentials
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
+from gateway.rates import Rates
 from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
 from pipeline.listing import PAGE_JOBS, page_size
@@ -34,8 +35,9 @@ MAX_JOB_ID = 100
 class SocketDoor:
     """Serves Socket.IO on an aiohttp application."""
 
-    def __init__(self, road: ResultQueue, callers: Authenticators, folders: Folders) -> None:
+    def __init__(self, road: ResultQueue, callers: Authenticators, folders: Folders, rates: Rates) -> None:
         self._road = road
+        self._rates = rates
         self._callers = callers
         self._folders = folders
         self._saved_voices = Voices(folders.voices)
@@ -97,6 +99,8 @@ class SocketDoor:
             if event is None:
                 message = {"id": args[0].id}
                 raise args[0].error
+            if event != "audio":  # which comes as fast as somebody speaks
+                self._rates.take(connection.who.address)
             if event not in ("message", "audio"):
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)

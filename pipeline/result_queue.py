@@ -159,16 +159,17 @@ class ResultQueue:
             return known
 
     async def _accept(self, message: Any, who: Identity) -> str:
-        self._places.take(who.limited_as)  # counted before anything is awaited, so that a burst cannot pass the limit
+        job_id = f"job_{secrets.token_hex(12)}"
+        self._places.take(job_id, who)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
             async with self._intake.read(message, who) as (request, plan, files):
                 now = time.time()
-                job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
+                job = Job(job_id, request, plan, now, now + self._limits.deadline_seconds)
                 step = clocked(begin(job), job, now)
                 change = changed(step, now)
                 await self._ledger.accept(change._replace(files=change.files + files))
         except BaseException:
-            self._places.give_back(who.limited_as)
+            self._places.give_back(job_id)
             raise
         self._enter(step.job)
         self.counts.accepted[request.type] += 1
@@ -395,7 +396,7 @@ class ResultQueue:
         plan = self._plan_of(stored.job)
         assert plan is not None, "whoever calls this has looked"
         job = restored(stored, plan)
-        self._places.hold(job.request.limited_as)
+        self._places.hold(job.id, job.request.limited_as)
         self._enter(job, told=job.seq)
         self._changes.loaded(job)
         self._changes.play(job.id, [restart, *causes])
@@ -412,7 +413,7 @@ class ResultQueue:
         self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
         self.recordings.leave(job.id)
-        self._places.give_back(job.request.limited_as)
+        self._places.give_back(job.id)
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
