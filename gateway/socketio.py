@@ -19,6 +19,7 @@ from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
 from gateway.rates import Rates
+from gateway.seats import Seats
 from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
 from pipeline.listing import PAGE_JOBS, page_size
@@ -35,13 +36,20 @@ MAX_JOB_ID = 100
 class SocketDoor:
     """Serves Socket.IO on an aiohttp application."""
 
-    def __init__(self, road: ResultQueue, callers: Authenticators, folders: Folders, rates: Rates) -> None:
+    def __init__(
+        self,
+        road: ResultQueue,
+        callers: Authenticators,
+        folders: Folders,
+        rates: Rates,
+        sessions: Seats | None = None,
+    ) -> None:
         self._road = road
         self._rates = rates
         self._callers = callers
         self._folders = folders
         self._saved_voices = Voices(folders.voices)
-        self._server = SocketServer(self._on_event, self._on_connected)
+        self._server = SocketServer(self._on_event, self._on_connected, sessions=sessions)
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._connections: dict[str, Connection] = {}
