@@ -66,6 +66,7 @@ class _Counted:
     """Stands before a websocket's parser and counts what has come of a message that is not whole."""
 
     def __init__(self, socket: _Socket, held: Held, refuse: Callable[[ServiceError], None]) -> None:
+        self._socket = socket
         self._parser: Any = socket._parser
         self._whole: Any = socket._reader
         self._held = held
@@ -82,9 +83,14 @@ class _Counted:
         try:
             self._held.add(len(data))
         except ServiceError as exc:
-            self._parser = None
+            self.drop()
             self._refuse(exc)
         return fed
+
+    def drop(self) -> None:
+        """What there is of a message that will not become whole goes at once."""
+        self._parser = self._socket._parser = None
+        self._held.clear()
 
     def feed_eof(self) -> None:
         self._whole.feed_eof()
@@ -101,8 +107,7 @@ class _WebSocket(driver.WebSocket):
         limits = {"max_msg_size": self.server.max_http_buffer_size, "writer_limit": BATCH_BYTES}
         self._sock = _Socket(**limits, compress=False)
         self._flow = await self._sock.prepare(request)
-        held = held_of(request).beside()
-        request.protocol._payload_parser = _Counted(self._sock, held, self._refuse)
+        self._counted = request.protocol._payload_parser = _Counted(self._sock, held_of(request).beside(), self._refuse)
         self._wire = request.transport
         self.environ = environ
         self.handler.__self__.wire = request.transport  # for `wire._cut`
@@ -113,13 +118,12 @@ class _WebSocket(driver.WebSocket):
                 await self.handler(self)
         finally:
             upgrading.cancel()
-            held.clear()
+            self._counted.drop()
         return self._sock
 
     def _refuse(self, error: ServiceError) -> None:
-        """Of a message that is not whole. What there is of it goes at once."""
+        """Of a message that is not whole."""
         self._refused = error
-        self._sock._parser = None
         assert self._sock._reader is not None, "it is prepared"
         self._sock._reader.set_exception(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, error.message))
 
@@ -161,6 +165,7 @@ class _WebSocket(driver.WebSocket):
         data = (await self._sock.receive()).data
         if isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
             self._refused = self._refused or too_large()
+            self._counted.drop()
             self.handler.__self__.queue.put_nowait(refusal(self._refused))
         if not isinstance(data, (str, bytes)) or (isinstance(data, str) and data[:1] not in _PACKET_TYPES):
             raise OSError("not an Engine.IO packet")  # engineio would leave the connection half open
