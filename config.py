@@ -67,6 +67,19 @@ class Settings(BaseSettings):
         description="most unfinished jobs of one client, and of all at one address that send no token; beyond: "
         "`QUEUE_FULL`",
     )
+    max_open_jobs_per_address: int = Field(
+        500, ge=1, description="most unfinished jobs of all clients at one address; beyond: `QUEUE_FULL`"
+    )
+    requests_per_second: float = Field(
+        100,
+        ge=0,
+        description="messages and HTTP requests of one address, bursts of ten times as many aside; beyond: "
+        "`RATE_LIMITED`; 0: any number",
+    )
+    max_connections: int = Field(
+        2000, ge=1, description="most connections in all; fewer where the system gives the server few open files"
+    )
+    max_connections_per_address: int = Field(500, ge=1, description="most connections of one address")
     max_items: int = Field(1000, ge=1, description="most items in one batch")
     max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
     stall_seconds: float = Field(

@@ -48,8 +48,11 @@ from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.origins import Origins
 from gateway.patience import Patience
+from gateway.rates import Rates
+from gateway.seats import Connections, Seats
 from gateway.socketio import SocketDoor
 from gateway.submit import SubmitDoor
+from gateway.unfinished import Unfinished
 from pipeline.admission import Limits
 from pipeline.catalog import load_plans
 from pipeline.following import Following
@@ -65,6 +68,8 @@ from workers.runtime.host import serve as serve_worker
 log = structlog.get_logger()
 
 OPEN_FILES = 65_536
+OWN_FILES = 128
+"""Of these, the server's own: the ledger, its threads' files, its workers' pipes."""
 LINGER_SECONDS = 10.0
 """How long the rest of a body is read that was answered before its end, since some clients read no sooner."""
 HELP_WIDTH = 118
@@ -105,6 +110,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     limits = Limits(
         settings.max_open_jobs,
         settings.max_open_jobs_per_client,
+        settings.max_open_jobs_per_address,
         settings.job_deadline_hours * 3600,
         int(settings.max_upload_gb * 1e9),
     )
@@ -113,9 +119,13 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     retention = Retention(ledger, folders, settings.retention_hours)
 
     callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
-    sockets = SocketDoor(road, callers, folders)
+    rates = Rates(settings.requests_per_second)
+    seats = (_connections(settings.max_connections), settings.max_connections_per_address)
+    origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
+    connections = Connections(*seats, origins)
+    sockets = SocketDoor(road, callers, folders, rates, Seats(*seats))
     health = Health(road, transport, ledger, lambda: sockets.connections, version())
-    app = _application(settings)
+    app = _application(settings.stall_seconds, origins, rates, connections)
     sockets.attach(app)
     HttpDoor(road, following, callers, folders, health).attach(app)
     uploads = Uploads(ledger, folders, limits.file_bytes)
@@ -128,7 +138,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await retention.start()
     await transport.start()
     await road.start()
-    runner, site = await _listen(app, settings)
+    runner, site = await _listen(app, settings, connections)
     log.info(
         "listening",
         url=f"http://{_host(settings.host)}:{runner.addresses[0][1]}",
@@ -150,16 +160,18 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     log.info("stopped", kept=road.open_jobs)
 
 
-def _application(settings: Settings) -> web.Application:
+def _application(stall_seconds: float, origins: Origins, rates: Rates, connections: Connections) -> web.Application:
     """Without routes yet: what stands before all of them."""
-    origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
-    patience = Patience(settings.stall_seconds)
-    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=[answer_errors, patience.watch, origins.check])
+    counted = (rates.check, connections.check, Unfinished().count)
+    middlewares = [answer_errors, Patience(stall_seconds).watch, origins.check, *counted]
+    app = web.Application(client_max_size=MAX_CONTENT_BYTES, middlewares=middlewares)
     app.on_response_prepare.append(origins.tell)
     return app
 
 
-async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunner, web.TCPSite]:
+async def _listen(
+    app: web.Application, settings: Settings, connections: Connections
+) -> tuple[web.AppRunner, web.TCPSite]:
     """Raises: SettingsError when the port is taken."""
     runner = web.AppRunner(
         app,
@@ -172,6 +184,7 @@ async def _listen(app: web.Application, settings: Settings) -> tuple[web.AppRunn
     await runner.setup()
     assert runner.server is not None, "it is set up"
     guard(runner.server)
+    connections.guard(runner.server)
     site = web.TCPSite(runner, settings.host, settings.port)
     try:
         await site.start()
@@ -213,6 +226,12 @@ def _hold_many_connections() -> None:
     if now != resource.RLIM_INFINITY and now < OPEN_FILES:
         wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _connections(wanted: int) -> int:
+    """How many there may be, each of which may have a file open beside it."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, (files - OWN_FILES) // 2))
 
 
 def read_arguments(arguments: Sequence[str] | None, version: str) -> None:

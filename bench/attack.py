@@ -248,7 +248,13 @@ def serving(code: Path) -> Iterator[Served]:
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shm, prefix="bench-") as data:
         names = {name: str(Path(data) / name.lower()) for name in ("DATA_DIR", "VOICES_DIR", "FS_PATH", "PATH_VIDEO")}
-        settings = {"HOST": "127.0.0.1", "PORT": "0", "WORKERS_PATH": str(ROOT / "bench/workers"), "NOOP_PRELOAD": "1"}
+        settings = {
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "REQUESTS_PER_SECOND": "0",
+            "WORKERS_PATH": str(ROOT / "bench/workers"),
+            "NOOP_PRELOAD": "1",
+        }
         env = {**os.environ, **names, **settings, "LOG_LEVEL": "info"}
         log = Path(data) / "log"
         with log.open("w") as errors:

@@ -135,7 +135,13 @@ async def drive(swarm: list[Caller], seconds: float) -> tuple[float, float, floa
 @contextlib.contextmanager
 def optivus(folder: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".bench-") as data:
-        settings = {"DATA_DIR": data, "PORT": "0", "WORKERS_PATH": str(ROOT / "bench/workers"), "NOOP_PRELOAD": "1"}
+        settings = {
+            "DATA_DIR": data,
+            "PORT": "0",
+            "REQUESTS_PER_SECOND": "0",
+            "WORKERS_PATH": str(ROOT / "bench/workers"),
+            "NOOP_PRELOAD": "1",
+        }
         yield from serving(
             [sys.executable, "server.py"], {**settings, "MAX_OPEN_JOBS": "10000", "MAX_OPEN_JOBS_PER_CLIENT": "10000"}
         )

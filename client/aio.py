@@ -159,7 +159,12 @@ class AsyncClient(Tasks):
 
     async def jobs(self) -> list[JobInfo]:
         """This client's jobs, as far as the server still keeps them."""
-        return [job_info(row) for row in (await self._ask({"type": "jobs"}))["jobs"]]
+        rows: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"next": None}
+        while "next" in page:
+            page = await self._ask({"type": "jobs", "before": page["next"]})
+            rows += page["jobs"]
+        return [job_info(row) for row in rows]
 
     async def cancel(self, job_id: str) -> bool:
         """Stop a job of this client, also one of an earlier process; False when it had already ended.

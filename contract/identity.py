@@ -14,12 +14,14 @@ from contract.messages import LOCAL_OWNER
 class Identity(NamedTuple):
     """Who asks. client: where answers go; owner: whose files, voices and, where there are accounts, jobs they are.
 
-    limited_as: whose open jobs are counted together: an owner, a client or a network address.
+    limited_as: whose open jobs are counted together: an owner, a client or a network address. address: from which they
+    ask, empty where nobody says.
     """
 
     client: str
     owner: str
     limited_as: str
+    address: str = ""
 
     @classmethod
     def known(cls, client: str, owner: str = LOCAL_OWNER) -> Self:
@@ -30,7 +32,7 @@ class Identity(NamedTuple):
     @classmethod
     def newcomer(cls, client: str, address: str | None) -> Self:
         """Of who shows nothing and gets a client's name: limited with all who do so at their network address."""
-        return cls(client, LOCAL_OWNER, address or "")
+        return cls(client, LOCAL_OWNER, address or "", address or "")
 
 
 class Whose(NamedTuple):

@@ -25,7 +25,7 @@ from cachetools import TTLCache
 from contract.errors import JobNotFound, Unauthorized
 from contract.identity import Identity, Party
 from contract.messages import LOCAL_OWNER
-from gateway.origins import PEER
+from gateway.origins import PEER, counted_as
 
 
 class Credentials(NamedTuple):
@@ -82,7 +82,7 @@ class Tokens:
     def identity(self, shown: Credentials) -> Identity | None:
         """Who a token names; a new client for who shows none."""
         if shown.token is None:
-            return Identity.newcomer(f"client_{secrets.token_hex(12)}", shown.peer)
+            return Identity.newcomer(f"client_{secrets.token_hex(12)}", counted_as(shown.peer))
         try:
             claims = jwt.decode(shown.token, self._secret, algorithms=["HS256"])
             return Identity.known(claims["client"], claims.get("owner", LOCAL_OWNER))
@@ -109,7 +109,7 @@ class Authenticators:
         """Raises: Unauthorized."""
         for authenticator in self._asked:
             if (who := authenticator.identity(shown)) is not None:
-                return who
+                return who._replace(address=counted_as(shown.peer))
         raise Unauthorized("This token is not one of this server's; connect without one to get a new one.")
 
     def who(self, request: web.Request) -> Identity:

@@ -19,9 +19,14 @@ from gateway.origins import ADDRESS
 from gateway.page import DOCS
 from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
+from pipeline.listing import MAX_PAGE_JOBS, PAGE_JOBS
 from pipeline.plans import Plan
 
 SIGNAL_DATA: dict[str, Any] = {"description": "What the job is given, as its type says; {} when left out."}
+_PAGE: dict[str, Any] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "default": PAGE_JOBS},
+    "before": {"type": "string", "description": "`next` of the page before."},
+}
 CONTROLS: dict[str, dict[str, Any]] = {
     "cancel": {"job_id": {"type": "string"}},
     "signal": {
@@ -30,7 +35,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
         "data": SIGNAL_DATA,
     },
     "resume": {"jobs": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}},
-    "jobs": {},
+    "jobs": _PAGE,
     "voices": {},
     "delete_voice": {"reference_id": {"type": "string"}},
 }
@@ -59,6 +64,7 @@ _FILES = {
 }
 _QUERIES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/files"): {"path": {"type": "string"}},
+    ("GET", "/jobs"): _PAGE,
     ("POST", "/jobs"): {"wait": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}},
     ("GET", "/jobs/{job_id}/events"): {"ticket": {"type": "string"}},
     ("POST", "/jobs/{job_id}/audio"): {

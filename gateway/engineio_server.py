@@ -4,7 +4,8 @@
   takes the first segment only, and drops such a body with a 200); one that cannot be read is refused (`payloads`);
 - websocket compression is off: it costs seven times the CPU and makes nothing smaller that is large here;
 - what waits to be sent on a connection is counted, and goes out in pieces as the client takes it (`outbound`);
-- a message that is too large is answered before its connection is closed;
+- a message that is too large, or is not whole yet and more than there is memory for, is answered before its connection
+  is closed;
 - an upgrade that stands still is closed.
 """
 
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
 import engineio
@@ -22,9 +24,13 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from engineio import payload
 from engineio.exceptions import EngineIOError
 
+from contract.errors import ServiceError
+from gateway.origins import peer_of
 from gateway.outbound import BATCH_BYTES, Budget, OutboundQueue, Outgoing, frame
 from gateway.packets import MAX_TRANSPORT_BYTES, refusal
 from gateway.payloads import Payload
+from gateway.seats import Seats
+from gateway.unfinished import Held, held_of
 from pipeline.intake import too_large
 
 CONNECT_SECONDS = 10.0
@@ -56,14 +62,52 @@ class _Socket(web.WebSocketResponse):
         return await super().close(code=code, message=message, drain=drain)
 
 
+class _Counted:
+    """Stands before a websocket's parser and counts what has come of a message that is not whole."""
+
+    def __init__(self, socket: _Socket, held: Held, refuse: Callable[[ServiceError], None]) -> None:
+        self._socket = socket
+        self._parser: Any = socket._parser
+        self._whole: Any = socket._reader
+        self._held = held
+        self._refuse = refuse
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if self._parser is None:
+            return False, b""  # what still comes of a message that was refused
+        before = len(self._whole._buffer)
+        fed: tuple[bool, bytes] = self._parser.feed_data(data)
+        if any(message.type in _MESSAGES for message, _ in islice(self._whole._buffer, before, None)):
+            self._held.clear()
+            return fed
+        try:
+            self._held.add(len(data))
+        except ServiceError as exc:
+            self.drop()
+            self._refuse(exc)
+        return fed
+
+    def drop(self) -> None:
+        """What there is of a message that will not become whole goes at once."""
+        self._parser = self._socket._parser = None
+        self._held.clear()
+
+    def feed_eof(self) -> None:
+        self._whole.feed_eof()
+
+
+_MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
+
+
 class _WebSocket(driver.WebSocket):
-    _oversized = False
+    _refused: ServiceError | None = None
 
     async def __call__(self, environ: dict[str, Any]) -> Any:
         request = environ["aiohttp.request"]
         limits = {"max_msg_size": self.server.max_http_buffer_size, "writer_limit": BATCH_BYTES}
         self._sock = _Socket(**limits, compress=False)
         self._flow = await self._sock.prepare(request)
+        self._counted = request.protocol._payload_parser = _Counted(self._sock, held_of(request).beside(), self._refuse)
         self._wire = request.transport
         self.environ = environ
         self.handler.__self__.wire = request.transport  # for `wire._cut`
@@ -74,7 +118,14 @@ class _WebSocket(driver.WebSocket):
                 await self.handler(self)
         finally:
             upgrading.cancel()
+            self._counted.drop()
         return self._sock
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Of a message that is not whole."""
+        self._refused = error
+        assert self._sock._reader is not None, "it is prepared"
+        self._sock._reader.set_exception(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, error.message))
 
     async def send(self, message: Any) -> None:
         if not isinstance(message, Outgoing):
@@ -113,14 +164,15 @@ class _WebSocket(driver.WebSocket):
     async def wait(self) -> str | bytes:
         data = (await self._sock.receive()).data
         if isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
-            self._oversized = True
-            self.handler.__self__.queue.put_nowait(refusal(too_large()))
+            self._refused = self._refused or too_large()
+            self._counted.drop()
+            self.handler.__self__.queue.put_nowait(refusal(self._refused))
         if not isinstance(data, (str, bytes)) or (isinstance(data, str) and data[:1] not in _PACKET_TYPES):
             raise OSError("not an Engine.IO packet")  # engineio would leave the connection half open
         return data
 
     async def close(self) -> None:
-        if self._oversized:
+        if self._refused is not None:
             with suppress(ConnectionError):
                 await self._sock.send_frame(WSCloseCode.MESSAGE_TOO_BIG.to_bytes(2, "big"), WSMsgType.CLOSE)
                 await asyncio.sleep(LEAVE_SECONDS)  # it still sends; cut off now, it might not read its answer
@@ -138,6 +190,8 @@ async def _next(message: Outgoing, pieces: Iterator[bytes]) -> bytes:
 class EngineServer(engineio.AsyncServer):
     connect_seconds = CONNECT_SECONDS
 
+    sessions: Seats
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async: dict[str, Any] = {**self._async, "translate_request": self._translate, "websocket": _WebSocket}
@@ -146,6 +200,9 @@ class EngineServer(engineio.AsyncServer):
         self._none_left = asyncio.Event()
 
     async def _translate(self, request: web.Request) -> dict[str, Any]:
+        """Raises: QueueFull, RateLimited: a session lasts longer than the connections of its polls."""
+        if "sid" not in request.query:
+            self.sessions.check(peer_of(request))
         environ: dict[str, Any] = driver.translate_request(request)
         if request.method == "POST" and request.query.get("sid") in self.sockets:
             body = await self._body(request)
@@ -153,14 +210,15 @@ class EngineServer(engineio.AsyncServer):
         return environ
 
     async def _body(self, request: web.Request) -> bytes:
-        """Raises: HTTPRequestEntityTooLarge, which is also told to the session; HTTPBadRequest."""
-        body, announced = bytearray(), request.content_length or 0
+        """Raises: HTTPRequestEntityTooLarge, which the session is told too; HTTPBadRequest, RateLimited, QueueFull."""
+        body, announced, held = bytearray(), request.content_length or 0, held_of(request)
         if announced <= MAX_TRANSPORT_BYTES:
             try:
                 async for part in request.content.iter_any():
                     body += part
                     if len(body) > MAX_TRANSPORT_BYTES:
                         break
+                    held.add(len(part))
                 else:
                     return bytes(body)
             except web.RequestPayloadError as exc:

@@ -19,6 +19,7 @@ from contract.errors import FileNotFound, InvalidInput, ServiceError, TooLarge
 from contract.folders import Folders
 from gateway.answers import reply
 from gateway.auth import Authenticators
+from gateway.unfinished import held_of
 from pipeline.intake import new_upload
 from storage.files import is_unicode, kept_as, opened
 from storage.ledger import Conflict, Ledger
@@ -26,6 +27,8 @@ from storage.opening import Opened
 from storage.records import FileRecord
 
 CHUNK_BYTES = 1 << 20
+BUFFER_BYTES = 512 * 1024
+"""Of a body that is read in parts, in memory at once."""
 MAX_NAME = 255
 MAX_FILES = 100
 """In one upload."""
@@ -201,7 +204,8 @@ async def _file_parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
 
 
 async def parts_of(request: web.Request) -> AsyncIterator[Any]:
-    """The parts of a multipart body; each is to be read before the next. Raises: InvalidInput."""
+    """The parts of a multipart body; each is to be read before the next. Raises: InvalidInput, and what `Held` does."""
+    held_of(request).add(BUFFER_BYTES)
     with malformed_is_refused():
         reader = await request.multipart()
     while True:

@@ -22,8 +22,10 @@ from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
 from gateway.page import INDEX
+from gateway.unfinished import whole_body
 from pipeline.following import Following, News
 from pipeline.intake import check_message
+from pipeline.listing import PAGE_JOBS, page_size
 from pipeline.result_queue import ResultQueue
 from storage import blobs
 from storage.records import JobRecord
@@ -100,11 +102,13 @@ class HttpDoor:
     # Jobs.
 
     async def _jobs(self, request: web.Request) -> web.Response:
-        """The jobs of who asks, newest first."""
+        """The jobs of who asks, newest first; `next` is there when there are more, to be sent as `before`."""
         who = self._callers.known(request)
         if who is None:
             raise Unauthorized("Send the token of the jobs' client as 'Authorization: Bearer …'.")
-        return reply({"jobs": await self._road.jobs(who)})
+        limit = request.query.get("limit", str(PAGE_JOBS))
+        size = page_size(int(limit) if limit.isascii() and limit.isdecimal() and len(limit) < 10 else limit)
+        return reply(await self._road.jobs(who, size, request.query.get("before")))
 
     def _who(self, request: web.Request) -> Identity:
         """Who asks for a job. Raises: JobNotFound without credentials: then it is no job of theirs."""
@@ -132,7 +136,7 @@ class HttpDoor:
     async def _signal(self, request: web.Request) -> web.Response:
         """Give a job what it waits for, as `waiting_for` names it: the body, which is JSON."""
         job_id, name = request.match_info["job_id"], request.match_info["name"]
-        who, body = self._who(request), await request.read()
+        who, body = self._who(request), await whole_body(request)
         data = parsed(body, "what the job waits for") if body else {}
         message = request[MESSAGE] = {"job_id": job_id, "name": name, "data": data}
         check_message(message)
@@ -156,7 +160,7 @@ class HttpDoor:
         if offset is not None and (not offset.isdecimal() or len(offset) > MAX_SEQ_DIGITS):
             raise InvalidInput("'offset' must be the number of bytes before this piece.", field="offset")
         place, end = None if offset is None else int(offset), request.query.get("end") == "1"
-        sound = await request.read()
+        sound = await whole_body(request)
         received = await self._road.recordings.append(row.id, row, place, sound, end=end)
         return reply({"received": received})
 

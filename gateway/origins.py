@@ -101,7 +101,7 @@ class Origins:
 
     def _address(self, request: web.Request) -> Address:
         host = request.headers.get("Host", "")
-        if not self._is_proxy(request.remote):
+        if not self.is_proxy(request.remote):
             return Address(host)
         given, prefix = _last(request, "X-Forwarded-Host"), _last(request, "X-Forwarded-Prefix").strip("/")
         scheme = "https" if _last(request, "X-Forwarded-Proto").lower() == "https" else "http"
@@ -111,12 +111,13 @@ class Origins:
         """Each proxy adds to `X-Forwarded-For` who it was asked by; only what trusted ones added is believed."""
         peer = request.remote or ""
         for heard_from in reversed(",".join(request.headers.getall("X-Forwarded-For", ())).split(",")):
-            if not self._is_proxy(peer) or _ip(heard_from.strip()) is None:
+            if not self.is_proxy(peer) or _ip(heard_from.strip()) is None:
                 break
             peer = heard_from.strip()
         return peer
 
-    def _is_proxy(self, peer: str | None) -> bool:
+    def is_proxy(self, peer: str | None) -> bool:
+        """Whether what this address says of others is believed."""
         address = _ip(peer or "")
         return address is not None and any(address in network for network in self._proxies)
 
@@ -135,6 +136,19 @@ class Origins:
                 asyncio.to_thread(lambda: frozenset(name_of(name) for name in self._own_names()))
             )
         return await asyncio.shield(self._own)
+
+
+def counted_as(peer: str | None) -> str:
+    """A network address as what it is counted by: of IPv6 the network, which is one customer's."""
+    address = _ip(peer) if peer and ":" in peer else None
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address or peer or "")
+
+
+def peer_of(request: web.Request) -> str:
+    """Who sent a request, as they are counted."""
+    return counted_as(request.get(PEER, request.remote))
 
 
 def machine_names() -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class Job(TypedDict):
 
 class Jobs(TypedDict):
     jobs: list[Job]
+    next: NotRequired[str]
 
 
 class WholeJob(Job):

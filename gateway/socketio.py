@@ -18,8 +18,11 @@ from gateway.auth import Authenticators, Credentials
 from gateway.connection import Connection, event_packet
 from gateway.docs import CONTROLS
 from gateway.packets import Unreadable
+from gateway.rates import Rates
+from gateway.seats import Seats
 from gateway.wire import SocketServer
 from pipeline.intake import check_message, client_id
+from pipeline.listing import PAGE_JOBS, page_size
 from pipeline.result_queue import ResultQueue
 from storage.voices import Voices
 
@@ -33,12 +36,20 @@ MAX_JOB_ID = 100
 class SocketDoor:
     """Serves Socket.IO on an aiohttp application."""
 
-    def __init__(self, road: ResultQueue, callers: Authenticators, folders: Folders) -> None:
+    def __init__(
+        self,
+        road: ResultQueue,
+        callers: Authenticators,
+        folders: Folders,
+        rates: Rates,
+        sessions: Seats | None = None,
+    ) -> None:
         self._road = road
+        self._rates = rates
         self._callers = callers
         self._folders = folders
         self._saved_voices = Voices(folders.voices)
-        self._server = SocketServer(self._on_event, self._on_connected)
+        self._server = SocketServer(self._on_event, self._on_connected, sessions=sessions)
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._connections: dict[str, Connection] = {}
@@ -96,6 +107,8 @@ class SocketDoor:
             if event is None:
                 message = {"id": args[0].id}
                 raise args[0].error
+            if event != "audio":  # which comes as fast as somebody speaks
+                self._rates.take(connection.who.address)
             if event not in ("message", "audio"):
                 raise InvalidInput(f"This server knows the events 'message' and 'audio', not {event[:80]!r}.")
             check_message(message)
@@ -148,7 +161,8 @@ class SocketDoor:
         return {"signalled": await self._road.signal(job_id, name, data, connection.who)}
 
     async def _jobs(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
-        return {"jobs": await self._road.jobs(connection.who)}
+        limit, before = message.get("limit", PAGE_JOBS), message.get("before")
+        return await self._road.jobs(connection.who, page_size(limit), before)
 
     async def _voices(self, message: dict[str, Any], connection: Connection) -> dict[str, Any]:
         found = await asyncio.to_thread(self._saved_voices.of, connection.who.owner)

@@ -19,6 +19,7 @@ from gateway.answers import MESSAGE, parsed, reply, reply_in_parts, while_connec
 from gateway.auth import Authenticators
 from gateway.files import Uploads, next_chunk, parts_of
 from gateway.form import fields_for_files, message_of, takes_no_file
+from gateway.unfinished import Held, held_of, whole_body
 from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, check_message
 from pipeline.plans import Plan
@@ -63,7 +64,7 @@ class SubmitDoor:
         if (request.content_type or "").startswith("multipart/"):
             message, job_id = await self._submit_form(request, who)
         else:
-            message = parsed(await request.read(), "the same as a `message`")
+            message = parsed(await whole_body(request), "the same as a `message`")
             job_id = await self._accept(request, message, who)
         token = {"token": self._callers.token(who)} if known is None else {}
         if seconds and (answer := await while_connected(request, self._following.answer(job_id, seconds))):
@@ -102,7 +103,7 @@ class SubmitDoor:
             if count > MAX_FIELDS:
                 raise TooLarge(f"A form may have {MAX_FIELDS} fields.")
             if part.filename is None:
-                text = await _text(part, name, room)
+                text = await _text(part, name, room, held_of(request))
                 room -= len(text)
                 yield name, text
             elif name in self._for_files:
@@ -124,11 +125,12 @@ def _seconds(given: str | None) -> float:
     return seconds
 
 
-async def _text(part: BodyPartReader, name: str, room: int) -> str:
+async def _text(part: BodyPartReader, name: str, room: int, held: Held) -> str:
     """A field's text, of at most so many bytes."""
     content = bytearray()
     while chunk := await next_chunk(part):
         content += chunk
+        held.add(len(chunk))
         if len(content) > room:
             limit = MAX_CONTENT_BYTES // 2**20
             raise TooLarge(f"A form's fields may have {limit} MiB together; send more as files.", field=name)

@@ -19,15 +19,21 @@ import socketio
 import structlog
 from engineio.exceptions import ContentTooLongError
 
+from contract.errors import QueueFull, RateLimited, ServiceError
 from gateway.engineio_server import CONNECT_SECONDS, EngineServer
+from gateway.origins import peer_of
 from gateway.outbound import HASTE, UNREAD_SECONDS, OutboundQueue, Outgoing
 from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal
+from gateway.seats import Seats
+from gateway.unfinished import Held, held_of
 from pipeline.intake import too_large
 
 log = structlog.get_logger()
 
 MAX_IN_HAND = 16
 """Most messages of one connection that are being answered at once."""
+MAX_SESSIONS = 10_000
+"""Where nobody says how many connections there may be."""
 CLOSE_SECONDS = 2.0
 """Seconds that a closing connection may take to send what is left; then it is cut."""
 
@@ -41,13 +47,14 @@ event: None for a packet that cannot be read; an `Unreadable` is then its only a
 class SocketServer(socketio.AsyncServer):
     """on_event: answers every event of every connection; on_connected: called with the sid of a new one."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         on_event: OnEvent,
         on_connected: Callable[[str], Awaitable[None]],
         connect_seconds: float = CONNECT_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
         stall_seconds: float = UNREAD_SECONDS,
+        sessions: Seats | None = None,
     ) -> None:
         super().__init__(
             async_mode="aiohttp",
@@ -64,6 +71,9 @@ class SocketServer(socketio.AsyncServer):
         self._connect_seconds = self.eio.connect_seconds = connect_seconds
         self._close_seconds = close_seconds
         self._stall_seconds = stall_seconds
+        self._sessions = self.eio.sessions = sessions or Seats(MAX_SESSIONS, MAX_SESSIONS)
+        self._held: dict[str, Held] = {}
+        self._peers: dict[str, str] = {}
         self._in_hand: dict[str, asyncio.Semaphore] = {}
         self._sockets: dict[str, Any] = {}
         self._answers: set[asyncio.Task[None]] = set()
@@ -84,6 +94,10 @@ class SocketServer(socketio.AsyncServer):
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
+        request = environ["aiohttp.request"]
+        self._peers[eio_sid] = peer_of(request)
+        self._sessions.take(self._peers[eio_sid])
+        self._held[eio_sid] = held_of(request).beside()
         self._in_hand[eio_sid] = asyncio.Semaphore(MAX_IN_HAND)
         self._sockets[eio_sid] = self.eio.sockets[eio_sid]
         self._expect_connect(eio_sid)
@@ -107,20 +121,25 @@ class SocketServer(socketio.AsyncServer):
         try:
             await self._match_attachments(eio_sid, data)
             await super()._handle_eio_message(eio_sid, data)
-        except ContentTooLongError:
-            await self._send_eio_packet(eio_sid, refusal(too_large()))
+        except (ContentTooLongError, RateLimited, QueueFull) as exc:
+            await self._send_eio_packet(eio_sid, refusal(exc if isinstance(exc, ServiceError) else too_large()))
             await self.eio.disconnect(eio_sid)
         except (ValueError, TypeError) as exc:
             log.info("packet_refused", error=type(exc).__name__)
             await self._handle_event(eio_sid, "/", None, malformed())
 
     async def _match_attachments(self, eio_sid: str, data: Any) -> None:
-        """Refuse an event whose attachments do not come. Raises: ValueError for what is no packet, nor awaited."""
+        """Refuse an event whose attachments do not come, and count those that do.
+
+        Raises: ValueError for what is no packet, nor awaited; RateLimited, QueueFull.
+        """
         awaiting = self._binary_packet.get(eio_sid)
         if not isinstance(data, (str, bytes)):
             raise ValueError("JSON, where engineio took a packet's text for that")
         if isinstance(data, bytes) and awaiting is None:
             raise ValueError("an attachment that no event announced")
+        if isinstance(data, bytes) and eio_sid in self._held:
+            self._held[eio_sid].add(len(data))
         if isinstance(data, str) and awaiting is not None:
             del self._binary_packet[eio_sid]
             await self._handle_event(eio_sid, awaiting.namespace, awaiting.id, malformed())
@@ -136,6 +155,9 @@ class SocketServer(socketio.AsyncServer):
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         self._in_hand.pop(eio_sid, None)
         self._binary_packet.pop(eio_sid, None)
+        if eio_sid in self._peers:
+            self._sessions.give_back(self._peers.pop(eio_sid))
+            self._held.pop(eio_sid).clear()
         await super()._handle_eio_disconnect(eio_sid, reason)
         socket = self._sockets.pop(eio_sid, None)
         if socket is not None:
@@ -152,16 +174,17 @@ class SocketServer(socketio.AsyncServer):
 
     async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
-        gate = self._in_hand.get(eio_sid)
-        if gate is None or not self.manager.is_connected(sid, namespace or "/"):
+        gate, held = self._in_hand.get(eio_sid), self._held.get(eio_sid)
+        if gate is None or held is None or not self.manager.is_connected(sid, namespace or "/"):
             return
+        self._held[eio_sid] = held.beside()
         await gate.acquire()
         outbound = self.outbound(sid)
         if outbound is not None:
             await outbound.drained.wait()
         named = isinstance(data, list) and data and isinstance(data[0], str)
         event = data if named else [None, data if isinstance(data, Unreadable) else malformed()]
-        self._background(self._answer(eio_sid, sid, id, event, gate))
+        self._background(self._answer(eio_sid, sid, id, event, gate)).add_done_callback(lambda _: held.clear())
 
     async def _answer(self, eio_sid: str, sid: str, ack: int | None, data: list[Any], gate: asyncio.Semaphore) -> None:
         try:
@@ -171,10 +194,11 @@ class SocketServer(socketio.AsyncServer):
         finally:
             gate.release()
 
-    def _background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _background(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+        return task
 
 
 def _cut(socket: Any) -> None:

@@ -10,56 +10,69 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from contract.errors import QueueFull
+from contract.identity import Identity
 
 RETRY_AFTER_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """open_jobs, open_jobs_per_client: unfinished jobs; deadline_seconds: from acceptance to the final answer;
+    """open_jobs, …_per_client, …_per_address: unfinished jobs; deadline_seconds: from acceptance to the final answer;
     file_bytes: of an upload, and of a recording that is sent while its job runs.
     """
 
     open_jobs: int = 1000
     open_jobs_per_client: int = 100
+    open_jobs_per_address: int = 500
     deadline_seconds: float = 24 * 3600.0
     file_bytes: int = 10 * 10**9
 
 
 class Places:
-    """One for each unfinished job, and for each message that is about to become one."""
+    """One for each unfinished job, and for each message that is about to become one.
+
+    A new client costs nothing but a request, so those at one address have a limit together.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._taken: Counter[str] = Counter()
-        self._total = 0
+        self._holders: dict[str, tuple[str, ...]] = {}
 
-    def take(self, who: str) -> None:
-        """who: as `Identity.limited_as`. Raises: QueueFull when they have no place left, or the server has none."""
-        limits = self._limits
-        if self._total >= limits.open_jobs:
-            raise QueueFull(
-                f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
-        if self._taken[who] >= limits.open_jobs_per_client:
-            raise QueueFull(
+    def take(self, job_id: str, who: Identity) -> None:
+        """Raises: QueueFull when they, or all at their address, have no place left, or the server has none."""
+        limits, at = self._limits, f"at {who.address}"
+        if len(self._holders) >= limits.open_jobs:
+            raise _full(f"The server has {limits.open_jobs} unfinished jobs and takes no more until some are done.")
+        if self._taken[who.limited_as] >= limits.open_jobs_per_client:
+            raise _full(
                 f"You have {limits.open_jobs_per_client} unfinished jobs (without a token: you and others at your "
-                "address together); wait for some of them.",
-                retry_after=RETRY_AFTER_SECONDS,
+                "address together); wait for some of them."
             )
-        self.hold(who)
+        if who.address and self._taken[at] >= limits.open_jobs_per_address:
+            raise _full(
+                f"The clients at your address have {limits.open_jobs_per_address} unfinished jobs together "
+                "(MAX_OPEN_JOBS_PER_ADDRESS); wait for some of them."
+            )
+        self._hold(job_id, (who.limited_as, at))
 
-    def hold(self, who: str) -> None:
-        """Take a place whatever the limits: for a job that was accepted before this server started."""
-        self._taken[who] += 1
-        self._total += 1
+    def hold(self, job_id: str, limited_as: str) -> None:
+        """Take a place whatever the limits: for a job that was accepted before, from an address that nobody knows."""
+        self._hold(job_id, (limited_as,))
 
-    def give_back(self, who: str) -> None:
-        self._taken[who] -= 1
-        self._total -= 1
-        if not self._taken[who]:
-            del self._taken[who]
+    def give_back(self, job_id: str) -> None:
+        for name in self._holders.pop(job_id, ()):
+            self._taken[name] -= 1
+            if not self._taken[name]:
+                del self._taken[name]
+
+    def _hold(self, job_id: str, names: tuple[str, ...]) -> None:
+        self._holders[job_id] = names
+        self._taken.update(names)
+
+
+def _full(message: str) -> QueueFull:
+    return QueueFull(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 class Deadlines:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,14 +13,14 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from contract.errors import FileNotFound, InvalidInput, TooLarge, UnknownType, switched_off
+from contract.errors import InvalidInput, TooLarge, UnknownType, switched_off
 from contract.folders import Folders
 from contract.identity import Identity
-from contract.messages import FILE_ID, FileRef, Request, escaped
+from contract.messages import FileRef, Request, escaped
 from contract.params import Bind, checked
 from pipeline.catalog import choose
+from pipeline.contents import Contents
 from pipeline.plans import Plan
-from storage.files import bind_path, kept_as
 from storage.ledger import Ledger
 from storage.records import FileRecord, new_file_id
 
@@ -29,6 +28,8 @@ T = TypeVar("T")
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """What one message may carry itself, text and binary together."""
+MAX_STORED_BYTES = 256 * 1024
+"""Of these, what a job keeps in memory and in the ledger: a thousand items of a batch with a path of 200 bytes each."""
 MAX_VALUES = 100_000
 """Numbers, texts, objects and lists in one message: a thousand items of a batch have some ten each. Each becomes an
 object in memory, many times the size of its text."""
@@ -50,8 +51,9 @@ class Intake:
         self.folders = folders
         self._ledger = ledger
 
-    async def read(self, message: Any, who: Identity) -> tuple[Request, Plan]:
-        """The request and its plan.
+    @asynccontextmanager
+    async def read(self, message: Any, who: Identity) -> AsyncIterator[tuple[Request, Plan, tuple[FileRecord, ...]]]:
+        """The request, its plan and the files that it brought, for the ledger. They stay unless the block fails.
 
         Raises: InvalidInput, UnknownType, TooLarge, ModelUnavailable where the type's worker is switched off, and what
         the files of the message give.
@@ -60,36 +62,35 @@ class Intake:
         key = raw.get("idempotency_key")
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
             raise InvalidInput("'idempotency_key' must be text of 1 to 256 characters.", field="idempotency_key")
-        params, warnings = await self._parsed(partial(plan.parse, raw), who)
+        check_stored(raw)
+        contents = Contents(self.folders, self._ledger, who)
+        params, warnings = await self._parsed(partial(plan.parse, raw), contents)
         if plan.live:
-            binder = _Binder(self.folders, self._ledger, who)
-            params["file"] = await asyncio.to_thread(binder.recording)
-            await self._ledger.keep(binder.uploads[-1])
+            params["file"] = contents.recording()
         asked = (who.client, who.owner, raw["type"], escaped(params), key, warnings, who.limited_as)
-        return Request(raw.get("id"), *asked), plan
+        async with contents.written():
+            yield Request(raw.get("id"), *asked), plan, contents.files
 
-    async def _parsed(self, parse: Callable[[Bind], T], who: Identity) -> T:
-        """What a client wrote; in a thread, and with its content kept, where it names or holds a file."""
+    async def _parsed(self, parse: Callable[[Bind], T], contents: Contents) -> T:
+        """What a client wrote; in a thread where it names or holds a file."""
         try:
             return parse(_no_file)
         except _FileNamed:
-            binder = _Binder(self.folders, self._ledger, who)
-        try:
-            parsed = await asyncio.to_thread(parse, binder)
-        except Exception:
-            await asyncio.to_thread(binder.discard)
-            raise
-        for file in binder.uploads:
-            await self._ledger.keep(file)
-        return parsed
+            return await asyncio.to_thread(parse, contents)
 
-    async def signalled(self, model: type[BaseModel], data: Any, who: Identity) -> dict[str, Any]:
-        """The data of a signal as the job's stages see it. Raises: InvalidInput, and what its files give."""
+    @asynccontextmanager
+    async def signalled(self, model: type[BaseModel], data: Any, who: Identity) -> AsyncIterator[dict[str, Any]]:
+        """The data of a signal as the job's stages see it. The files that it brought stay unless the block fails.
+
+        Raises: InvalidInput, TooLarge, and what its files give.
+        """
         if not isinstance(data, dict):
             raise InvalidInput("The 'data' of this signal must be an object.", field="data")
-        said = await self._parsed(lambda bind: checked(model, data, bind).model_dump(), who)
-        kept: dict[str, Any] = escaped(said)
-        return kept
+        check_stored(data)
+        contents = Contents(self.folders, self._ledger, who)
+        said = await self._parsed(lambda bind: checked(model, data, bind).model_dump(), contents)
+        async with contents.written(), contents.kept():
+            yield escaped(said)
 
     def _plan(self, message: Any) -> tuple[dict[str, Any], Plan]:
         if not isinstance(message, dict):
@@ -115,60 +116,6 @@ class _FileNamed(Exception):
 
 def _no_file(value: str | bytes) -> FileRef:
     raise _FileNamed
-
-
-class _Binder:
-    """Turns what a client wrote for a file into a `FileRef`; keeps binary content as an upload of its owner.
-
-    It is called in a thread, beside the event loop on which it was made.
-    """
-
-    def __init__(self, folders: Folders, ledger: Ledger, who: Identity) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._folders = folders
-        self._ledger = ledger
-        self._who = who
-        self.uploads: list[FileRecord] = []
-
-    def __call__(self, value: str | bytes) -> FileRef:
-        if isinstance(value, bytes):
-            return self._keep(value)
-        if FILE_ID.fullmatch(value):
-            row = self._ask(self._ledger.file(value))
-            if row is None or row.owner != self._who.owner:
-                raise FileNotFound(f"There is no upload {value!r}; upload the file again.", field="file")
-            return kept_as(row, self._folders)
-        return bind_path(value, self._folders, self._owns)
-
-    def recording(self) -> dict[str, Any]:
-        """An upload that is empty yet, as a parameter of a task."""
-        file_id, path = new_upload(self._folders)
-        path.touch(exist_ok=False)
-        self.uploads.append(FileRecord(file_id, self._who.owner, str(path), "recording", 0, time.time()))
-        return {"$file": {"kind": "upload", "value": file_id, "name": "recording"}}
-
-    def discard(self) -> None:
-        """The message is refused: its content does not stay."""
-        for row in self.uploads:
-            Path(row.path).unlink(missing_ok=True)
-
-    def _owns(self, path: Path) -> bool:
-        row = self._ask(self._ledger.file_at(str(path)))
-        return row is not None and row.owner == self._who.owner
-
-    def _ask(self, question: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
-
-    def _keep(self, content: bytes) -> FileRef:
-        if not content:
-            raise InvalidInput("The binary content of 'file' is empty.", field="file")
-        file_id, path = new_upload(self._folders)
-        with path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self.uploads.append(FileRecord(file_id, self._who.owner, str(path), "content", len(content), time.time()))
-        return FileRef("upload", file_id, "content")
 
 
 def new_upload(folders: Folders) -> tuple[str, Path]:
@@ -227,6 +174,13 @@ def check_message(message: Any) -> None:
         raise too_large()
     if isinstance(message, dict) and message.get("id") is not None and client_id(message) is None:
         raise InvalidInput(f"'id' may be any JSON of up to {MAX_ID_BYTES} bytes.", field="id")
+
+
+def check_stored(message: dict[str, Any]) -> None:
+    """Refuse a message whose text is too long to be kept with a job. Raises: TooLarge."""
+    if len(orjson.dumps(message, default=lambda content: None)) > MAX_STORED_BYTES:
+        limit = MAX_STORED_BYTES // 2**10
+        raise TooLarge(f"A message may have {limit} KiB beside its binary content; send several, or upload files.")
 
 
 def too_large() -> TooLarge:

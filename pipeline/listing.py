@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from contract.errors import InvalidInput
 from pipeline.job import State
 from storage.records import JobRecord
+
+PAGE_JOBS = 100
+"""Jobs of a listing that does not say how many it wants."""
+MAX_PAGE_JOBS = 1000
+
+
+def page_size(limit: Any) -> int:
+    """How many jobs a client asks for at once. Raises: InvalidInput."""
+    if isinstance(limit, int) and not isinstance(limit, bool) and 1 <= limit <= MAX_PAGE_JOBS:
+        return limit
+    raise InvalidInput(f"'limit' must be a number of jobs from 1 to {MAX_PAGE_JOBS}.", field="limit")
+
+
+def page(jobs: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """jobs: those of the page and, where there are more, the one behind it."""
+    more = {"next": jobs[limit - 1]["job_id"]} if len(jobs) > limit else {}
+    return {"jobs": jobs[:limit], **more}
 
 
 def listed(record: JobRecord, fraction: float | None, position: int | None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from pipeline.counts import Counts
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
 from pipeline.listeners import Listeners
-from pipeline.listing import listed
+from pipeline.listing import listed, page
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
 from pipeline.stored import changed, failed, out_of, restored
@@ -45,6 +45,10 @@ from storage.recordings import Recordings
 from storage.records import EventRecord, JobRecord, StoredJob
 
 log = structlog.get_logger()
+
+
+class _NotAwaited(Exception):
+    """No job waits for this signal, or no longer."""
 
 
 class ResultQueue:
@@ -155,15 +159,17 @@ class ResultQueue:
             return known
 
     async def _accept(self, message: Any, who: Identity) -> str:
-        self._places.take(who.limited_as)  # counted before anything is awaited, so that a burst cannot pass the limit
+        job_id = f"job_{secrets.token_hex(12)}"
+        self._places.take(job_id, who)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
-            request, plan = await self._intake.read(message, who)
-            now = time.time()
-            job = Job(f"job_{secrets.token_hex(12)}", request, plan, now, now + self._limits.deadline_seconds)
-            step = clocked(begin(job), job, now)
-            await self._ledger.accept(changed(step, now))
+            async with self._intake.read(message, who) as (request, plan, files):
+                now = time.time()
+                job = Job(job_id, request, plan, now, now + self._limits.deadline_seconds)
+                step = clocked(begin(job), job, now)
+                change = changed(step, now)
+                await self._ledger.accept(change._replace(files=change.files + files))
         except BaseException:
-            self._places.give_back(who.limited_as)
+            self._places.give_back(job_id)
             raise
         self._enter(step.job)
         self.counts.accepted[request.type] += 1
@@ -193,18 +199,26 @@ class ResultQueue:
         stage = plan.by_name.get(waiting_key(name)[0]) if plan is not None else None
         if stage is None or stage.wait is None or record.finished_at is not None:
             return False
-        said = await self._intake.signalled(stage.wait, data, who)
-        changed = False
+        with contextlib.suppress(_NotAwaited):
+            async with self._intake.signalled(stage.wait, data, who) as said:
+                await self._heard(record.id, name, said)
+            return True
+        return False
+
+    async def _heard(self, job_id: str, name: str, said: dict[str, Any]) -> None:
+        """Raises: _NotAwaited."""
+        awaited = False
 
         def cause(job: Job) -> Step:
-            nonlocal changed
+            nonlocal awaited
             step = signal(job, name, said)
-            changed = step.job is not job
+            awaited = step.job is not job
             return step
 
-        await self._play(record.id, cause)
-        await self._changes.settled(record.id)
-        return changed
+        await self._play(job_id, cause)
+        await self._changes.settled(job_id)
+        if not awaited:
+            raise _NotAwaited
 
     async def _play(self, job_id: str, cause: Cause) -> bool:
         """Change a job that is open, or that waits in the ledger; False where it is neither."""
@@ -247,9 +261,14 @@ class ResultQueue:
         """Whether the listeners have yet to hear the job's final answer."""
         return job_id in self._open
 
-    async def jobs(self, who: Party) -> list[dict[str, Any]]:
-        """The jobs that `who` may read, within retention, newest first."""
-        return [self.describe(record) for record in await self._ledger.jobs(whose(who))]
+    async def jobs(self, who: Party, limit: int, before: str | None = None) -> dict[str, Any]:
+        """A page of the jobs that `who` may read, within retention, newest first.
+
+        before: the last job of the page before. Raises: JobNotFound when it is no job of theirs.
+        """
+        after = await self.job(before, who) if before is not None else None
+        records = await self._ledger.jobs(whose(who), limit + 1, after)
+        return page([self.describe(record) for record in records], limit)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
         """A job as clients see it in listings. Times: seconds since 1970."""
@@ -377,7 +396,7 @@ class ResultQueue:
         plan = self._plan_of(stored.job)
         assert plan is not None, "whoever calls this has looked"
         job = restored(stored, plan)
-        self._places.hold(job.request.limited_as)
+        self._places.hold(job.id, job.request.limited_as)
         self._enter(job, told=job.seq)
         self._changes.loaded(job)
         self._changes.play(job.id, [restart, *causes])
@@ -394,7 +413,7 @@ class ResultQueue:
         self._told.pop(job.id, None)
         self._fractions.pop(job.id, None)
         self.recordings.leave(job.id)
-        self._places.give_back(job.request.limited_as)
+        self._places.give_back(job.id)
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]

@@ -9,7 +9,7 @@ files ─────────┘            ├─▶ {"transcribe_audio", "
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
 
@@ -22,6 +22,8 @@ from pipeline.plans import REFUSED, First, Plan, Retry, Stage
 BUSY = Retry(codes=frozenset({"DOWNLOAD_FAILED"}))
 """A source that says when it wants to be asked again is asked then."""
 
+MAX_URL_LENGTH = 8192
+
 _OURS = frozenset({"file", "missing_audio", "only"})
 """Parameters of the two models that this pipeline sets itself."""
 
@@ -31,7 +33,9 @@ class VideoParams(Params):
 
     file: FileRef | None = Field(None, description="a path under the media roots, a file_id, or binary content")
     files: list[FileRef] | None = Field(None, description="several of them")
-    urls: list[str] | None = Field(None, description="pages or files to download")
+    urls: list[Annotated[str, Field(max_length=MAX_URL_LENGTH)]] | None = Field(
+        None, description="pages or files to download"
+    )
 
 
 class _File(Params):
@@ -125,8 +129,8 @@ def _source(entry: tuple[str, Any], bind: Bind) -> dict[str, Any]:
     try:
         if kind == "file":
             return checked(_File, {"file": value}, bind).model_dump()
-        if not isinstance(value, str):
-            raise InvalidInput("Each of 'urls' must be text.", field="urls")
+        if not isinstance(value, str) or len(value) > MAX_URL_LENGTH:
+            raise InvalidInput(f"Each of 'urls' must be text of at most {MAX_URL_LENGTH} characters.", field="urls")
         return {"url": value}
     except ServiceError as exc:
-        return {REFUSED: as_failure(exc), kind: value if isinstance(value, str) else None}
+        return {REFUSED: as_failure(exc), kind: value[:MAX_URL_LENGTH] if isinstance(value, str) else None}

@@ -24,8 +24,6 @@ from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord,
 
 PAGE_BYTES = 256 * 1024
 """A page of events has about so many bytes. A slow reader costs as much while it takes them."""
-LISTED_JOBS = 1000
-"""A listing has no more jobs than that, the newest."""
 
 
 class Conflict(Exception):
@@ -93,8 +91,8 @@ class Ledger(ABC):
         """The id of the job that a client gave this idempotency key."""
 
     @abstractmethod
-    async def jobs(self, whose: Whose, limit: int = LISTED_JOBS) -> list[JobRecord]:
-        """Their jobs, newest first, without params and warnings."""
+    async def jobs(self, whose: Whose, limit: int, after: JobRecord | None = None) -> list[JobRecord]:
+        """Their jobs, newest first, without params and warnings: the first ones, or those behind another."""
 
     @abstractmethod
     async def seqs(self, whose: Whose, job_ids: Collection[str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ import orjson
 from contract.identity import Whose
 from contract.messages import LOCAL_OWNER, Item
 from storage.database import Database, Statement
-from storage.ledger import LISTED_JOBS, PAGE_BYTES, Done, Ledger
+from storage.ledger import PAGE_BYTES, Done, Ledger
 from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, RunRecord, StoredJob
 
 MIGRATIONS = (
@@ -149,9 +149,11 @@ class SqliteLedger(Ledger):
         row = await self._one("SELECT id FROM jobs WHERE client=? AND idempotency_key=?", client, key)
         return row[0] if row else None
 
-    async def jobs(self, whose: Whose, limit: int = LISTED_JOBS) -> list[JobRecord]:
+    async def jobs(self, whose: Whose, limit: int, after: JobRecord | None = None) -> list[JobRecord]:
         where, args = _theirs(whose)
-        query = f"SELECT {_HEAD} FROM jobs WHERE {where} ORDER BY created_at DESC LIMIT ?"
+        if after is not None:
+            where, args = f"{where} AND (created_at, id) < (?, ?)", (*args, after.created_at, after.id)
+        query = f"SELECT {_HEAD} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT ?"
         return await self._database.read(lambda db: [_job(row) for row in db.execute(query, (*args, limit))])
 
     async def seqs(self, whose: Whose, job_ids: Collection[str]) -> dict[str, int]:
@@ -215,7 +217,7 @@ class SqliteLedger(Ledger):
         return await self._database.read(lambda db: db.execute(query, args).fetchone())
 
 
-def _theirs(whose: Whose) -> tuple[str, tuple[str, ...]]:
+def _theirs(whose: Whose) -> tuple[str, tuple[str | float, ...]]:
     """A condition on jobs, and its arguments. Each of the two has an index of its own."""
     if whose.client is None:
         return f"owner=? AND owner <> '{LOCAL_OWNER}'", (whose.owner,)

@@ -22,7 +22,8 @@ STARTED = "listening"
 class Server:
     """`python server.py` with its data under `folder`, which outlives it: `kill`, then `start`, is a restart.
 
-    settings: further variables. `log` holds what it has written, one JSON object per line.
+    settings: further variables; without them one address may ask as often as it likes.
+    `log` holds what it has written, one JSON object per line.
     """
 
     cwd: Path = ROOT
@@ -35,7 +36,7 @@ class Server:
         self.port = 0
         self.log: list[str] = []
         names = {name: str(folder / name.lower()) for name in ("DATA_DIR", "VOICES_DIR", "FS_PATH", "PATH_VIDEO")}
-        self.settings = {**names, "HOST": "127.0.0.1", "PORT": "0", **settings}
+        self.settings = {**names, "HOST": "127.0.0.1", "PORT": "0", "REQUESTS_PER_SECOND": "0", **settings}
 
     @property
     def url(self) -> str:

@@ -15,6 +15,7 @@ from contract.identity import Identity
 from gateway.answers import answer_errors, reply
 from gateway.auth import Authenticators, Credentials, Tokens
 from gateway.origins import Origins
+from gateway.rates import Rates
 from gateway.socketio import SocketDoor
 from tests.peers import Peer
 from tests.roads import Road
@@ -55,7 +56,15 @@ def test_who_shows_nothing_is_a_new_client_each_time_and_known_by_its_token() ->
     who, other = callers.identity(NOBODY), callers.identity(NOBODY)
     assert who.client != other.client
     assert who.limited_as == other.limited_as == NOBODY.peer
-    assert callers.identity(Credentials(callers.token(who), NOBODY.peer)) == Identity.known(who.client)
+    known = callers.identity(Credentials(callers.token(who), NOBODY.peer))
+    assert known == Identity.known(who.client)._replace(address=NOBODY.peer)
+
+
+def test_the_addresses_of_one_network_are_counted_together() -> None:
+    peers = ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "::ffff:203.0.113.9", "203.0.113.9")
+    counted = [Authenticators(TOKENS).identity(Credentials(None, peer)).limited_as for peer in peers]
+    assert counted[0] == counted[1] != counted[2]
+    assert counted[3] == counted[4] == "203.0.113.9"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +104,7 @@ async def test_the_door_of_sockets_asks_the_same_list(tmp_path: Path, transport:
     seen = Key("a", Identity.known("ann", "acme"))
     road = await Road(tmp_path, []).start()
     app = web.Application(middlewares=[answer_errors, Origins().check])
-    door = SocketDoor(road.queue, Authenticators(TOKENS, seen), road.folders)
+    door = SocketDoor(road.queue, Authenticators(TOKENS, seen), road.folders, Rates(0))
     door.attach(app)
     async with TestServer(app) as server:
         url = str(server.make_url("/"))

@@ -7,14 +7,16 @@ from collections.abc import Collection
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rpds import HashTrieMap
 
 from contract.messages import Request
-from pipeline.backlog import Backlog
+from pipeline.backlog import OVERHEAD_BYTES, Backlog, weight
 from pipeline.job import Job, Out, Step
 from pipeline.plans import Plan, Stage
+from pipeline.references import Key, Run
 from tests.toys.toy import ToyParams
 
-LIMIT = 1000
+LIMIT = 1_000_000
 PLAN = Plan(
     "two",
     ToyParams,
@@ -31,17 +33,41 @@ def step(stage: str, size: int, seq: int | None = 1) -> Step:
 def test_those_who_say_the_most_wait_until_half_is_written() -> None:
     calls: list[Collection[str]] = []
     backlog = Backlog(lambda workers: calls.append(set(workers)), LIMIT)
-    loud, soft = step("loud", 300), step("soft", 200)
-    assert len(loud.outs[0].text) == 300
-    for each in (loud, loud, soft, loud):
+    loud, soft = [step("loud", 300_000) for _ in range(3)], [step("soft", 200_000) for _ in range(2)]
+    for each in (*loud[:2], soft[0], loud[2]):
         backlog.add(each)
     assert calls == [{"shouter"}]
-    backlog.add(soft)
-    backlog.remove(loud)
-    backlog.remove(loud)
+    backlog.add(soft[1])
+    for each in loud:
+        backlog.remove(each)
+    assert calls == [{"shouter"}, {"shouter", "whisperer"}, set()]
+
+
+def test_who_begins_to_shout_while_another_waits_must_wait_too() -> None:
+    calls: list[Collection[str]] = []
+    backlog = Backlog(lambda workers: calls.append(set(workers)), LIMIT)
+    for _ in range(4):
+        backlog.add(step("loud", 300_000))
+    for _ in range(4):
+        backlog.add(step("soft", 300_000))
+    assert calls == [{"shouter"}, {"shouter", "whisperer"}]
+
+
+def test_many_short_events_weigh_more_than_their_text() -> None:
+    calls: list[Collection[str]] = []
+    backlog = Backlog(lambda workers: calls.append(set(workers)), LIMIT)
+    for _ in range(LIMIT // OVERHEAD_BYTES):
+        backlog.add(step("loud", 8))
     assert calls == [{"shouter"}]
-    backlog.remove(soft)
-    assert calls == [{"shouter"}, set()]
+
+
+def test_checkpoints_and_results_are_counted() -> None:
+    calls: list[Collection[str]] = []
+    backlog = Backlog(lambda workers: calls.append(set(workers)), LIMIT)
+    key: Key = ("loud", ())
+    for run in (Run("queued", checkpoint="x" * 600_000), Run("done", result="x" * 600_000)):
+        backlog.add(Step(dataclasses.replace(JOB, runs=HashTrieMap({key: run})), changed=(key,)))
+    assert calls == [{"shouter"}]
 
 
 def test_hints_wait_for_no_disk() -> None:
@@ -51,7 +77,7 @@ def test_hints_wait_for_no_disk() -> None:
     backlog.remove(hint)
 
 
-@given(st.lists(st.tuples(st.sampled_from(("loud", "soft", "data", "")), st.integers(8, 900), st.booleans())))
+@given(st.lists(st.tuples(st.sampled_from(("loud", "soft", "data", "")), st.integers(8, 900_000), st.booleans())))
 def test_everybody_is_heard_again_when_all_is_written(said: list[tuple[str, int, bool]]) -> None:
     held: set[str] = set()
 
@@ -66,7 +92,7 @@ def test_everybody_is_heard_again_when_all_is_written(said: list[tuple[str, int,
         backlog.add(waiting[-1])
         if written:
             backlog.remove(waiting.pop(0))
-        unwritten = sum(len(each.outs[0].text) for each in waiting)
+        unwritten = sum(weight(each).total() for each in waiting)
         assert not held or unwritten > LIMIT // 2
         assert held or unwritten <= LIMIT
     for each in waiting:

@@ -240,10 +240,11 @@ async def test_listings_are_a_clients_or_where_there_are_accounts_an_owners(ledg
     ]
     for each in jobs:
         await ledger.accept(Change(each))
-    assert await ledger.jobs(ANN) == [headless(jobs[1]), headless(jobs[0])]
-    assert [each.id for each in await ledger.jobs(ACME)] == ["o2", "o1"]
+    assert await ledger.jobs(ANN, 9) == [headless(jobs[1]), headless(jobs[0])]
+    assert [each.id for each in await ledger.jobs(ACME, 9)] == ["o2", "o1"]
     assert [each.id for each in await ledger.jobs(ACME, limit=1)] == ["o2"]
-    assert await ledger.jobs(Whose(LOCAL_OWNER, "nobody")) == []
+    assert [each.id for each in await ledger.jobs(ACME, 9, after=jobs[4])] == ["o1"]
+    assert await ledger.jobs(Whose(LOCAL_OWNER, "nobody"), 9) == []
     everything = [each.id for each in jobs] + ["never"]
     assert await ledger.seqs(ANN, everything) == {"a1": 4, "a2": 0}
     assert await ledger.seqs(ACME, everything) == {"o1": 7, "o2": 0}

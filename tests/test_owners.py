@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from contract.errors import JobNotFound, QueueFull
+from contract.errors import JobNotFound, QueueFull, RateLimited
 from contract.identity import Identity, may_read, may_signal
 from contract.messages import Request
+from gateway.rates import KEPT, Rates
 from pipeline.job import Job, begin
 from pipeline.plans import Plan, Stage
 from tests.conftest import contract_like_server
@@ -59,7 +60,7 @@ async def road(tmp_path: Path) -> AsyncIterator[Road]:
 
 async def started(folder: Path) -> Road:
     """On which no job ends by itself."""
-    road = Road(folder, [Toy], open_jobs_per_client=2)
+    road = Road(folder, [Toy], open_jobs_per_client=2, open_jobs_per_address=3)
     road.transport.hold(["toy"])
     return await road.start()
 
@@ -76,11 +77,11 @@ async def cancel_all(road: Road, *jobs: tuple[str, Identity]) -> None:
 
 async def test_an_accounts_clients_list_read_resume_and_cancel_each_others_jobs(road: Road) -> None:
     job = await submit(road, ANN)
-    assert [each["job_id"] for each in await road.queue.jobs(BOB)] == [job]
+    assert [each["job_id"] for each in (await road.queue.jobs(BOB, 9))["jobs"]] == [job]
     assert (await road.queue.job(job, BOB)).client == "ann"
     assert await road.queue.last_seqs([job], BOB) == {job: 0}
     for stranger in (EVE, ME, Identity.known("ann")):
-        assert await road.queue.jobs(stranger) == []
+        assert (await road.queue.jobs(stranger, 9))["jobs"] == []
         assert await road.queue.last_seqs([job], stranger) == {}
         with pytest.raises(JobNotFound):
             await road.queue.cancel(job, stranger)
@@ -105,6 +106,17 @@ async def test_who_shows_no_token_is_limited_with_others_at_the_address_also_aft
     await submit(again, newcomer(4, "198.51.100.8"))
     await submit(again, Identity.known("client_1"))
     await again.close()
+
+
+async def test_no_address_fills_the_server_with_clients_of_its_own(road: Road) -> None:
+    """A token costs a request, so each of these has an allowance of its own."""
+    flood = [Identity.known(f"client_{number}")._replace(address="198.51.100.7") for number in range(5)]
+    for who in flood[:3]:
+        await submit(road, who)
+    with pytest.raises(QueueFull, match="MAX_OPEN_JOBS_PER_ADDRESS"):
+        await submit(road, flood[3])
+    job = await submit(road, ME._replace(address="198.51.100.8"))
+    await cancel_all(road, (job, ME))
 
 
 # A real server's doors.
@@ -152,3 +164,35 @@ async def test_requests_without_a_token_share_their_addresss_places(limited: Ser
                 headers = {"Authorization": f"Bearer {reply['token']}"}
                 async with http.get(f"/jobs/{reply['job_id']}/events", headers=headers) as events:
                     assert "event: message" in await events.text()
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_served(tmp_path: Path) -> None:
+    with contract_like_server(tmp_path, REQUESTS_PER_SECOND="0.5", TRUSTED_PROXIES="127.0.0.1") as server:
+        async with Peer(server.url) as peer, aiohttp.ClientSession(server.url) as http:
+            answers = [await peer.ask({"type": "jobs"}) for _ in range(6)]
+            refused = [answer for answer in answers if answer["status"] == "error"]
+            assert len(refused) > 1
+            assert {answer["error_code"] for answer in refused} == {"RATE_LIMITED"}
+            assert refused[-1]["details"]["retry_after"] >= 1
+            async with http.get("/health") as response:
+                assert (response.status, (await response.json())["error_code"]) == (429, "RATE_LIMITED")
+            async with http.get("/health", headers={"X-Forwarded-For": "198.51.100.7"}) as response:
+                assert response.status == 200
+
+
+def test_a_rate_allows_bursts_and_forgets_who_asks_no_more() -> None:
+    now = 0.0
+    rates = Rates(2, clock=lambda: now)
+    for _ in range(20):
+        rates.take("a")
+    with pytest.raises(RateLimited) as refused:
+        rates.take("a")
+    rates.take("b")
+    now += refused.value.details["retry_after"]
+    rates.take("a")
+    for number in range(3 * KEPT):
+        now += 0.5
+        rates.take(str(number))
+    assert len(rates._full_at) <= KEPT + 3
+    for _ in range(1000):
+        Rates(0).take("a")

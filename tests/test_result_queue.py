@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull, RateLimited, UnknownType
+from contract.errors import (
+    DiskFull,
+    FileNotFound,
+    InvalidInput,
+    JobNotFound,
+    QueueFull,
+    RateLimited,
+    TooLarge,
+    UnknownType,
+)
 from contract.identity import Identity
 from contract.messages import FileRef
 from pipeline.plans import Plan, Retry, Stage
+from storage.ledger import Conflict
 from storage.retention import Retention
 from tests.roads import ME, YOU, Road
 from tests.toys.listener import Listener
@@ -106,7 +116,45 @@ async def test_a_key_makes_one_job_however_often_it_is_sent(road: Road) -> None:
 async def test_content_of_a_refused_message_does_not_stay(road: Road) -> None:
     with pytest.raises(FileNotFound):
         await road.queue.submit({"type": "reader", "file": b"sound", "beside": "nothing.txt"}, ME)
-    assert list(road.folders.uploads.iterdir()) == []
+    assert not road.folders.uploads.exists()
+
+
+async def test_what_a_refused_message_brought_does_not_stay(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever refuses it, and however late: its options, its key, a full disk."""
+    good = {"type": "reader", "file": b"sound"}
+    keyed = {**good, "idempotency_key": "k"}
+    first = await road.queue.submit(keyed, ME)
+    await road.final(first)
+
+    async def never_known(*_: Any) -> None:
+        return None
+
+    async def full(*_: Any) -> None:
+        raise DiskFull("The disk is full.")
+
+    with monkeypatch.context() as patched, pytest.raises((Conflict, AssertionError)):
+        patched.setattr(road.ledger, "job_by_key", never_known)
+        await road.queue.submit(keyed, ME)
+    with pytest.raises(TooLarge, match="256 KiB"):
+        await road.queue.submit({**good, "beside": "x" * 300_000}, ME)
+    with monkeypatch.context() as patched, pytest.raises(DiskFull):
+        patched.setattr(road.ledger, "accept", full)
+        await road.queue.submit(good, ME)
+    kept = {path.name for path in road.folders.uploads.iterdir()}
+    assert len(kept) == 1
+    assert (await road.ledger.known()).files == kept
+
+
+async def test_a_listing_comes_in_pages(road: Road) -> None:
+    jobs = [await road.queue.submit({"type": "toy", "words": ["w"]}, ME) for _ in range(3)]
+    first = await road.queue.jobs(ME, 2)
+    assert [row["job_id"] for row in first["jobs"]] == jobs[:0:-1]
+    rest = await road.queue.jobs(ME, 2, first["next"])
+    assert [row["job_id"] for row in rest["jobs"]] == jobs[:1]
+    assert "next" not in rest
+    with pytest.raises(JobNotFound):
+        await road.queue.jobs(YOU, 2, jobs[0])
+    await asyncio.gather(*map(road.final, jobs))
 
 
 async def test_a_file_may_have_any_name_and_come_as_path_upload_or_content(road: Road, tmp_path: Path) -> None:
@@ -134,7 +182,7 @@ async def test_nobody_sees_or_stops_anothers_job(road: Road, tmp_path: Path) -> 
     await road.some_news()
     with pytest.raises(JobNotFound):
         await road.queue.cancel(job, YOU)
-    assert await road.queue.jobs(YOU) == []
+    assert (await road.queue.jobs(YOU, 9))["jobs"] == []
     assert await road.queue.cancel(job, ME)
     assert (await road.final(job))["status"] == "cancelled"
     assert not await road.queue.cancel(job, ME)

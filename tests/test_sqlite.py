@@ -40,7 +40,7 @@ async def test_jobs_of_the_first_version_go_on(tmp_path: Path) -> None:
     assert stored is not None
     assert (stored.job.limited_as, stored.job.plan_version, stored.job.key) == ("me", 1, "k")
     assert [(run.state, run.attempt, run.retries) for run in stored.runs] == [("done", 2, 0)]
-    assert [job.id for job in await road.ledger.jobs(Whose(LOCAL_OWNER, "me"))] == ["over", "under_way"]
+    assert [job.id for job in await road.ledger.jobs(Whose(LOCAL_OWNER, "me"), 9)] == ["over", "under_way"]
     assert orjson.loads(await road.ledger.answer("over") or b"") == {"seq": 1, "status": "success"}
     await road.final(await road.queue.submit({"type": "toy", "words": ["c"]}, ME))
     await road.close()

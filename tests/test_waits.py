@@ -56,7 +56,8 @@ async def started(folder: Path, plan: Plan = FIRST, **limits: Any) -> Road:
 async def until_waiting(road: Road, job: str, who: Identity = ME) -> dict[str, Any]:
     """The job's entry in its client's listing, once it waits."""
     while True:
-        [entry] = [entry for entry in await road.queue.jobs(who) if entry["job_id"] == job]
+        entry: dict[str, Any]
+        [entry] = [entry for entry in (await road.queue.jobs(who, 9))["jobs"] if entry["job_id"] == job]
         if entry["state"] == State.WAITING:
             return entry
         await asyncio.sleep(0)
@@ -95,7 +96,7 @@ async def test_a_job_whose_plan_is_gone_ends_with_a_sentence(tmp_path: Path) -> 
     job = await asked(road)
     await road.close()
     road = await started(tmp_path, WITHOUT)
-    [entry] = await road.queue.jobs(ME)
+    [entry] = (await road.queue.jobs(ME, 9))["jobs"]
     assert entry["state"] == State.FAILED
     body = await road.queue.final(job)
     assert body is not None
@@ -222,6 +223,18 @@ async def test_a_file_that_came_with_a_signal_is_kept_while_another_is_waited_fo
     await Retention(road.ledger, road.folders, hours=0.0).sweep()
     assert await road.queue.signal(job, "second", YES, ME)
     assert (await road.final(job))["looked"] == [len(b"another")]
+    await road.close()
+
+
+async def test_a_file_that_came_with_a_signal_that_nobody_awaits_does_not_stay(tmp_path: Path) -> None:
+    road = await started(tmp_path)
+    job = await asked(road)
+    said = await asyncio.gather(*(road.queue.signal(job, "approval", {**YES, "image": PICTURE}, ME) for _ in range(3)))
+    assert sorted(said) == [False, False, True]
+    await road.final(job)
+    kept = {path.name for path in road.folders.uploads.iterdir()}
+    assert len(kept) == 2
+    assert (await road.ledger.known()).files == kept
     await road.close()
 
 

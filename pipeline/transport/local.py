@@ -68,8 +68,7 @@ class LocalTransport(Transport):
 
     def hold(self, workers: Collection[str]) -> None:
         for name, pool in self._pools.items():
-            for process in pool.processes:
-                process.hold(name in workers)
+            pool.hold(name in workers)
 
     async def drain(self, seconds: float) -> None:
         for pool in self._pools.values():

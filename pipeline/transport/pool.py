@@ -58,6 +58,7 @@ class Pool:
         self._forward_seconds = 0.0
         """How long models computed in processes that are gone."""
         self.draining = False
+        self._on_hold = False
         self.last_failure: dict[str, Any] | None = None
         self.off = settings.switched_off(launch.name)
         self._worker = worker
@@ -86,6 +87,12 @@ class Pool:
             self._queues[True].ended(job)
         for process in self.processes:
             process.more(job, ended)
+
+    def hold(self, on: bool) -> None:
+        """Hear its processes no more, those too that are yet to be ready, or go on."""
+        self._on_hold = on
+        for process in self.processes:
+            process.hold(on)
 
     def cancel(self, job: str) -> None:
         for queue in self._queues.values():
@@ -174,6 +181,7 @@ class Pool:
         log.info("worker_ready", worker=self._launch.name, **process.info)
         self._load_deaths = 0
         self.last_failure = None
+        process.hold(self._on_hold)
         self.feed()
         self.room.settled(self)
         self._arm_idle_check()

@@ -161,8 +161,10 @@ class Incarnation(asyncio.Protocol):
             self._send(More(job, ended))
 
     def hold(self, on: bool) -> None:
-        """Read nothing more from it, or go on; its silence meanwhile is not its own."""
+        """Read nothing more from one that is ready, or go on; its silence meanwhile is not its own."""
         if self._transport is None or self._transport.is_closing() or on is self._on_hold:
+            return
+        if on and self.state != "ready":
             return
         self._on_hold = on
         self._heard = self._released = self._loop.time()
