@@ -7,10 +7,8 @@ playlists (HLS, DASH, concat) and image sequences are no formats here at all, wh
 from __future__ import annotations
 
 import dataclasses
-import errno
-import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from av.stream import Disposition
 
 from contract.errors import FileNotFound, UnsupportedMedia
 from media import kinds, memory
+from media.opening import MOST_SECONDS, Heavy, Reader, too_heavy
 
 _CONTAINERS = (
     "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
@@ -75,34 +74,37 @@ def probed(container: Any) -> Probe:
     return Probe(duration_of(container), bool(container.streams.audio), bool(pictures), demuxer, frozenset(codecs))
 
 
-class _Reader(io.BufferedReader):
-    """A file in which FFmpeg may seek to places that do not exist, as damaged indexes make it do."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return super().seek(offset, whence)
-        except OSError as exc:
-            if exc.errno != errno.EINVAL:
-                raise
-            return -1  # to FFmpeg an error, from which some demuxers go on
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """PyAV's container for a file. Raises: UnsupportedMedia, FileNotFound."""
+    from media import ffmpeg  # which needs this module
+
+    with ExitStack() as stack:
+        try:
+            file, container = stack.enter_context(_opening(path))
+        except Heavy as exc:  # tried first where it can be stopped
+            if not ffmpeg.opens(path, MOST_SECONDS):
+                raise too_heavy() from exc
+            file, container = stack.enter_context(_opening(path, counted=False))
+        file.opened()
+        yield container
+
+
+@contextmanager
+def _opening(path: Path, *, counted: bool = True) -> Iterator[tuple[Reader, Any]]:
+    """Raises: Heavy, where marks of tags are counted; and as `opened`."""
     try:
-        file = _Reader(io.FileIO(path))
+        file = Reader(path, counted=counted)
     except OSError as exc:
         raise FileNotFound("The file can no longer be opened on the server; send it again.", field="file") from exc
     with file:
-        head = file.read(kinds.HEAD_BYTES)
+        head = file.peek(kinds.HEAD_BYTES)[: kinds.HEAD_BYTES]
         if not head:
             raise UnsupportedMedia("This file is empty; send a whole one.", field="file")
         if kinds.is_still_heif(head):
             raise _unreadable(path)
-        file.seek(0)
         with opened_stream(file, lambda exc: _unreadable(path, exc)) as container:
-            yield container
+            yield file, container
 
 
 def _unreadable(path: Path, exc: Exception | None = None) -> UnsupportedMedia:

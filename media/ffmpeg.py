@@ -52,6 +52,17 @@ def _has(words: Sequence[str], option: str, value: str) -> bool:
     return any(pair == (f"-{option}", value) for pair in itertools.pairwise(words))
 
 
+def opens(path: Path, seconds: float) -> bool:
+    """Whether a file is open within so many seconds, if only to be found unreadable."""
+    nothing = ffmpeg.output(ffmpeg.input(f"file:{path}", **CONFINED), "-", f="null", t=0)
+    words = ffmpeg.compile(nothing, cmd=[binary(), "-nostdin", "-loglevel", "quiet"])
+    try:
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def join(sources: Sequence[Path], target: Path, stoppable: Callable[[Callable[[], Any]], None]) -> None:
     """Copy the picture of the first source and the sound of the last, without coding anew, into one file.
 
