@@ -1,15 +1,17 @@
 """The sound of any file as float32 mono at one rate, streamed: a ten-hour file is never whole in memory.
 
     open file ─▶ demuxer (whitelist) ─▶ packets ─▶ frames ─▶ one channel, one rate ─▶ blocks of at most 10 s
-                                          damaged ones skipped ┘   └ silence where the timestamps leave a gap
+                                          damaged ones skipped ┘   └ silence, or a Gap, where the timestamps leave one
 
 Sample n of all blocks is heard at n / sample_rate s on the clock that players show, which starts with the container:
-sound that starts late is preceded by silence, and silence stands for packets that were lost.
+sound that starts late is preceded by silence, and silence stands for packets that were lost. A file of a few bytes may
+claim days of it, so what is long stays a number, a Gap, for those who can pass over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,14 @@ from media.downmix import Downmix
 Audio = npt.NDArray[np.float32]
 """float32, shape (n_samples,), mono, in [-1, 1], at SAMPLE_RATE where nothing else is said."""
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """So many samples of silence."""
+
+    samples: int
+
+
 SAMPLE_RATE = 16_000
 """Hz. Speech recognition and speech detection take sound at this rate."""
 BLOCK_SECONDS = 10
@@ -37,12 +47,25 @@ _MAX_CHANNELS = 64
 
 _GAP_SECONDS = 0.1
 """A timestamp further ahead than this is a gap; below it is the container's rounding."""
+LONG_GAP_SECONDS = 5
+"""A gap of at least so much is told as one; shorter ones are silence in the sound."""
 _LONGEST_GAP_SECONDS = 3600.0
 """The longest gap that is believed where the container does not say how long it is."""
 
 
 def decode(path: Path, sample_rate: int = SAMPLE_RATE, track: str | None = None) -> Iterator[Audio]:
-    """The file's sound in blocks of BLOCK_SECONDS, the last one shorter; see the module for what sample n means.
+    """As `sound_of`, with long gaps as blocks of silence. For those who bound how much they take."""
+    for part in sound_of(path, sample_rate, track):
+        if isinstance(part, Gap):
+            block = BLOCK_SECONDS * sample_rate
+            sizes = (min(block, part.samples - begin) for begin in range(0, part.samples, block))
+            yield from (np.zeros(size, np.float32) for size in sizes)
+        else:
+            yield part
+
+
+def sound_of(path: Path, sample_rate: int = SAMPLE_RATE, track: str | None = None) -> Iterator[Audio | Gap]:
+    """The file's sound in blocks of BLOCK_SECONDS, the last one and those before gaps shorter; see the module.
 
     sample_rate: Hz, of the blocks; the file's own may be any.
     track: which stream (`media.tracks`); default: the one that players choose.
@@ -115,8 +138,8 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             raise_if_memory_ran_out(exc)
 
 
-def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16]]:
-    """Mono samples at `rate` in pieces of any size, silence in the gaps."""
+def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.int16] | Gap]:
+    """Mono samples at `rate` in pieces of any size, and the gaps between them."""
     origin = (container.start_time or 0) / av.time_base
     duration = duration_of(container)
     emitted = 0
@@ -133,10 +156,10 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
                 emitted += len(piece)
                 yield piece
             mono, shape = Downmix(frame, rate), _shape(frame)
-        while late and emitted < due:
-            silence = np.zeros(min(BLOCK_SECONDS * rate, due - emitted), np.int16)
-            emitted += len(silence)
-            yield silence
+        if late and emitted < due:
+            samples = due - emitted
+            yield Gap(samples) if samples >= LONG_GAP_SECONDS * rate else np.zeros(samples, np.int16)
+            emitted = due
         for piece in mono.heard(frame):
             emitted += len(piece)
             yield piece
@@ -144,10 +167,16 @@ def aligned(container: Any, stream: Any, rate: int) -> Iterator[npt.NDArray[np.i
         yield from mono.rest()
 
 
-def _blocks(pieces: Iterator[npt.NDArray[np.int16]], size: int) -> Iterator[Audio]:
+def _blocks(pieces: Iterable[npt.NDArray[np.int16] | Gap], size: int) -> Iterator[Audio | Gap]:
     held: list[npt.NDArray[np.int16]] = []
     samples = 0
     for piece in pieces:
+        if isinstance(piece, Gap):
+            if samples:
+                yield as_float(np.concatenate(held))
+            held, samples = [], 0
+            yield piece
+            continue
         held.append(piece)
         samples += len(piece)
         if samples >= size:

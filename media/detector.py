@@ -10,7 +10,9 @@ speech; a span is sure where both agree. What is not sure may be a sound like sp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,11 +68,16 @@ def probabilities(audio: Audio, *, backwards: bool = False, threads: int = 1) ->
     samples = np.pad(audio, (0, -len(audio) % FRAME))
     step = BLOCK * FRAME
     blocks = [samples[start : start + step] for start in range(0, len(samples), step)]
-    heard = heard_backwards if backwards else _heard_forwards
+    heard = partial(_heard, listen=heard_backwards if backwards else _heard_forwards)
     if threads == 1 or len(blocks) <= 1:
         return np.concatenate([np.empty(0, np.float32), *map(heard, blocks)])
     with ThreadPoolExecutor(threads, "detector") as pool:  # the detector lets go of the interpreter
         return np.concatenate([*pool.map(heard, blocks)])
+
+
+def _heard(sound: Audio, listen: Callable[[Audio], Audio]) -> Audio:
+    """Nobody speaks where there is nothing at all, which is not listened to."""
+    return listen(sound) if sound.any() else np.zeros(len(sound) // FRAME, np.float32)
 
 
 def _heard_forwards(sound: Audio) -> Audio:

@@ -35,7 +35,8 @@ MAX_SIDE = 1024
 _LEAST_SIDE = 4
 """A thumbnail's cell covers at least so many pixels of a frame, since fewer would not average noise out."""
 _TURN_FRAMES = 16
-"""Other tasks have a turn after so many decoded frames."""
+_TURN_PIXELS = _TURN_FRAMES * 1920 * 1080
+"""Other tasks have a turn after so many decoded frames, or pixels of them."""
 _MOST_RECENT = 4096
 """Most thumbnails kept between two looks; if there are more, every second one is dropped."""
 _SEEK_MARGIN = 1e-3
@@ -138,11 +139,10 @@ class _Flipbook:
         grid = _Grid(interval)
         for shown in pictures.frames(self._path):
             self.position, self.end = shown.start, shown.start + shown.length
-            if shown.start < start - _SEEK_MARGIN:
-                continue
-            image = shown.picture.image
-            small = image.resize(_thumb_size(*image.size), Image.Resampling.BOX)
-            yield from grid.add(Seen(shown.start, np.asarray(small)), partial(_as_it_is, shown.picture))
+            if shown.start >= start - _SEEK_MARGIN:
+                image = shown.picture.image
+                small = image.resize(_thumb_size(*image.size), Image.Resampling.BOX)
+                yield from grid.add(Seen(shown.start, np.asarray(small)), partial(_as_it_is, shown.picture))
             yield None
         yield from grid.end()
 
@@ -159,6 +159,7 @@ class _Video:
         self._decoder.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         self._origin = (container.start_time or 0) / av.time_base
         self._thumb = _thumb_size(self._decoder.width, self._decoder.height)
+        self._turn = max(1, min(_TURN_FRAMES, _TURN_PIXELS // (self._decoder.width * self._decoder.height)))
         self._scaler = VideoReformatter()
         self._unread: list[Any] = []  # packets since the last look; none is decoded yet
         self._following = False  # whether the decoder has had every packet up to now
@@ -205,7 +206,7 @@ class _Video:
             for frame in self._decoded(packet):
                 if after < self._time(frame) < until:
                     yield self._seen(frame)
-            if number % _TURN_FRAMES == 0:
+            if number % self._turn == 0:
                 yield None
         self._decoder.flush_buffers()
 
@@ -216,7 +217,7 @@ class _Video:
             self._following, read, self._unread = True, [*self._unread, *read], []
         for number, packet in enumerate(read, 1):
             yield from self._added(self._decoded(packet), grid, start)
-            if number % _TURN_FRAMES == 0:
+            if number % self._turn == 0:
                 yield None
 
     def _drain(self, grid: _Grid, start: float) -> Iterator[Look | None]:

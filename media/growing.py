@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UnsupportedMedia
-from media.audio import SAMPLE_RATE, Audio, aligned, as_float, audio_stream
+from media.audio import SAMPLE_RATE, Audio, Gap, aligned, as_float, audio_stream
 from media.container import opened_stream
 from media.downmix import even
 
@@ -38,8 +38,10 @@ class Sound(Protocol):
 
     position: int
 
-    def read(self) -> Audio:
+    def read(self) -> Audio | Gap:
         """What came since the last call, about BLOCK at most; nothing where there is no more yet, or at the end.
+
+        A long gap comes alone.
 
         Raises: UnsupportedMedia, NoAudio.
         """
@@ -102,18 +104,23 @@ class _Compressed:
         self._file = path.open("rb")
         self._decoded: list[npt.NDArray[np.int16]] = []
         self._samples = 0
+        self._gap: Gap | None = None
         self._failure: BaseException | None = None
         self._closed = self._over = False
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self._thread.start()
 
-    def read(self) -> Audio:
-        if not self._over:
+    def read(self) -> Audio | Gap:
+        if self._gap is None and not self._over:
             self._go.release()
             self._stopped.acquire()
         if self._failure is not None:
             raise self._failure
+        if self._gap is not None and not self._decoded:
+            gap, self._gap = self._gap, None
+            self.position += gap.samples
+            return gap
         decoded = np.concatenate([np.empty(0, np.int16), *self._decoded])
         self._decoded, self._samples = [], 0
         self.position += len(decoded)
@@ -144,9 +151,12 @@ class _Compressed:
             nothing = True
             for piece in aligned(container, audio_stream(container), SAMPLE_RATE):
                 nothing = False
-                self._decoded.append(piece)
-                self._samples += len(piece)
-                if self._samples >= BLOCK:
+                if isinstance(piece, Gap):
+                    self._gap = piece
+                else:
+                    self._decoded.append(piece)
+                    self._samples += len(piece)
+                if self._gap is not None or self._samples >= BLOCK:
                     self.pause()
                 if self._closed:
                     return

@@ -9,6 +9,7 @@ A format that Pillow does not know is no error here but None: the file may be a 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import struct
 import warnings
@@ -36,6 +37,10 @@ MAX_PIXELS = 80_000_000
 """Most pixels of a still picture; decoding takes up to eight bytes for each."""
 MAX_MOVING_PIXELS = 10_000_000
 """Most pixels of each frame of a moving picture, which has many frames."""
+MAX_MOVED_PIXELS = 1_000_000_000
+"""Most pixels of all its frames, which take about ten seconds; a GIF of a few kilobytes for each may have thousands."""
+_FRAME_PIXELS = 10_000
+"""A frame costs at least as much as so many pixels, however small it is."""
 MAX_WHOLE_BYTES = 256 << 20
 """Largest file of a format whose plug-in reads it whole into memory, as WebP, AVIF and HEIF do."""
 MAX_SIDE = 2048
@@ -89,7 +94,7 @@ def read(path: Path) -> Picture | None:
 def moves(path: Path) -> bool:
     """Whether a file is a picture with several frames that are shown one after the other. Raises: as `read`."""
     with _opened(path) as image:
-        return image is not None and image.format in _MOVING and _frame_count(image) > 1
+        return image is not None and image.format in _MOVING and _is_animated(image)
 
 
 def frames(path: Path) -> Iterator[Shown]:
@@ -97,8 +102,11 @@ def frames(path: Path) -> Iterator[Shown]:
     with _opened(path) as image:
         if image is None:
             return
-        start = 0.0
-        for number in range(_frame_count(image)):
+        start, pixels = 0.0, 0
+        for number in itertools.count():
+            pixels += max(_FRAME_PIXELS, image.width * image.height)
+            if pixels > MAX_MOVED_PIXELS:
+                raise TooLarge("This moving picture has too many frames; send it as a video.", field="file")
             try:
                 image.seek(number)
                 picture = _loaded(image, MAX_MOVING_PIXELS)
@@ -106,7 +114,7 @@ def frames(path: Path) -> Iterator[Shown]:
                 if not number:
                     raise
                 return
-            except _DAMAGE:
+            except _DAMAGE:  # or there is no further frame
                 return
             length = image.info.get("duration", 0) / 1000
             length = length if length >= _SHORTEST_FRAME else 0.1
@@ -171,11 +179,12 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
         raise _damaged(exc) from exc
 
 
-def _frame_count(image: Image.Image) -> int:
+def _is_animated(image: Image.Image) -> bool:
+    """Without counting the frames, which takes seconds for a million."""
     try:
-        return getattr(image, "n_frames", 1)
+        return getattr(image, "is_animated", False)
     except _DAMAGE:  # behind the first frame
-        return 1
+        return False
 
 
 def _loaded(image: Image.Image, limit: int = MAX_PIXELS) -> Picture:

@@ -5,8 +5,9 @@
                    └───────── what may go on beyond the window is cut again with the next one ◀──┘
 
 A piece is one stretch of the recording without the longer of its silences, which `Piece.at` adds to a time within it.
-Long silences lie in no piece. A window depends on nothing but where it starts: cutting from a `Cut.start` again gives
-the same pieces, which is how an interrupted transcription goes on.
+Long silences lie in no piece. A long gap ends a window and is passed over, however long it is; the next window begins
+shortly before the sound goes on. A window depends on nothing but where it starts: cutting from a `Cut.start` again
+gives the same pieces, which is how an interrupted transcription goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from media.audio import SAMPLE_RATE, Audio
+from media.audio import SAMPLE_RATE, Audio, Gap
 from media.detector import Span, Speech, speech
 
 MAX_PIECE = 30 * SAMPLE_RATE
@@ -74,7 +75,7 @@ class Cut:
 
 
 def cut(
-    blocks: Iterable[Audio], *, vad: bool, start: int = 0, gap: int = JOIN_GAP, threads: int = 1
+    blocks: Iterable[Audio | Gap], *, vad: bool, start: int = 0, gap: int = JOIN_GAP, threads: int = 1
 ) -> Generator[Cut, None, None]:
     """Cut a recording; the last Cut's `heard` is its length.
 
@@ -86,6 +87,13 @@ def cut(
     begin, heard, skipped = start, 0, 0
     held = np.empty(0, np.float32)
     for block in blocks:
+        if isinstance(block, Gap):
+            heard += block.samples
+            pieces = _cut_window(_then_silence(held), begin, find, gap, last=True)[0] if len(held) else ()
+            stop = max(start, heard - _MARGIN)
+            yield Cut(begin, stop, pieces, heard)
+            begin, held = stop, np.zeros(max(0, heard - stop), np.float32)
+            continue
         fresh = block[max(0, start - heard) :]
         heard += len(block)
         skipped += len(block) - len(fresh)
@@ -99,6 +107,10 @@ def cut(
             begin, held = begin + used, held[used:]
     pieces, used = _cut_window(held, begin, find, gap, last=True)
     yield Cut(begin, begin + used, pieces, heard)
+
+
+def _then_silence(window: Audio) -> Audio:
+    return np.concatenate([window, np.zeros(_MARGIN, np.float32)])
 
 
 def _cut_window(

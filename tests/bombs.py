@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+
+from PIL import Image
 
 from tests.recordings import beep, write
 
@@ -128,6 +131,17 @@ def ogg_at(path: Path, times: Iterable[float]) -> Path:
     ends = (round(48_000 * time) + 960 for time in times)
     sound = (page(1, number, SILENCE, granule=end) for number, end in enumerate(ends, 2))
     path.write_bytes(head + b"".join(sound))
+    return path
+
+
+def gif(path: Path, size: tuple[int, int], count: int) -> Path:
+    """So many frames, all alike, a tenth of a second each."""
+    with io.BytesIO() as file:
+        Image.new("P", size).save(file, "gif")
+        whole = file.getvalue()
+    image = whole.index(b"\x2c" + bytes(4))
+    frame = b"\x21\xf9\x04\0\x0a\0\0\0" + whole[image:-1]
+    path.write_bytes(whole[:image] + frame * count + b";")
     return path
 
 

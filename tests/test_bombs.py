@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
-from contract.errors import UnsupportedMedia
-from media import container
+from contract.errors import TooLarge, UnsupportedMedia
+from media import container, detector, frames, pictures
+from media.audio import SAMPLE_RATE, Gap, decode, sound_of
 from media.container import probe
+from media.growing import follow
+from media.speech import Cut, cut
 from tests import bombs
 from tests.mutants import hear
+from tests.recordings import EXAMPLE
 
 Made = Callable[[Path, int], Path]
 
@@ -44,3 +51,96 @@ def test_a_picture_in_the_head_is_not_taken_for_tags(tmp_path: Path) -> None:
 def test_thousands_of_streams_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedMedia, match="claims to hold more"):
         probe(bombs.ogg_streams(tmp_path / "upload", 5_000))
+
+
+DAYS = 6 * 24 * 3600.0
+
+
+def long_ago(path: Path, codec: str, seconds: float) -> Path:
+    """jfk, then so much nothing, then jfk again."""
+    speech = np.concatenate(list(decode(EXAMPLE)))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        for start in (0.0, seconds):
+            for part, at in ((speech[at : at + SAMPLE_RATE], at) for at in range(0, len(speech), SAMPLE_RATE)):
+                frame = av.AudioFrame.from_ndarray(np.repeat(part, 3)[np.newaxis], "flt", "mono")
+                frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+                frame.pts = round((start + at / SAMPLE_RATE) * 48_000)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mka", "libopus"), ("a.nut", "pcm_s16le"), ("a.ogg", "libopus")])
+def test_a_gap_of_days_costs_nothing_and_keeps_the_clock(tmp_path: Path, name: str, codec: str) -> None:
+    path = long_ago(tmp_path / name, codec, DAYS)
+    began = time.thread_time()
+    parts = list(sound_of(path))
+    cuts = list(cut(iter(parts), vad=True))
+    assert time.thread_time() - began < 5
+    assert sum(isinstance(part, Gap) for part in parts) == 1
+    assert cuts[-1].heard / SAMPLE_RATE == pytest.approx(DAYS + 11, abs=0.5)
+    assert [one.start for one in cuts[1:]] == [one.stop for one in cuts[:-1]]
+    pieces = [piece for one in cuts for piece in one.pieces]
+    first = [piece for piece in pieces if piece.end < DAYS * SAMPLE_RATE]
+    assert len(first) * 2 == len(pieces)
+    for before, after in zip(first, pieces[len(first) :], strict=True):
+        assert (after.start - before.start) / SAMPLE_RATE == pytest.approx(DAYS, abs=0.5)
+        assert len(after.audio) == pytest.approx(len(before.audio), abs=SAMPLE_RATE)
+    for one in cuts:
+        assert starts(cut(iter(parts), vad=True, start=one.stop)) == [
+            piece.start for piece in pieces if piece.start >= one.stop
+        ]
+
+
+def starts(cuts: Iterable[Cut]) -> list[int]:
+    return [piece.start for one in cuts for piece in one.pieces]
+
+
+@pytest.mark.parametrize("vad", [True, False])
+def test_many_gaps_cost_what_is_between_them(tmp_path: Path, vad: bool) -> None:
+    """Days of silence in 10 kB, a hundred times 20 ms between them."""
+    path = bombs.ogg_at(tmp_path / "a.ogg", [3_000.0 * number for number in range(100)])
+    began = time.thread_time()
+    cuts = list(cut(sound_of(path), vad=vad))
+    assert time.thread_time() - began < 5
+    assert cuts[-1].heard / SAMPLE_RATE == pytest.approx(99 * 3_000, rel=0.02)
+    heard = sum(len(piece.audio) for one in cuts for piece in one.pieces)
+    assert heard < (1 if vad else 100 * 3 * SAMPLE_RATE)
+
+
+def test_silence_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "Listener", None)
+    assert not detector.probabilities(np.zeros(100 * SAMPLE_RATE, np.float32)).any()
+
+
+def test_a_gap_in_a_recording_that_grows_is_one_read(tmp_path: Path) -> None:
+    path = long_ago(tmp_path / "a.webm", "libopus", 3_000)
+    reader = follow(path, "webm", 48_000, lambda: True)
+    read = [reader.read() for _ in range(4)]
+    reader.close()
+    assert [isinstance(part, Gap) for part in read] == [False, True, False, False]
+    assert reader.position / SAMPLE_RATE == pytest.approx(3_011, abs=0.5)
+
+
+@pytest.mark.parametrize(("size", "count"), [((1_000, 1_000), 60), ((1, 1), 5_500)])
+def test_a_moving_picture_of_too_many_pixels_or_frames_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], count: int
+) -> None:
+    path = bombs.gif(tmp_path / "upload", size, count)
+    monkeypatch.setattr(pictures, "MAX_MOVED_PIXELS", 50_000_000)
+    with frames.film(path) as film, pytest.raises(TooLarge, match="too many frames"):
+        list(film.looks(1.0))
+
+
+def test_a_million_frames_are_not_counted(tmp_path: Path) -> None:
+    path = bombs.gif(tmp_path / "upload", (1, 1), 1_000_000)
+    began = time.thread_time()
+    assert pictures.moves(path)
+    assert time.thread_time() - began < 0.5
+
+
+def test_others_have_a_turn_after_every_frame_that_is_passed_over(tmp_path: Path) -> None:
+    path = bombs.gif(tmp_path / "upload", (9, 9), 50)
+    with frames.film(path) as film:
+        assert sum(step is None for step in film.looks(1.0, start=4.0)) == 50

@@ -19,7 +19,7 @@ import pytest
 
 from contract.errors import UnsupportedMedia
 from contract.messages import FileRef
-from media.audio import SAMPLE_RATE, Audio, decode
+from media.audio import SAMPLE_RATE, Audio, Gap, decode
 from media.growing import BLOCK, Format, follow
 from media.speech import MAX_PIECE, Piece
 from media.utterances import Utterances
@@ -170,19 +170,24 @@ def add(path: Path, sound: bytes) -> None:
         file.write(sound)
 
 
+def sound_in(read: Audio | Gap) -> Audio:
+    assert not isinstance(read, Gap)
+    return read
+
+
 def grown(path: Path, kind: Format, sound: bytes, size: int, rate: int = SAMPLE_RATE) -> tuple[Audio, float]:
     """What is read while `sound` arrives, and how many seconds it was behind at most, by the share of the bytes."""
     path.touch()
     ended = threading.Event()
     reader = follow(path, kind, rate, ended.is_set)
-    read, behind = [reader.read()], 0.0
+    read, behind = [sound_in(reader.read())], 0.0
     for number, part in enumerate(pieces_of(sound, size), 1):
         add(path, part)
-        read.append(reader.read())
+        read.append(sound_in(reader.read()))
         share = min(1.0, number * size / len(sound))
         behind = max(behind, (share * len(SPEECH) - sum(map(len, read))) / SAMPLE_RATE)
     ended.set()
-    read += [reader.read(), reader.read()]
+    read += [sound_in(reader.read()), sound_in(reader.read())]
     reader.close()
     assert not len(read[-1])
     assert reader.position == sum(map(len, read))
@@ -252,7 +257,7 @@ def test_an_unread_recording_holds_no_memory_and_its_thread_ends(tmp_path: Path)
     path = write(tmp_path / "long.webm", np.tile(np.repeat(SPEECH, 3), 10), "libopus")
     threads = threading.active_count()
     reader = follow(path, "webm", 48_000, lambda: False)
-    assert BLOCK <= len(reader.read()) < BLOCK + 10 * SAMPLE_RATE
+    assert BLOCK <= len(sound_in(reader.read())) < BLOCK + 10 * SAMPLE_RATE
     assert reader.position < 40 * SAMPLE_RATE
     reader.close()
     assert threading.active_count() == threads

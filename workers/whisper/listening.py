@@ -16,7 +16,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from media.audio import SAMPLE_RATE
+import numpy as np
+
+from media.audio import SAMPLE_RATE, Gap
 from media.growing import BLOCK, Format, follow
 from media.line_breaks import UNSPACED
 from media.speech import Cut, Piece
@@ -65,6 +67,10 @@ class Listening:
             while True:
                 whole = self._ctx.ended  # before reading: what comes after the end is nothing
                 before, sound = self._sound.position, self._sound.read()
+                if isinstance(sound, Gap):
+                    yield from self._skip()
+                    yield TURN
+                    continue
                 over = whole and not len(sound)
                 fresh = sound[max(0, self._start - before) :]
                 yield from self._finish(self._utterances.feed(fresh, last=over))
@@ -74,6 +80,13 @@ class Listening:
                     yield TURN  # there is more
                 elif not (yield from self._guess()):
                     yield MORE
+
+    def _skip(self) -> Run:
+        """After a long gap: what was being said is over."""
+        if self._sound.position > self._start:
+            yield from self._finish(self._utterances.feed(np.empty(0, np.float32), last=True))
+            self._utterances = Utterances(self._sound.position)
+            self._pass_over()
 
     def _finish(self, ended: Sequence[Piece]) -> Run:
         """Hear utterances that ended, as the pieces of a file."""

@@ -165,7 +165,7 @@ class Whisper(Worker):
 
     def run(self, params: WhisperParams, ctx: Context) -> Run:
         """Result: ``{"text", "chunks": [{"start", "end", "text"}], "language", "duration"}``, times in seconds."""
-        from media.audio import SAMPLE_RATE, decode
+        from media.audio import SAMPLE_RATE, sound_of
         from media.container import probe
         from media.speech import CHANGE_GAP, JOIN_GAP, cut
 
@@ -185,7 +185,7 @@ class Whisper(Worker):
             multilingual=params.multilingual,
         )
         gap = CHANGE_GAP if params.multilingual else JOIN_GAP
-        sound = decode(path, track=params.track)
+        sound = sound_of(path, track=params.track)
         with closing(cut(sound, vad=params.vad, start=transcript.window, gap=gap, threads=self._detectors)) as windows:
             yield from self._hear(windows, transcript, params, ctx)
         return exported(transcript.result(), params)
