@@ -47,6 +47,9 @@ _DAMAGED_READS = 100
 """After so many failed reads in a row, the rest of a file is given up."""
 
 
+memory.bound_ffmpeg()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
     """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say.

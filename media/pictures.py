@@ -37,7 +37,7 @@ MAX_PIXELS = 80_000_000
 """Most pixels of a still picture; decoding takes up to eight bytes for each."""
 MAX_MOVING_PIXELS = 10_000_000
 """Most pixels of each frame of a moving picture, which has many frames."""
-MAX_MOVED_PIXELS = 1_000_000_000
+MAX_MOVED_PIXELS = 800_000_000
 """Most pixels of all its frames, which take about ten seconds; a GIF of a few kilobytes for each may have thousands."""
 _FRAME_PIXELS = 10_000
 """A frame costs at least as much as so many pixels, however small it is."""

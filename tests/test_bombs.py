@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -46,6 +48,24 @@ def test_some_hundred_tags_are_no_reason_to_refuse(tmp_path: Path, made: Made) -
 
 def test_a_picture_in_the_head_is_not_taken_for_tags(tmp_path: Path) -> None:
     hear(bombs.flac(tmp_path / "a.flac", 6, bombs.equals_signs(100_000)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds PyAV's libraries where its wheels for Linux have them")
+def test_samples_that_are_only_claimed_take_no_memory(tmp_path: Path) -> None:
+    """FFmpeg would hold entries of gigabytes."""
+    path = bombs.mp4_samples(tmp_path / "upload", 60_000_000)
+    program = f"""
+import resource
+from pathlib import Path
+from media.audio import decode
+from contract.errors import UnsupportedMedia
+try:
+    list(decode(Path({str(path)!r})))
+except UnsupportedMedia:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 300_000)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_thousands_of_streams_are_refused(tmp_path: Path) -> None:
