@@ -16,19 +16,8 @@ import av
 from av.stream import Disposition
 
 from contract.errors import FileNotFound, UnsupportedMedia
-from media import kinds, memory
+from media import ffmpeg, kinds, memory
 from media.opening import MOST_SECONDS, Heavy, Reader, too_heavy
-
-_CONTAINERS = (
-    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
-    "dhav nsv ivf"
-)
-_SOUND_ALONE = (
-    "wav w64 mp3 flac aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb aiff caf au ape wv tta tak mpc mpc8 "
-    "gsm voc xwma sox dsf oma qcp nistsphere ircam shn"
-)
-FORMATS = tuple(f"{_CONTAINERS} {_SOUND_ALONE}".split())
-"""FFmpeg's names of the demuxers that may run: none opens a second file, none reads a picture or a playlist."""
 
 MAX_FRAME_PIXELS = 40_000_000
 """An 8K frame has 35 million; decoding one takes six bytes for each."""
@@ -36,7 +25,7 @@ _MAX_STREAMS = 64
 
 _OPTIONS = {
     "protocol_whitelist": "none",
-    "format_whitelist": ",".join(FORMATS),
+    "format_whitelist": ",".join(kinds.FORMATS),
     "max_streams": str(_MAX_STREAMS),
     "max_pixels": str(MAX_FRAME_PIXELS),  # while probing, which decodes frames of some codecs
 }
@@ -54,7 +43,7 @@ memory.bound_ffmpeg()
 class Probe:
     """What a file says of itself. duration: seconds, an estimate for some formats, None where the file does not say.
 
-    demuxer: one of FORMATS. codecs: FFmpeg's names of those that it can decode.
+    demuxer: one of `kinds.FORMATS`. codecs: FFmpeg's names of those that it can decode.
     """
 
     duration: float | None
@@ -80,8 +69,6 @@ def probed(container: Any) -> Probe:
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """PyAV's container for a file. Raises: UnsupportedMedia, FileNotFound."""
-    from media import ffmpeg  # which needs this module
-
     with ExitStack() as stack:
         try:
             file, container = stack.enter_context(_opening(path))
@@ -137,7 +124,7 @@ def opened_stream(
 ) -> Iterator[Any]:
     """PyAV's container for what `file.read` gives; one without `seek` is read once, from its beginning.
 
-    demuxer: one of FORMATS, where the format is known.
+    demuxer: one of `kinds.FORMATS`, where the format is known.
     Raises: refusal, when it cannot be opened, and for whatever FFmpeg fails at while it is open.
     """
     try:

@@ -19,7 +19,7 @@ from typing import Any
 import ffmpeg
 
 from contract.errors import UnsupportedMedia
-from media.container import FORMATS
+from media.kinds import FORMATS
 
 PROTOCOLS = "file,pipe"
 CONFINED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(FORMATS)}

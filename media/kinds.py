@@ -1,9 +1,20 @@
-"""What a file is when it is no recording: a picture or a text, told by its content and never by its name."""
+"""Which formats of recordings are read; what a file is when it is none: told by its content and never by its name."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+_CONTAINERS = (
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpegtsraw mpeg asf asf_o flv live_flv kux ogg mxf rm dv nut wtv "
+    "dhav nsv ivf"
+)
+_SOUND_ALONE = (
+    "wav w64 mp3 flac aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb aiff caf au ape wv tta tak mpc mpc8 "
+    "gsm voc xwma sox dsf oma qcp nistsphere ircam shn"
+)
+FORMATS = tuple(f"{_CONTAINERS} {_SOUND_ALONE}".split())
+"""FFmpeg's names of the demuxers that may run: none opens a second file, none reads a picture or a playlist."""
 
 _HEIF = re.compile(
     rb".{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|mif2|(?P<sequence>hevc|hevx|hevm|hevs|msf1))", re.DOTALL

@@ -28,7 +28,8 @@ import numpy as np
 from contract.errors import ServiceError, as_failure
 from media import frames, pictures
 from media.audio import decode
-from media.container import FORMATS, probe
+from media.container import probe
+from media.kinds import FORMATS
 
 PATIENCE = 10.0
 """Seconds that any file of a few kilobytes may take."""

@@ -11,7 +11,8 @@ import pytest
 
 from contract.errors import NoAudio, ServiceError, UnsupportedMedia
 from media.audio import BLOCK_SAMPLES, SAMPLE_RATE, decode
-from media.container import FORMATS, probe
+from media.container import probe
+from media.kinds import FORMATS
 from tests.recordings import EXAMPLE, Samples, beep, heard_at, write
 from tests.shapes import drawing
 
