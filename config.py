@@ -23,6 +23,9 @@ from workers.runtime.discovery import Unfit, add_folders, discover
 ROOT = Path(__file__).resolve().parent
 """The folder of the server's own modules."""
 
+MOST_HOURS = 1e6
+"""A century; what is longer no timer counts."""
+MOST_SECONDS = 86_400
 PathList = Annotated[tuple[Path, ...], NoDecode]
 
 
@@ -33,7 +36,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The server's own settings. Frozen; `Settings.load()` reads the environment."""
 
-    model_config = SettingsConfigDict(frozen=True, case_sensitive=False)
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=False, allow_inf_nan=False)
 
     host: str = Field("0.0.0.0", description="address to listen on")
     port: int = Field(5000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -58,8 +61,8 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-For`, `-Host`, "
         "`-Proto` and `-Prefix` are believed",
     )
-    retention_hours: float = Field(72, gt=0, description="how long answers, events and uploads are kept")
-    job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")
+    retention_hours: float = Field(72, gt=0, le=MOST_HOURS, description="how long answers, events and uploads are kept")
+    job_deadline_hours: float = Field(24, gt=0, le=MOST_HOURS, description="a job that is not done by then fails")
     max_open_jobs: int = Field(1000, ge=1, description="most unfinished jobs in all; beyond: `QUEUE_FULL`")
     max_open_jobs_per_client: int = Field(
         100,
@@ -81,14 +84,24 @@ class Settings(BaseSettings):
     )
     max_connections_per_address: int = Field(500, ge=1, description="most connections of one address")
     max_items: int = Field(1000, ge=1, description="most items in one batch")
-    max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
+    max_upload_gb: float = Field(20, gt=0, le=1e6, description="largest upload, in GB")
     stall_seconds: float = Field(
         24,
         gt=0,
+        le=MOST_SECONDS,
         description="a connection that says nothing, or stops in the middle of a request, is closed after that",
     )
-    drain_seconds: float = Field(10, ge=0, description="how long running work may go on after SIGTERM or Ctrl-C")
+    drain_seconds: float = Field(
+        10, ge=0, le=MOST_SECONDS, description="how long running work may go on after SIGTERM or Ctrl-C"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @field_validator("data_dir", "voices_dir", "fs_path", "path_video", mode="before")
+    @classmethod
+    def _names_a_folder(cls, value: Any) -> Any:
+        if not str(value).strip():
+            raise ValueError("it should name a folder; without the variable the server takes its default")
+        return value
 
     @field_validator("media_roots", "workers_path", mode="before")
     @classmethod

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
+import errno
 import os
 import resource
 import signal
+import socket
 import sys
 import textwrap
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import structlog
 import uvloop
@@ -59,9 +60,11 @@ from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
-from storage.ledger import Unusable
+from storage.ledger import ReadFailed, Unusable
+from storage.premises import Busy, check_all, lock
 from storage.retention import Retention
 from storage.sqlite import SqliteLedger
+from storage.trouble import MEND
 from workers.runtime.discovery import discover
 from workers.runtime.host import serve as serve_worker
 
@@ -75,28 +78,10 @@ LINGER_SECONDS = 10.0
 HELP_WIDTH = 118
 
 
-class Busy(Exception):
-    """Another server works on this DATA_DIR."""
-
-
 def version() -> str:
     """The project's; a server is always run from its checkout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
-
-
-def lock(folder: Path) -> TextIO:
-    """Own a DATA_DIR for as long as the returned file is open. Raises: Busy, SettingsError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a")
-    except OSError as exc:
-        raise SettingsError(f"DATA_DIR={folder} cannot be used: {exc.strerror}.") from exc
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        raise Busy(f"Another Optivus server is running on {folder}; stop it, or set another DATA_DIR.") from exc
-    return file
 
 
 async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
@@ -172,7 +157,7 @@ def _application(stall_seconds: float, origins: Origins, rates: Rates, connectio
 async def _listen(
     app: web.Application, settings: Settings, connections: Connections
 ) -> tuple[web.AppRunner, web.TCPSite]:
-    """Raises: SettingsError when the port is taken."""
+    """Raises: SettingsError when the port is taken, or the host is not this machine's."""
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -188,8 +173,8 @@ async def _listen(
     site = web.TCPSite(runner, settings.host, settings.port)
     try:
         await site.start()
-    except OSError as exc:
-        raise SettingsError(f"HOST={settings.host} PORT={settings.port} cannot be used: {_plainly(exc)}.") from exc
+    except (OSError, UnicodeError) as exc:
+        raise _cannot_listen(settings, exc) from exc
     return runner, site
 
 
@@ -198,6 +183,15 @@ def _host(host: str) -> str:
     if host in ("", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _cannot_listen(settings: Settings, exc: OSError | UnicodeError) -> SettingsError:
+    host, port = settings.host, settings.port
+    if not isinstance(exc, OSError) or isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+        return SettingsError(
+            f"HOST={host} cannot be used: it is no address or name of this machine; 0.0.0.0 listens on all of them."
+        )
+    return SettingsError(f"HOST={host} PORT={port} cannot be used: {_plainly(exc)}; set another PORT.")
 
 
 def _plainly(exc: OSError) -> str:
@@ -294,7 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(likely))
         held = lock(settings.folders.data)
         with held:
+            check_all(settings.folders)
             uvloop.run(serve(settings, crew))
+    except ReadFailed as exc:
+        print(f"optivus: The ledger in {settings.folders.data} cannot be read ({exc}); {MEND}", file=sys.stderr)
+        return 2
     except (SettingsError, Unusable) as exc:
         print(f"optivus: {exc}", file=sys.stderr)
         return 2

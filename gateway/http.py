@@ -78,8 +78,9 @@ class HttpDoor:
         return web.FileResponse(INDEX)
 
     async def _get_health(self, request: web.Request) -> web.Response:
-        """How the server and its workers are."""
-        return reply(self._health.report())
+        """How the server and its workers are; 503 while it can accept no job."""
+        report = self._health.report()
+        return reply(report, 503 if report["status"] == "unhealthy" else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """Figures for Prometheus."""

@@ -42,8 +42,8 @@ Cause = Callable[[Job], Step]
 """What changes a job, whatever state it is in: an event, its deadline, a cancellation, a restart."""
 
 GAP_BITS = 32
-RETRY_SECONDS = 1.0
-"""Until a job is loaded again that could not be, or whose write the ledger took for wrong."""
+RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
+"""Until a job is loaded again that could not be, or whose write failed or conflicted again; the time doubles."""
 
 
 class Effects(NamedTuple):
@@ -85,6 +85,7 @@ class Changes:
         self._missed: dict[str, _Missed] = {}
         self._loaded: set[str] = set()
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._failed: Counter[str] = Counter()
 
     def loaded(self, job: Job) -> None:
         """A job as the ledger has it, which another server may have too."""
@@ -142,6 +143,7 @@ class Changes:
         self._backlog.remove(step)
         self._under_way[job.id] -= 1
         if error is None:
+            self._failed.pop(job.id, None)
             self._effects.act(step)
         elif isinstance(error, Conflict):
             log.info("job_changed_elsewhere", job=job.id)
@@ -153,8 +155,14 @@ class Changes:
             return
         del self._under_way[job.id]
         if job.id in self._missed:
-            again = asyncio.ensure_future(self._play_again(job, 0.0 if isinstance(error, Conflict) else RETRY_SECONDS))
+            again = asyncio.ensure_future(self._play_again(job, self._pause(job.id, isinstance(error, Conflict))))
             self._loading[job.id] = again
+
+    def _pause(self, job_id: str, conflict: bool) -> float:
+        """Seconds until a job is loaded again. A first conflict is another server's doing; a later one may stay."""
+        self._failed[job_id] += 1
+        failures = self._failed[job_id] - conflict
+        return min(RETRY_SECONDS * 2 ** (failures - 1), MOST_RETRY_SECONDS) if failures else 0.0
 
     async def _play_again(self, ours: Job, wait: float) -> None:
         """Go on from what the ledger has of a job, and tell what it was told elsewhere."""
@@ -165,13 +173,14 @@ class Changes:
                 job = await self._load(ours)
                 counted = await self._counted(job) if job is not None and not job.state.ended else None
                 break
-            except ReadFailed:
-                log.exception("job_not_read", job=ours.id)
-                wait = RETRY_SECONDS
+            except ReadFailed as exc:
+                log.warning("job_not_read", job=ours.id, error=str(exc.__cause__ or exc))
+                wait = self._pause(ours.id, conflict=False)
         missed = self._missed.pop(ours.id)
         del self._loading[ours.id]
         if job is None or counted is None:
             log.info("job_ended_elsewhere", job=ours.id)
+            self._failed.pop(ours.id, None)
             self._effects.left(ours)
             return
         self.loaded(job)

@@ -82,22 +82,42 @@ class ResultQueue:
 
     async def start(self) -> None:
         """Go on with every unfinished job, then take events."""
-        unplanned: list[JobRecord] = []
-        for stored in await self._ledger.unfinished():
-            if self._plan_of(stored.job) is None:
-                unplanned.append(stored.job)
-            elif stored.job.waiting_for is None:  # who waits is taken up when the signal comes
-                self._take_up(stored)
-        await asyncio.gather(*map(self._end_without_plan, unplanned))
+        aside = [stored.job for stored in await self._ledger.unfinished() if not self._goes_on(stored)]
+        await asyncio.gather(*map(self._set_aside, aside))
         if self._open:
             log.info("jobs_resumed", jobs=len(self._open))
         self._taker = asyncio.create_task(self._take_events())
         self._taker.add_done_callback(_report)
 
-    async def _end_without_plan(self, record: JobRecord) -> None:
-        gone = as_failure(Internal("This server no longer has the pipeline that this job began with; send it again."))
-        with contextlib.suppress(Conflict):  # somebody else goes on with it
+    def _goes_on(self, stored: StoredJob) -> bool:
+        """Take a job up that the ledger has; who waits is taken up when the signal comes. False where that cannot be.
+
+        One such job must not keep the others, nor the server, from going on.
+        """
+        if not stored.readable or self._plan_of(stored.job) is None:
+            return False
+        if stored.job.waiting_for is not None:
+            return True
+        try:
+            self._take_up(stored)
+        except Exception:
+            log.exception("job_not_taken_up", job=stored.job.id)
+            if stored.job.id in self._open:
+                self._leave(self._open[stored.job.id])
+            return False
+        return True
+
+    async def _set_aside(self, record: JobRecord) -> None:
+        """End a job that cannot go on."""
+        lost = "pipeline that this job began with" if self._plan_of(record) is None else "whole of this job"
+        gone = as_failure(Internal(f"This server no longer has the {lost}; send it again."))
+        log.error("job_set_aside", job=record.id, reason=gone["message"])
+        try:
             await self._ledger.advanced(failed(record, {"status": "error", **gone}, time.time()), record.version)
+        except Conflict:
+            """Somebody else goes on with it."""
+        except Exception:  # what says where it stands is damaged too: it stays as it is
+            log.exception("job_not_ended", job=record.id)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""

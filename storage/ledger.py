@@ -76,11 +76,11 @@ class Ledger(ABC):
 
     @abstractmethod
     async def unfinished(self) -> list[StoredJob]:
-        """Every job that has not ended, oldest first."""
+        """Every job that has not ended, oldest first. One whose rows are damaged keeps no other from being read."""
 
     @abstractmethod
     async def load(self, job_id: str) -> StoredJob | None:
-        """A job with its runs."""
+        """A job with its runs. Raises: ReadFailed where its rows are damaged, too."""
 
     @abstractmethod
     async def job(self, job_id: str) -> JobRecord | None:
@@ -146,6 +146,11 @@ class Ledger(ABC):
     @abstractmethod
     async def forget(self, old: Expired) -> None:
         """Forget jobs with all that belongs to them, and files. What lies on the disk is the caller's to delete."""
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str | None:
+        """What keeps all writes from the ledger, for its operator; None while nothing does."""
 
     @property
     @abstractmethod

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ConfigDict, TypeAdapter
 
 from contract.identity import Whose
 from contract.messages import LOCAL_OWNER, Item
 from storage.database import Database, Statement
-from storage.ledger import PAGE_BYTES, Done, Ledger
+from storage.ledger import PAGE_BYTES, Done, Ledger, ReadFailed
 from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, RunRecord, StoredJob
 
 MIGRATIONS = (
@@ -67,6 +68,7 @@ MIGRATIONS = (
     """,
 )
 
+_STORED = TypeAdapter(StoredJob, config=ConfigDict(strict=True))
 _EVENT_BYTES = 200
 """What an event takes in memory beside its text."""
 
@@ -114,6 +116,10 @@ class SqliteLedger(Ledger):
         self._database = Database(path, MIGRATIONS)
 
     @property
+    def trouble(self) -> str | None:
+        return self._database.trouble.text
+
+    @property
     def commits(self) -> int:
         return self._database.commits
 
@@ -130,7 +136,7 @@ class SqliteLedger(Ledger):
 
     async def unfinished(self) -> list[StoredJob]:
         query = f"SELECT {_JOB} FROM jobs WHERE finished_at IS NULL ORDER BY created_at"
-        return await self._database.read(lambda db: [_stored(db, row) for row in db.execute(query).fetchall()])
+        return await self._database.read(lambda db: [_readable(db, row) for row in db.execute(query).fetchall()])
 
     async def load(self, job_id: str) -> StoredJob | None:
         query = f"SELECT {_JOB} FROM jobs WHERE id=?"
@@ -139,7 +145,10 @@ class SqliteLedger(Ledger):
             row = db.execute(query, (job_id,)).fetchone()
             return _stored(db, row) if row else None
 
-        return await self._database.read(load)
+        try:
+            return await self._database.read(load)
+        except ValueError as exc:
+            raise ReadFailed(f"the rows of {job_id} are damaged") from exc
 
     async def job(self, job_id: str) -> JobRecord | None:
         row = await self._one(f"SELECT {_HEAD} FROM jobs WHERE id=?", job_id)
@@ -273,13 +282,28 @@ def _details(change: Change) -> Iterator[Statement]:
 
 def _job(row: tuple[Any, ...]) -> JobRecord:
     values = list(row)
-    values[4], values[8], values[9] = (orjson.loads(row[4]), orjson.loads(row[8]), tuple(orjson.loads(row[9])))
+    values[8], values[9] = orjson.loads(row[8]), tuple(orjson.loads(row[9]))
+    try:
+        values[4] = orjson.loads(row[4])
+    except orjson.JSONDecodeError:  # a damaged one is nobody's, and the job is theirs all the same
+        values[4] = None
     return JobRecord(*values)
 
 
 def _stored(db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredJob:
-    job = _job(row)
-    return StoredJob(job, tuple(map(_run, db.execute(f"SELECT {_RUN} FROM tasks WHERE job=?", (job.id,)))))
+    """Raises: ValueError where the rows are damaged."""
+    runs = db.execute(f"SELECT {_RUN} FROM tasks WHERE job=?", (row[0],))
+    try:
+        return _STORED.validate_python(StoredJob(_job(row), tuple(map(_run, runs))))
+    except TypeError as exc:
+        raise ValueError("a number stands where a list should") from exc
+
+
+def _readable(db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredJob:
+    try:
+        return _stored(db, row)
+    except ValueError:
+        return StoredJob(_job((*row[:8], "{}", "[]", *row[10:])), (), readable=False)
 
 
 def _run(row: tuple[Any, ...]) -> RunRecord:
