@@ -312,6 +312,12 @@ def _run(row: tuple[Any, ...]) -> RunRecord:
     return RunRecord(stage, tuple(orjson.loads(item)), state, *counts, _load(checkpoint), _load(result))
 
 
+def unreadable(db: sqlite3.Connection) -> list[str]:
+    """The unfinished jobs whose rows are damaged."""
+    rows = db.execute(f"SELECT {_JOB} FROM jobs WHERE finished_at IS NULL").fetchall()
+    return [row[0] for row in rows if not _readable(db, row).readable]
+
+
 def _page(db: sqlite3.Connection, job_id: str, after: int, enough: int) -> list[EventRecord]:
     page: list[EventRecord] = []
     query = "SELECT seq, kind, stage, item, idx, CAST(body AS BLOB) FROM events WHERE job=? AND seq>? ORDER BY seq"
