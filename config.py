@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -236,6 +237,36 @@ def misspelt(crews: dict[str, Crew]) -> dict[str, list[str]]:
     read = {*known, *(name for name in os.environ if name.lower() in Settings.model_fields)}
     suspects = ((name, spelling.meant(name, known)) for name in os.environ if name not in read)
     return {name: meant for name, meant in suspects if meant}
+
+
+_SECRET = re.compile(r"token(?!i)|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
+"""In the names of variables whose values are secrets."""
+LEAST_TOKEN = 8
+"""Characters of a token or a cookie; what is shorter is `false` or `en`."""
+
+
+def secrets() -> tuple[str, ...]:
+    """What this environment holds that no log line may: passwords, also those in URLs, tokens, and cookies."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= LEAST_TOKEN:
+            found.add(value)
+        _, _, rest = value.rpartition("://")
+        user, at, _ = rest.rpartition("@")
+        if at:
+            found |= {user, user.partition(":")[2] or user}
+        if name.upper().endswith("COOKIES"):
+            found |= _cookies(Path(value))
+    return tuple(sorted(secret for secret in found if secret))
+
+
+def _cookies(path: Path) -> set[str]:
+    """The values in a file of Netscape's format; one that cannot be read is refused elsewhere."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {fields[6] for line in lines if len(fields := line.split("\t")) == 7 and len(fields[6]) >= LEAST_TOKEN}
 
 
 def _shown(default: Any) -> str:

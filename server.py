@@ -34,10 +34,12 @@ from config import (
     Variable,
     load_workers,
     misspelt,
+    secrets,
     share_cores,
     shield_imports,
     variables,
 )
+from contract.known_secrets import hide
 from contract.launch import Launch
 from contract.logs import configure, take_strays, without_secrets
 from contract.spelling import meant
@@ -87,7 +89,9 @@ def version() -> str:
 async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
-    transport = LocalTransport(crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level))
+    transport = LocalTransport(
+        crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level, secrets=secrets())
+    )
     ledger = SqliteLedger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
@@ -277,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     read_arguments(arguments, version())
     try:
+        hide(secrets())
         settings = Settings.load()
         configure(settings.log_level, aside=True)
         take_strays()
