@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from contract import clock
 from contract.errors import Internal, as_failure
 from contract.logs import about
 from pipeline.backlog import Backlog
@@ -104,7 +104,7 @@ class Changes:
         step, counted = played(before, causes, self._effects.hint)
         if step.job is before:
             return
-        step = clocked(step, before, time.time())
+        step = clocked(step, before, clock.now())
         try:
             self._write(before, step, counted, soon)
         except Exception:
@@ -132,7 +132,7 @@ class Changes:
             version = step.job.version + secrets.randbits(GAP_BITS)
             step = dataclasses.replace(step, job=dataclasses.replace(step.job, version=version))
         done = partial(self._written, step, causes)
-        self._ledger.advance(changed(step, time.time()), before.version, done, soon=soon)
+        self._ledger.advance(changed(step, clock.now()), before.version, done, soon=soon)
         self._loaded.discard(before.id)
         self._open[before.id] = step.job
         self._under_way[before.id] += 1

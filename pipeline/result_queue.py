@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -23,6 +22,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from contract import clock
 from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
 from contract.folders import Folders
 from contract.identity import Identity, Party, may_read, may_signal, whose
@@ -113,7 +113,7 @@ class ResultQueue:
         gone = as_failure(Internal(f"This server no longer has the {lost}; send it again."))
         log.error("job_set_aside", job=record.id, reason=gone["message"])
         try:
-            await self._ledger.advanced(failed(record, {"status": "error", **gone}, time.time()), record.version)
+            await self._ledger.advanced(failed(record, {"status": "error", **gone}, clock.now()), record.version)
         except Conflict:
             """Somebody else goes on with it."""
         except Exception:  # what says where it stands is damaged too: it stays as it is
@@ -183,7 +183,7 @@ class ResultQueue:
         self._places.take(job_id, who)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
             async with self._intake.read(message, who) as (request, plan, files):
-                now = time.time()
+                now = clock.now()
                 job = Job(job_id, request, plan, now, now + self._limits.deadline_seconds)
                 step = clocked(begin(job), job, now)
                 change = changed(step, now)
@@ -343,7 +343,7 @@ class ResultQueue:
             self._leave(job)
             if job.book.active:
                 self._transport.cancel(job.id)
-            self.counts.ended(step, time.time() - job.created_at)
+            self.counts.ended(step, clock.now() - job.created_at)
         elif job.state is State.WAITING and self._open.get(job.id) is job:
             self._leave(job)
             log.info("waiting", job=job.id, type=job.request.type, signal=job.waiting_for)
@@ -437,12 +437,12 @@ class ResultQueue:
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
-        now = time.time()
+        now = clock.now()
         if job.state is State.WAITING or job.deadline > now:  # it is about to leave, or has waited meanwhile
             self._deadlines.add(max(job.deadline, now + 1), job_id)
             return
         hours = (job.deadline - job.created_at) / 3600
-        late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
+        late = DeadlineExceeded(f"The job was not done within {round(hours, 4):g} hours (JOB_DEADLINE_HOURS).")
         self._changes.play(job_id, [partial(finish, state=State.FAILED, failure=as_failure(late))])
 
 

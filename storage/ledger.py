@@ -144,6 +144,25 @@ class Ledger(ABC):
         """Jobs that ended, and files that came, before a time in seconds since 1970: at most `limit` of each."""
 
     @abstractmethod
+    async def next_due(self, after: float) -> float | None:
+        """The earliest time, from `after` on, at which a job ended or a file came; None where there is none."""
+
+    @abstractmethod
+    async def seen(self) -> float | None:
+        """The latest time that this ledger was told of; None where it is new."""
+
+    @abstractmethod
+    def see(self, now: float) -> None:
+        """Keep that it is now so late, when something else is written."""
+
+    @abstractmethod
+    async def move(self, ages: float, deadlines: float, now: float) -> None:
+        """Add `ages` to all times of jobs and files, and `deadlines` to those of unfinished jobs that do not wait.
+
+        now: what the clock says that has jumped so far, in seconds since 1970.
+        """
+
+    @abstractmethod
     async def forget(self, old: Expired) -> None:
         """Forget jobs with all that belongs to them, and files. What lies on the disk is the caller's to delete."""
 

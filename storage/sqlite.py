@@ -66,6 +66,9 @@ MIGRATIONS = (
     ALTER TABLE tasks DROP COLUMN lease;
     ALTER TABLE tasks ADD COLUMN retries INTEGER NOT NULL DEFAULT 0
     """,
+    """
+    CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), seen REAL NOT NULL) WITHOUT ROWID
+    """,
 )
 
 _STORED = TypeAdapter(StoredJob, config=ConfigDict(strict=True))
@@ -99,11 +102,23 @@ _PUT_FILE = (
 
 
 _UNNEEDED = (
-    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND (waiting_for IS NOT NULL OR jobs.created_at < ?) AND "
+    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND "
     "(instr(params, files.id) OR instr(params, files.path) OR EXISTS (SELECT 1 FROM tasks WHERE job=jobs.id AND "
     "(instr(result, files.id) OR instr(result, files.path)))))"
 )
-"""A file that no job has which waits, or has waited: that may take longer than files are kept."""
+"""A file that no unfinished job has: one may wait longer than files are kept."""
+_DUE = (
+    "SELECT min(at) FROM (SELECT min(finished_at) AS at FROM jobs WHERE finished_at >= ? "
+    "UNION ALL SELECT min(created_at) FROM files WHERE created_at >= ?)"
+)
+_LATEST = "SELECT max(at) FROM (SELECT max(created_at) AS at FROM jobs UNION ALL SELECT max(finished_at) FROM jobs)"
+_SEE = "INSERT INTO clock VALUES (1, ?) ON CONFLICT DO UPDATE SET seen=excluded.seen"
+_MOVE = (
+    "UPDATE jobs SET created_at=created_at+?1, deadline=deadline+?1, waiting_since=waiting_since+?1, "
+    "finished_at=finished_at+?1",
+    "UPDATE files SET created_at=created_at+?1",
+)
+_POSTPONE = "UPDATE jobs SET deadline=deadline+? WHERE finished_at IS NULL AND waiting_since IS NULL"
 
 
 class SqliteLedger(Ledger):
@@ -210,6 +225,22 @@ class SqliteLedger(Ledger):
     async def expired(self, before: float, limit: int) -> Expired:
         return await self._database.read(lambda db: _expired(db, before, limit))
 
+    async def next_due(self, after: float) -> float | None:
+        (at,) = await self._one(_DUE, after, after)
+        return None if at is None else float(at)
+
+    async def seen(self) -> float | None:
+        (at,) = await self._one("SELECT seen FROM clock") or await self._one(_LATEST)
+        return None if at is None else float(at)
+
+    def see(self, now: float) -> None:
+        self._database.write([Statement(_SEE, (now,))], _ignore, soon=False)
+
+    async def move(self, ages: float, deadlines: float, now: float) -> None:
+        moved = [Statement(sql, (ages,)) for sql in _MOVE] if ages else []
+        postponed = Statement(_POSTPONE, (deadlines - ages,))
+        await self._database.commit([*moved, postponed, Statement(_SEE, (now,))], refusable=False)
+
     async def forget(self, old: Expired) -> None:
         jobs = [Statement("DELETE FROM jobs WHERE id=?", (job_id,)) for job_id in old.jobs]
         files = [Statement("DELETE FROM files WHERE path=?", (path,)) for path in old.files]
@@ -224,6 +255,10 @@ class SqliteLedger(Ledger):
     async def _one(self, query: str, *args: object) -> Any:
         """The first row, None where there is none."""
         return await self._database.read(lambda db: db.execute(query, args).fetchone())
+
+
+def _ignore(error: Exception | None) -> None:
+    """Nobody waits for it, and the next one says the same."""
 
 
 def _theirs(whose: Whose) -> tuple[str, tuple[str | float, ...]]:
@@ -346,7 +381,7 @@ def _expired(db: sqlite3.Connection, before: float, limit: int) -> Expired:
     jobs = db.execute("SELECT id FROM jobs WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
     blobs = [row for job in jobs for row in db.execute("SELECT name FROM blobs WHERE job=?", job)]
     files = db.execute(
-        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, before, limit)
+        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, limit)
     ).fetchall()
     return Expired(*(tuple(text for (text,) in found) for found in (jobs, blobs, files)))
 
