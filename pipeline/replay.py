@@ -85,7 +85,8 @@ class Changes:
         self._missed: dict[str, _Missed] = {}
         self._loaded: set[str] = set()
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._failed: Counter[str] = Counter()
+        self._stuck: Counter[str] = Counter()
+        self._found: dict[str, int] = {}
 
     def loaded(self, job: Job) -> None:
         """A job as the ledger has it, which another server may have too."""
@@ -143,7 +144,7 @@ class Changes:
         self._backlog.remove(step)
         self._under_way[job.id] -= 1
         if error is None:
-            self._failed.pop(job.id, None)
+            self._unstick(job.id)
             self._effects.act(step)
         elif isinstance(error, Conflict):
             log.info("job_changed_elsewhere", job=job.id)
@@ -159,10 +160,18 @@ class Changes:
             self._loading[job.id] = again
 
     def _pause(self, job_id: str, conflict: bool) -> float:
-        """Seconds until a job is loaded again. A first conflict is another server's doing; a later one may stay."""
-        self._failed[job_id] += 1
-        failures = self._failed[job_id] - conflict
-        return min(RETRY_SECONDS * 2 ** (failures - 1), MOST_RETRY_SECONDS) if failures else 0.0
+        """Seconds until a job is loaded again: at once where another server has changed it, and else ever later."""
+        stuck = self._stuck[job_id] + (not conflict)
+        return min(RETRY_SECONDS * 2 ** min(stuck - 1, 10), MOST_RETRY_SECONDS) if stuck else 0.0
+
+    def _look(self, job: Job) -> None:
+        """Count how often a job was loaded in vain: as it was the last time, though a write of ours had failed."""
+        self._stuck[job.id] = self._stuck[job.id] + 1 if self._found.get(job.id) == job.version else 0
+        self._found[job.id] = job.version
+
+    def _unstick(self, job_id: str) -> None:
+        self._stuck.pop(job_id, None)
+        self._found.pop(job_id, None)
 
     async def _play_again(self, ours: Job, wait: float) -> None:
         """Go on from what the ledger has of a job, and tell what it was told elsewhere."""
@@ -175,14 +184,16 @@ class Changes:
                 break
             except ReadFailed as exc:
                 log.warning("job_not_read", job=ours.id, error=str(exc.__cause__ or exc))
-                wait = self._pause(ours.id, conflict=False)
+                self._stuck[ours.id] += 1
+                wait = self._pause(ours.id, conflict=True)
         missed = self._missed.pop(ours.id)
         del self._loading[ours.id]
         if job is None or counted is None:
             log.info("job_ended_elsewhere", job=ours.id)
-            self._failed.pop(ours.id, None)
+            self._unstick(ours.id)
             self._effects.left(ours)
             return
+        self._look(job)
         self.loaded(job)
         self.play(job.id, [partial(_as_counted, counted), *missed.unwritten, *missed.since])
 
