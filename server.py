@@ -96,13 +96,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
     intake = Intake(plans, folders, ledger, off)
-    limits = Limits(
-        settings.max_open_jobs,
-        settings.max_open_jobs_per_client,
-        settings.max_open_jobs_per_address,
-        settings.job_deadline_hours * 3600,
-        int(settings.max_upload_gb * 1e9),
-    )
+    limits = _limits(settings)
     road = ResultQueue(ledger, transport, plans, intake, limits)
     following = Following(road)
     retention = Retention(ledger, folders, settings.retention_hours)
@@ -147,6 +141,16 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await retention.close()
     await ledger.close()
     log.info("stopped", kept=road.open_jobs)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_open_jobs,
+        settings.max_open_jobs_per_client,
+        settings.max_open_jobs_per_address,
+        settings.job_deadline_hours * 3600,
+        int(settings.max_upload_gb * 1e9),
+    )
 
 
 def _application(stall_seconds: float, origins: Origins, rates: Rates, connections: Connections) -> web.Application:

@@ -33,7 +33,7 @@ def _run(work: Any) -> int:
     try:
         from config import Settings, SettingsError
         from storage.ledger import Unusable
-        from storage.opening import Busy
+        from storage.premises import Busy
     except ImportError as exc:
         say(f"This runs on the server's machine, where requirements.txt is installed ({exc}).")
         return MISUSED
@@ -51,7 +51,7 @@ def _run(work: Any) -> int:
 def _doctor(folders: Any, repair: bool) -> int:
     """0: all is well, or is now; 1: something is not."""
     from storage.doctor import examine
-    from storage.opening import check_all, lock
+    from storage.premises import check_all, lock
 
     with lock(folders.data):
         check_all(folders)

@@ -23,11 +23,11 @@ from weakref import WeakValueDictionary
 import structlog
 
 from contract import clock
-from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
-from contract.folders import Folders
+from contract.errors import DeadlineExceeded, Draining, JobNotFound, ServiceError, as_failure
 from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
+from pipeline.aside import set_aside
 from pipeline.backlog import Backlog
 from pipeline.clock import clocked
 from pipeline.counts import Counts
@@ -37,9 +37,8 @@ from pipeline.listeners import Listeners
 from pipeline.listing import listed, page
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
-from pipeline.stored import changed, failed, out_of, restored
+from pipeline.stored import changed, out_of, restored, value_of
 from pipeline.transport.base import Transport
-from storage import blobs
 from storage.ledger import PAGE_BYTES, Conflict, Ledger, ReadFailed
 from storage.recordings import Recordings
 from storage.records import EventRecord, JobRecord, StoredJob
@@ -108,16 +107,7 @@ class ResultQueue:
         return True
 
     async def _set_aside(self, record: JobRecord) -> None:
-        """End a job that cannot go on."""
-        lost = "pipeline that this job began with" if self._plan_of(record) is None else "whole of this job"
-        gone = as_failure(Internal(f"This server no longer has the {lost}; send it again."))
-        log.error("job_set_aside", job=record.id, reason=gone["message"])
-        try:
-            await self._ledger.advanced(failed(record, {"status": "error", **gone}, clock.now()), record.version)
-        except Conflict:
-            """Somebody else goes on with it."""
-        except Exception:  # what says where it stands is damaged too: it stays as it is
-            log.exception("job_not_ended", job=record.id)
+        await set_aside(record, self._ledger, planned=self._plan_of(record) is not None)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""
@@ -377,7 +367,7 @@ class ResultQueue:
             self._changes.play(job_id, [partial(opened, blob=name, value=value)])
 
     async def _read(self, blob: str) -> Any:
-        return await asyncio.to_thread(_value_of, blob, self._intake.folders)
+        return await asyncio.to_thread(value_of, blob, self._intake.folders)
 
     def _told_elsewhere(self, job: Job, events: list[EventRecord]) -> None:
         """What another server has told, for those who listen here."""
@@ -451,14 +441,6 @@ def _recorded(job: Job) -> bool:
     assert job.plan.live is not None and job.plan.live.live is not None
     run = job.runs.get((job.plan.live.live, ()))
     return run is not None and run.settled
-
-
-def _value_of(name: str, folders: Folders) -> Any:
-    """A blob's JSON, or the exception that says why it cannot be had."""
-    try:
-        return blobs.read(name, folders)
-    except (OSError, ValueError) as exc:
-        return exc
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 
@@ -35,18 +36,20 @@ class Trouble:
 
     def __init__(self) -> None:
         self.text: str | None = None
+        self._lock = threading.Lock()
         self._told = False
         self._after = 0.0
         self._seconds = FIRST_SECONDS
 
     def meet(self, reason: str) -> None:
         """Something is wrong. It is said once, until it is over."""
-        if not self._told:
+        with self._lock:  # readers and the writer may meet it at once
+            told, self._told = self._told, True
+            self.text = reason
+            self._after = time.monotonic() + self._seconds
+            self._seconds = min(2 * self._seconds, MOST_SECONDS)
+        if not told:
             log.error("ledger_broken", error=reason)
-            self._told = True
-        self.text = reason
-        self._after = time.monotonic() + self._seconds
-        self._seconds = min(2 * self._seconds, MOST_SECONDS)
 
     @property
     def due(self) -> bool:
@@ -54,10 +57,13 @@ class Trouble:
         return time.monotonic() >= self._after
 
     def over(self) -> None:
-        """A write has succeeded."""
-        if self._told:
+        """A write has succeeded. Beside one that fails it proves nothing: only after a check does it."""
+        with self._lock:
+            ended = self._told and self.text is None
+            if ended:
+                self._told, self._seconds = False, FIRST_SECONDS
+        if ended:
             log.info("ledger_whole")
-            self._told, self._seconds = False, FIRST_SECONDS
 
 
 def missing(connection: sqlite3.Connection, migrations: Sequence[str]) -> list[str]:
