@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from workers.runtime.discovery import Unfit, add_folders, discover
 ROOT = Path(__file__).resolve().parent
 """The folder of the server's own modules."""
 
+MOST_HOURS = 1e6
+"""A century; what is longer no timer counts."""
+MOST_SECONDS = 86_400
 PathList = Annotated[tuple[Path, ...], NoDecode]
 
 
@@ -33,7 +37,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The server's own settings. Frozen; `Settings.load()` reads the environment."""
 
-    model_config = SettingsConfigDict(frozen=True, case_sensitive=False)
+    model_config = SettingsConfigDict(frozen=True, case_sensitive=False, allow_inf_nan=False)
 
     host: str = Field("0.0.0.0", description="address to listen on")
     port: int = Field(5000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -58,8 +62,8 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of reverse proxies whose `X-Forwarded-For`, `-Host`, "
         "`-Proto` and `-Prefix` are believed",
     )
-    retention_hours: float = Field(72, gt=0, description="how long answers, events and uploads are kept")
-    job_deadline_hours: float = Field(24, gt=0, description="a job that is not done by then fails")
+    retention_hours: float = Field(72, gt=0, le=MOST_HOURS, description="how long answers, events and uploads are kept")
+    job_deadline_hours: float = Field(24, gt=0, le=MOST_HOURS, description="a job that is not done by then fails")
     max_open_jobs: int = Field(1000, ge=1, description="most unfinished jobs in all; beyond: `QUEUE_FULL`")
     max_open_jobs_per_client: int = Field(
         100,
@@ -81,14 +85,24 @@ class Settings(BaseSettings):
     )
     max_connections_per_address: int = Field(500, ge=1, description="most connections of one address")
     max_items: int = Field(1000, ge=1, description="most items in one batch")
-    max_upload_gb: float = Field(20, gt=0, description="largest upload, in GB")
+    max_upload_gb: float = Field(20, gt=0, le=1e6, description="largest upload, in GB")
     stall_seconds: float = Field(
         24,
         gt=0,
+        le=MOST_SECONDS,
         description="a connection that says nothing, or stops in the middle of a request, is closed after that",
     )
-    drain_seconds: float = Field(10, ge=0, description="how long running work may go on after SIGTERM or Ctrl-C")
+    drain_seconds: float = Field(
+        10, ge=0, le=MOST_SECONDS, description="how long running work may go on after SIGTERM or Ctrl-C"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @field_validator("data_dir", "voices_dir", "fs_path", "path_video", mode="before")
+    @classmethod
+    def _names_a_folder(cls, value: Any) -> Any:
+        if not str(value).strip():
+            raise ValueError("it should name a folder; without the variable the server takes its default")
+        return value
 
     @field_validator("media_roots", "workers_path", mode="before")
     @classmethod
@@ -223,6 +237,36 @@ def misspelt(crews: dict[str, Crew]) -> dict[str, list[str]]:
     read = {*known, *(name for name in os.environ if name.lower() in Settings.model_fields)}
     suspects = ((name, spelling.meant(name, known)) for name in os.environ if name not in read)
     return {name: meant for name, meant in suspects if meant}
+
+
+_SECRET = re.compile(r"token(?!i)|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
+"""In the names of variables whose values are secrets."""
+LEAST_TOKEN = 8
+"""Characters of a token or a cookie; what is shorter is `false` or `en`."""
+
+
+def secrets() -> tuple[str, ...]:
+    """What this environment holds that no log line may: passwords, also those in URLs, tokens, and cookies."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= LEAST_TOKEN:
+            found.add(value)
+        _, _, rest = value.rpartition("://")
+        user, at, _ = rest.rpartition("@")
+        if at:
+            found |= {user, user.partition(":")[2] or user}
+        if name.upper().endswith("COOKIES"):
+            found |= _cookies(Path(value))
+    return tuple(sorted(secret for secret in found if secret))
+
+
+def _cookies(path: Path) -> set[str]:
+    """The values in a file of Netscape's format; one that cannot be read is refused elsewhere."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {fields[6] for line in lines if len(fields := line.split("\t")) == 7 and len(fields[6]) >= LEAST_TOKEN}
 
 
 def _shown(default: Any) -> str:

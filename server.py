@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
+import errno
 import os
 import resource
 import signal
+import socket
 import sys
 import textwrap
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import structlog
 import uvloop
@@ -33,10 +34,12 @@ from config import (
     Variable,
     load_workers,
     misspelt,
+    secrets,
     share_cores,
     shield_imports,
     variables,
 )
+from contract.known_secrets import hide
 from contract.launch import Launch
 from contract.logs import configure, take_strays, without_secrets
 from contract.spelling import meant
@@ -59,9 +62,11 @@ from pipeline.following import Following
 from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
-from storage.ledger import Unusable
+from storage.ledger import ReadFailed, Unusable
+from storage.premises import Busy, check_all, lock
 from storage.retention import Retention
 from storage.sqlite import SqliteLedger
+from storage.trouble import MEND
 from workers.runtime.discovery import discover
 from workers.runtime.host import serve as serve_worker
 
@@ -75,45 +80,23 @@ LINGER_SECONDS = 10.0
 HELP_WIDTH = 118
 
 
-class Busy(Exception):
-    """Another server works on this DATA_DIR."""
-
-
 def version() -> str:
     """The project's; a server is always run from its checkout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 
 
-def lock(folder: Path) -> TextIO:
-    """Own a DATA_DIR for as long as the returned file is open. Raises: Busy, SettingsError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a")
-    except OSError as exc:
-        raise SettingsError(f"DATA_DIR={folder} cannot be used: {exc.strerror}.") from exc
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        raise Busy(f"Another Optivus server is running on {folder}; stop it, or set another DATA_DIR.") from exc
-    return file
-
-
 async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
-    transport = LocalTransport(crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level))
+    transport = LocalTransport(
+        crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level, secrets=secrets())
+    )
     ledger = SqliteLedger(folders.data / "ledger.sqlite3")
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
     intake = Intake(plans, folders, ledger, off)
-    limits = Limits(
-        settings.max_open_jobs,
-        settings.max_open_jobs_per_client,
-        settings.max_open_jobs_per_address,
-        settings.job_deadline_hours * 3600,
-        int(settings.max_upload_gb * 1e9),
-    )
+    limits = _limits(settings)
     road = ResultQueue(ledger, transport, plans, intake, limits)
     following = Following(road)
     retention = Retention(ledger, folders, settings.retention_hours)
@@ -160,6 +143,16 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     log.info("stopped", kept=road.open_jobs)
 
 
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_open_jobs,
+        settings.max_open_jobs_per_client,
+        settings.max_open_jobs_per_address,
+        settings.job_deadline_hours * 3600,
+        int(settings.max_upload_gb * 1e9),
+    )
+
+
 def _application(stall_seconds: float, origins: Origins, rates: Rates, connections: Connections) -> web.Application:
     """Without routes yet: what stands before all of them."""
     counted = (rates.check, connections.check, Unfinished().count)
@@ -172,7 +165,7 @@ def _application(stall_seconds: float, origins: Origins, rates: Rates, connectio
 async def _listen(
     app: web.Application, settings: Settings, connections: Connections
 ) -> tuple[web.AppRunner, web.TCPSite]:
-    """Raises: SettingsError when the port is taken."""
+    """Raises: SettingsError when the port is taken, or the host is not this machine's."""
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -188,8 +181,8 @@ async def _listen(
     site = web.TCPSite(runner, settings.host, settings.port)
     try:
         await site.start()
-    except OSError as exc:
-        raise SettingsError(f"HOST={settings.host} PORT={settings.port} cannot be used: {_plainly(exc)}.") from exc
+    except (OSError, UnicodeError) as exc:
+        raise _cannot_listen(settings, exc) from exc
     return runner, site
 
 
@@ -198,6 +191,15 @@ def _host(host: str) -> str:
     if host in ("", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _cannot_listen(settings: Settings, exc: OSError | UnicodeError) -> SettingsError:
+    host, port = settings.host, settings.port
+    if not isinstance(exc, OSError) or isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+        return SettingsError(
+            f"HOST={host} cannot be used: it is no address or name of this machine; 0.0.0.0 listens on all of them."
+        )
+    return SettingsError(f"HOST={host} PORT={port} cannot be used: {_plainly(exc)}; set another PORT.")
 
 
 def _plainly(exc: OSError) -> str:
@@ -283,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     read_arguments(arguments, version())
     try:
+        hide(secrets())
         settings = Settings.load()
         configure(settings.log_level, aside=True)
         take_strays()
@@ -294,7 +297,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(likely))
         held = lock(settings.folders.data)
         with held:
+            check_all(settings.folders)
             uvloop.run(serve(settings, crew))
+    except ReadFailed as exc:
+        print(f"optivus: The ledger in {settings.folders.data} cannot be read ({exc}); {MEND}", file=sys.stderr)
+        return 2
     except (SettingsError, Unusable) as exc:
         print(f"optivus: {exc}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@
     optivus signal JOB NAME      give a job what it waits for: an approval, a review
     optivus health               whether the server is healthy
     optivus models pull [NAME]   on the server's machine: fetch a model's weights before the first request
+    optivus doctor, backup       on the server's machine: check and mend what it keeps; copy it while it runs
 
 Exit status: 0 all well · 1 a file or a model failed, the others were done · 2 wrong use · 130 stopped by Ctrl-C, 143 by
 SIGTERM, 129 by a closed terminal (SIGHUP); what was under way is cancelled on the server too.
@@ -27,12 +28,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import describe, downloads, jobs, microphone, models, speech, transcribe
+from . import describe, downloads, jobs, microphone, models, speech, transcribe, upkeep
 from .command import FAILED, INTERRUPTED
 from .console import lenient, say
 from .warn import OptivusWarning
 
-FAMILIES = (transcribe, describe, downloads, speech, microphone, jobs, models)
+FAMILIES = (transcribe, describe, downloads, speech, microphone, jobs, models, upkeep)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ class WorkerSettings(BaseModel):
     Each worker narrows or extends this with a subclass in its own file.
     """
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")

@@ -14,6 +14,7 @@ class Launch:
     """What a process is started with: names and plain values only.
 
     module, name: where the worker's class is, and what it is called. workers_path: further folders with workers.
+    secrets: what no log line may hold.
     """
 
     folders: Folders
@@ -21,4 +22,5 @@ class Launch:
     log_level: str = "info"
     module: str = ""
     name: str = ""
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)

@@ -4,7 +4,8 @@ Rules:
 - Frames come without their local variables.
 - What users sent stays out: a line knows the job that it is about (`about`), and each word of the request is taken out
   of the texts of exceptions. Where a text quotes a value, as those of KeyError and ValueError do, the value goes too.
-- The query of a URL, the password in it, and tokens are taken out of everything.
+- Secrets that the server was given, the query of a URL, the password in it, and tokens are taken out of everything: of
+  fields in fields, too. There is no way around `_scrub`; what is printed takes the same way, `without_secrets`.
 - What libraries log, and what nobody catches, goes the same way; of a library's line only the constant part.
 """
 
@@ -25,6 +26,7 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor
 
+from contract.known_secrets import without_known
 from contract.log_writer import LogWriter
 
 HIDDEN = "…"
@@ -35,8 +37,8 @@ MIN_WORD = 4
 
 _CREDENTIALS = re.compile(r"\b(bearer|basic)\s+[^\s'\"]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
-_USER = re.compile(r"(?<=://)[^\s'\"]*@|[^\s'\"/:]+:[^\s'\"/]+@")
-_QUERY = re.compile(r"(://[^\s'\"<>?#]*)[?#][^\s'\"<>]*|\?[^\s'\"<>?]*=[^\s'\"<>]*")
+_USER = re.compile(r"(?<=://)\S*@|[^\s'\"/:]+:[^\s'\"/]+@")
+_QUERY = re.compile(r"(://[^\s'\"<>?#]*)[?#;]\S*|(?<=[^\s?])\?[^\s?]\S*|;\w+=\S*")
 _QUOTED = re.compile(r"b?'(?:[^'\\]|\\.)*'|" r'b?"(?:[^"\\]|\\.)*"')
 _WORD = re.compile(r"\w+")
 
@@ -68,7 +70,8 @@ def about(job: str | None, request: Any) -> Iterator[None]:
 
 
 def without_secrets(text: str) -> str:
-    """A text without tokens and without the users, passwords and queries of URLs."""
+    """A text without known secrets, tokens, and the users, passwords and queries of URLs."""
+    text = without_known(text, HIDDEN)
     text = _QUERY.sub(lambda found: f"{found[1] or ''}?{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
     return _TOKEN.sub(HIDDEN, _CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
 
@@ -148,12 +151,20 @@ _OF_OTHERS = frozenset({"error", "reason", "text"})
 
 
 def _scrub(_logger: Any, _method: str, line: EventDict) -> EventDict:
-    for name, value in line.items():
-        if name in _OF_OTHERS:
-            line[name] = _clean(str(value))
-        elif isinstance(value, str) and not value.isidentifier():  # most are, and a closer look takes time
-            line[name] = without_secrets(value)
-    return line
+    return {name: _clean(str(value)) if name in _OF_OTHERS else _scrubbed(value) for name, value in line.items()}
+
+
+def _scrubbed(value: Any) -> Any:
+    """A field's value, or one within it. What is none of JSON's is named by its type: its text is anybody's."""
+    if isinstance(value, str):
+        return without_known(value, HIDDEN) if value.isidentifier() else without_secrets(value)  # most are, and faster
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, dict):
+        return {_scrubbed(name): _scrubbed(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_scrubbed(part) for part in value]
+    return type(value).__name__
 
 
 def _for_terminal(_logger: Any, _method: str, line: EventDict) -> EventDict:
@@ -185,7 +196,7 @@ def _encoded(_logger: Any, _method: str, line: Any) -> bytes:
 
 
 def _as_json(line: Any, **_: Any) -> bytes:
-    return orjson.dumps(line, default=lambda value: type(value).__name__, option=orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS)
 
 
 # What others would write to standard error by themselves.

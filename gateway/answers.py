@@ -17,6 +17,7 @@ import orjson
 import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from contract.errors import ERRORS, Internal, InvalidInput, MethodNotAllowed, NotFound, ServiceError, as_failure
 from contract.logs import about
@@ -196,11 +197,38 @@ async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) ->
         task.cancel()
 
 
+class _Protocol(RequestHandler):
+    """aiohttp answers what is no HTTP with a text that repeats it; here it is an error as all others."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        response = super().handle_error(request, status, exc, message)
+        if status < 500:
+            response = _refusal(as_failure(InvalidInput("This is no HTTP request that the server understands.")))
+            response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        protocol = super().__call__()
+        protocol.__class__ = _Protocol
+        return protocol
+
+
 def guard(server: web.Server) -> None:
     """Answer requests that fail before any middleware is asked.
 
     aiohttp repeats a header that is no text in its own answer, and fails at it.
     """
+    server.__class__ = _Server
     handle = server.request_handler
 
     async def guarded(request: web.BaseRequest) -> web.StreamResponse:

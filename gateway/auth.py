@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jwt
+import structlog
 from aiohttp import web
 from cachetools import TTLCache
 
@@ -26,6 +27,11 @@ from contract.errors import JobNotFound, Unauthorized
 from contract.identity import Identity, Party
 from contract.messages import LOCAL_OWNER
 from gateway.origins import PEER, counted_as
+from storage.ledger import Unusable
+
+log = structlog.get_logger()
+
+KEY_BYTES = 32
 
 
 class Credentials(NamedTuple):
@@ -66,18 +72,20 @@ class Tokens:
 
     @classmethod
     def stored(cls, path: Path) -> Tokens:
-        """With the secret at `path`, which is made at the first start; it is there whole or not at all."""
-        with contextlib.suppress(FileNotFoundError):
-            if secret := path.read_bytes():
-                return cls(secret)
-        secret, new = secrets.token_bytes(32), path.with_name(f"{path.name}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        return cls(secret)
+        """With the secret at `path`, which is made at the first start; it is there whole or not at all.
+
+        A shorter one, such as a full disk leaves, would be anybody's to guess. Raises: Unusable.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if len(secret := path.read_bytes()) >= KEY_BYTES:
+                    return cls(secret)
+                log.warning("key_made_anew", path=str(path), reason="it was cut short; clients get new tokens")
+            return cls(_made(path))
+        except OSError as exc:
+            raise Unusable(
+                f"{path} cannot be used: {exc.strerror}; the server must be able to keep its key there."
+            ) from exc
 
     def identity(self, shown: Credentials) -> Identity | None:
         """Who a token names; a new client for who shows none."""
@@ -92,6 +100,23 @@ class Tokens:
     def issue(self, who: Identity) -> str:
         """The token that names a client."""
         return jwt.encode({"client": who.client}, self._secret, algorithm="HS256")
+
+
+def _made(path: Path) -> bytes:
+    """A new secret, on the disk as a whole file before it has its name."""
+    secret, new = secrets.token_bytes(KEY_BYTES), path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return secret
 
 
 class Authenticators:

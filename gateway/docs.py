@@ -16,7 +16,7 @@ from aiohttp import web
 from contract.errors import ERRORS
 from gateway.files import MAX_FILES
 from gateway.origins import ADDRESS
-from gateway.page import DOCS
+from gateway.page import DOCS, shown
 from gateway.schemas import ERROR, FINAL_KEYS, PREFIX, Shapes
 from gateway.submit import MAX_WAIT_SECONDS
 from pipeline.listing import MAX_PAGE_JOBS, PAGE_JOBS
@@ -128,7 +128,7 @@ class Docs:
             return web.Response(text=asyncapi, content_type="application/yaml")
 
         async def page(request: web.Request) -> web.StreamResponse:
-            return web.FileResponse(DOCS)
+            return shown(DOCS)
 
         app.add_routes(
             [web.get("/docs", page), web.get("/openapi.json", get_openapi), web.get("/asyncapi.yaml", get_asyncapi)]

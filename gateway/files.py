@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import content_disposition_header
 from aiohttp.http import HttpProcessingError
 
+from contract import clock
 from contract.errors import FileNotFound, InvalidInput, ServiceError, TooLarge
 from contract.folders import Folders
 from gateway.answers import reply
@@ -50,7 +50,7 @@ class Uploads:
         try:
             size = await self._receive(part, path)
             name = (part.filename or "upload").encode(errors="replace").decode()[:MAX_NAME]
-            row = FileRecord(file_id, owner, str(path), name, size, time.time())
+            row = FileRecord(file_id, owner, str(path), name, size, clock.now())
             await self._ledger.keep(row)
         except BaseException:
             path.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from contract.errors import Internal
+from contract.logs import without_secrets
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.base import Transport
 from storage.ledger import Ledger
@@ -34,13 +36,15 @@ class Health:
         PlatformCollector(registry=self.registry)
 
     def report(self) -> dict[str, Any]:
-        """The body of /health."""
+        """The body of /health. It is `unhealthy` while the ledger cannot be written: no job is accepted then."""
+        trouble = self._ledger.trouble
         workers = self._transport.status()
         processes = [process for worker in workers.values() for process in worker.get("processes", ())]
         devices = sorted({str(process["device"]) for process in processes if "device" in process})
         gpu = any(device.startswith("cuda") for device in devices) or Path("/dev/nvidia0").exists()
         return {
-            "status": "draining" if self._road.draining else "healthy",
+            "status": "unhealthy" if trouble else "draining" if self._road.draining else "healthy",
+            **(_broken(trouble) if trouble else {}),
             "version": self._version,
             "gpu_available": gpu,
             "device": devices[0] if devices else ("cuda" if gpu else "cpu"),
@@ -93,3 +97,8 @@ class Health:
                 if taken:
                     loaded.add_metric([name, of], sum(taken) * 1e9)
         yield from (*gauges.values(), restarts, loaded, forward)
+
+
+def _broken(trouble: str) -> dict[str, Any]:
+    """What /health adds, as an error has it."""
+    return Internal(f"The ledger is broken ({without_secrets(trouble)}); see `optivus doctor`.").answer()

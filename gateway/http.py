@@ -21,7 +21,7 @@ from gateway.answers import MESSAGE, Writer, parsed, reply, reply_in_parts
 from gateway.auth import Authenticators, Tickets
 from gateway.health import Health
 from gateway.origins import ADDRESS
-from gateway.page import INDEX
+from gateway.page import INDEX, shown
 from gateway.unfinished import whole_body
 from pipeline.following import Following, News
 from pipeline.intake import check_message
@@ -75,11 +75,12 @@ class HttpDoor:
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         """The page for people."""
-        return web.FileResponse(INDEX)
+        return shown(INDEX)
 
     async def _get_health(self, request: web.Request) -> web.Response:
-        """How the server and its workers are."""
-        return reply(self._health.report())
+        """How the server and its workers are; 503 while it can accept no job."""
+        report = self._health.report()
+        return reply(report, 503 if report["status"] == "unhealthy" else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """Figures for Prometheus."""

@@ -106,7 +106,9 @@ class Voices(TypedDict):
 
 
 class Health(TypedDict):
-    status: Literal["healthy", "draining"]
+    status: Literal["healthy", "draining", "unhealthy"]
+    error_code: NotRequired[str]
+    message: NotRequired[str]
     version: str
     gpu_available: bool
     device: str
@@ -119,7 +121,7 @@ class Health(TypedDict):
 
 ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/"): {"200": "text/html"},
-    ("GET", "/health"): {"200": Health},
+    ("GET", "/health"): {"200": Health, "503": Health},
     ("GET", "/metrics"): {"200": "text/plain"},
     ("GET", "/voices"): {"200": Voices},
     ("DELETE", "/voices/{reference_id}"): {"200": Deleted},

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import heapq
-import time
 from collections import Counter
 from collections.abc import Callable, Collection
 
+from contract import clock
 from contract.errors import QueueFull
 from contract.identity import Identity
 
@@ -103,11 +103,11 @@ class Deadlines:
         while self._heap and self._heap[0][1] not in self._open:
             heapq.heappop(self._heap)
         if self._heap:
-            wait = max(0.0, self._heap[0][0] - time.time())
+            wait = max(0.0, self._heap[0][0] - clock.now())
             self._alarm = asyncio.get_running_loop().call_later(wait, self._ring)
 
     def _ring(self) -> None:
-        now = time.time()
+        now = clock.now()
         while self._heap and self._heap[0][0] <= now:
             job_id = heapq.heappop(self._heap)[1]
             if job_id in self._open:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from contract import clock
 from contract.errors import FileNotFound, InvalidInput, ServiceError
 from contract.folders import Folders
 from contract.identity import Identity
@@ -111,6 +111,6 @@ class Contents:
     def _new(self, name: str, content: bytes) -> FileRecord:
         file_id = new_file_id()
         path = str(self._folders.uploads / file_id)
-        row = FileRecord(file_id, self._who.owner, path, name, len(content), time.time())
+        row = FileRecord(file_id, self._who.owner, path, name, len(content), clock.now())
         self._held[id(content)] = row, content
         return row

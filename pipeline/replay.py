@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from contract import clock
 from contract.errors import Internal, as_failure
 from contract.logs import about
 from pipeline.backlog import Backlog
@@ -42,8 +42,8 @@ Cause = Callable[[Job], Step]
 """What changes a job, whatever state it is in: an event, its deadline, a cancellation, a restart."""
 
 GAP_BITS = 32
-RETRY_SECONDS = 1.0
-"""Until a job is loaded again that could not be, or whose write the ledger took for wrong."""
+RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
+"""Until a job is loaded again that could not be, or whose write failed or conflicted again; the time doubles."""
 
 
 class Effects(NamedTuple):
@@ -85,6 +85,8 @@ class Changes:
         self._missed: dict[str, _Missed] = {}
         self._loaded: set[str] = set()
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._stuck: Counter[str] = Counter()
+        self._found: dict[str, int] = {}
 
     def loaded(self, job: Job) -> None:
         """A job as the ledger has it, which another server may have too."""
@@ -103,7 +105,7 @@ class Changes:
         step, counted = played(before, causes, self._effects.hint)
         if step.job is before:
             return
-        step = clocked(step, before, time.time())
+        step = clocked(step, before, clock.now())
         try:
             self._write(before, step, counted, soon)
         except Exception:
@@ -131,7 +133,7 @@ class Changes:
             version = step.job.version + secrets.randbits(GAP_BITS)
             step = dataclasses.replace(step, job=dataclasses.replace(step.job, version=version))
         done = partial(self._written, step, causes)
-        self._ledger.advance(changed(step, time.time()), before.version, done, soon=soon)
+        self._ledger.advance(changed(step, clock.now()), before.version, done, soon=soon)
         self._loaded.discard(before.id)
         self._open[before.id] = step.job
         self._under_way[before.id] += 1
@@ -142,6 +144,7 @@ class Changes:
         self._backlog.remove(step)
         self._under_way[job.id] -= 1
         if error is None:
+            self._unstick(job.id)
             self._effects.act(step)
         elif isinstance(error, Conflict):
             log.info("job_changed_elsewhere", job=job.id)
@@ -153,8 +156,22 @@ class Changes:
             return
         del self._under_way[job.id]
         if job.id in self._missed:
-            again = asyncio.ensure_future(self._play_again(job, 0.0 if isinstance(error, Conflict) else RETRY_SECONDS))
+            again = asyncio.ensure_future(self._play_again(job, self._pause(job.id, isinstance(error, Conflict))))
             self._loading[job.id] = again
+
+    def _pause(self, job_id: str, conflict: bool) -> float:
+        """Seconds until a job is loaded again: at once where another server has changed it, and else ever later."""
+        stuck = self._stuck[job_id] + (not conflict)
+        return min(RETRY_SECONDS * 2 ** min(stuck - 1, 10), MOST_RETRY_SECONDS) if stuck else 0.0
+
+    def _look(self, job: Job) -> None:
+        """Count how often a job was loaded in vain: as it was the last time, though a write of ours had failed."""
+        self._stuck[job.id] = self._stuck[job.id] + 1 if self._found.get(job.id) == job.version else 0
+        self._found[job.id] = job.version
+
+    def _unstick(self, job_id: str) -> None:
+        self._stuck.pop(job_id, None)
+        self._found.pop(job_id, None)
 
     async def _play_again(self, ours: Job, wait: float) -> None:
         """Go on from what the ledger has of a job, and tell what it was told elsewhere."""
@@ -165,15 +182,18 @@ class Changes:
                 job = await self._load(ours)
                 counted = await self._counted(job) if job is not None and not job.state.ended else None
                 break
-            except ReadFailed:
-                log.exception("job_not_read", job=ours.id)
-                wait = RETRY_SECONDS
+            except ReadFailed as exc:
+                log.warning("job_not_read", job=ours.id, error=str(exc.__cause__ or exc))
+                self._stuck[ours.id] += 1
+                wait = self._pause(ours.id, conflict=True)
         missed = self._missed.pop(ours.id)
         del self._loading[ours.id]
         if job is None or counted is None:
             log.info("job_ended_elsewhere", job=ours.id)
+            self._unstick(ours.id)
             self._effects.left(ours)
             return
+        self._look(job)
         self.loaded(job)
         self.play(job.id, [partial(_as_counted, counted), *missed.unwritten, *missed.since])
 

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -23,11 +22,12 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from contract.errors import DeadlineExceeded, Draining, Internal, JobNotFound, ServiceError, as_failure
-from contract.folders import Folders
+from contract import clock
+from contract.errors import DeadlineExceeded, Draining, JobNotFound, ServiceError, as_failure
 from contract.identity import Identity, Party, may_read, may_signal, whose
 from contract.messages import Event, Task
 from pipeline.admission import Deadlines, Limits, Places
+from pipeline.aside import set_aside
 from pipeline.backlog import Backlog
 from pipeline.clock import clocked
 from pipeline.counts import Counts
@@ -37,9 +37,8 @@ from pipeline.listeners import Listeners
 from pipeline.listing import listed, page
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
-from pipeline.stored import changed, failed, out_of, restored
+from pipeline.stored import changed, out_of, restored, value_of
 from pipeline.transport.base import Transport
-from storage import blobs
 from storage.ledger import PAGE_BYTES, Conflict, Ledger, ReadFailed
 from storage.recordings import Recordings
 from storage.records import EventRecord, JobRecord, StoredJob
@@ -82,22 +81,33 @@ class ResultQueue:
 
     async def start(self) -> None:
         """Go on with every unfinished job, then take events."""
-        unplanned: list[JobRecord] = []
-        for stored in await self._ledger.unfinished():
-            if self._plan_of(stored.job) is None:
-                unplanned.append(stored.job)
-            elif stored.job.waiting_for is None:  # who waits is taken up when the signal comes
-                self._take_up(stored)
-        await asyncio.gather(*map(self._end_without_plan, unplanned))
+        aside = [stored.job for stored in await self._ledger.unfinished() if not self._goes_on(stored)]
+        await asyncio.gather(*map(self._set_aside, aside))
         if self._open:
             log.info("jobs_resumed", jobs=len(self._open))
         self._taker = asyncio.create_task(self._take_events())
         self._taker.add_done_callback(_report)
 
-    async def _end_without_plan(self, record: JobRecord) -> None:
-        gone = as_failure(Internal("This server no longer has the pipeline that this job began with; send it again."))
-        with contextlib.suppress(Conflict):  # somebody else goes on with it
-            await self._ledger.advanced(failed(record, {"status": "error", **gone}, time.time()), record.version)
+    def _goes_on(self, stored: StoredJob) -> bool:
+        """Take a job up that the ledger has; who waits is taken up when the signal comes. False where that cannot be.
+
+        One such job must not keep the others, nor the server, from going on.
+        """
+        if not stored.readable or self._plan_of(stored.job) is None:
+            return False
+        if stored.job.waiting_for is not None:
+            return True
+        try:
+            self._take_up(stored)
+        except Exception:
+            log.exception("job_not_taken_up", job=stored.job.id)
+            if stored.job.id in self._open:
+                self._leave(self._open[stored.job.id])
+            return False
+        return True
+
+    async def _set_aside(self, record: JobRecord) -> None:
+        await set_aside(record, self._ledger, planned=self._plan_of(record) is not None)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work and wait for what runs. What does not end in time stays in the ledger for the next start."""
@@ -163,7 +173,7 @@ class ResultQueue:
         self._places.take(job_id, who)  # counted before anything is awaited, so that a burst cannot pass the limit
         try:
             async with self._intake.read(message, who) as (request, plan, files):
-                now = time.time()
+                now = clock.now()
                 job = Job(job_id, request, plan, now, now + self._limits.deadline_seconds)
                 step = clocked(begin(job), job, now)
                 change = changed(step, now)
@@ -323,7 +333,7 @@ class ResultQueue:
             self._leave(job)
             if job.book.active:
                 self._transport.cancel(job.id)
-            self.counts.ended(step, time.time() - job.created_at)
+            self.counts.ended(step, clock.now() - job.created_at)
         elif job.state is State.WAITING and self._open.get(job.id) is job:
             self._leave(job)
             log.info("waiting", job=job.id, type=job.request.type, signal=job.waiting_for)
@@ -357,7 +367,7 @@ class ResultQueue:
             self._changes.play(job_id, [partial(opened, blob=name, value=value)])
 
     async def _read(self, blob: str) -> Any:
-        return await asyncio.to_thread(_value_of, blob, self._intake.folders)
+        return await asyncio.to_thread(value_of, blob, self._intake.folders)
 
     def _told_elsewhere(self, job: Job, events: list[EventRecord]) -> None:
         """What another server has told, for those who listen here."""
@@ -417,12 +427,12 @@ class ResultQueue:
 
     def _late(self, job_id: str) -> None:
         job = self._open[job_id]
-        now = time.time()
+        now = clock.now()
         if job.state is State.WAITING or job.deadline > now:  # it is about to leave, or has waited meanwhile
             self._deadlines.add(max(job.deadline, now + 1), job_id)
             return
         hours = (job.deadline - job.created_at) / 3600
-        late = DeadlineExceeded(f"The job was not done within {hours:g} hours (JOB_DEADLINE_HOURS).")
+        late = DeadlineExceeded(f"The job was not done within {round(hours, 4):g} hours (JOB_DEADLINE_HOURS).")
         self._changes.play(job_id, [partial(finish, state=State.FAILED, failure=as_failure(late))])
 
 
@@ -431,14 +441,6 @@ def _recorded(job: Job) -> bool:
     assert job.plan.live is not None and job.plan.live.live is not None
     run = job.runs.get((job.plan.live.live, ()))
     return run is not None and run.settled
-
-
-def _value_of(name: str, folders: Folders) -> Any:
-    """A blob's JSON, or the exception that says why it cannot be had."""
-    try:
-        return blobs.read(name, folders)
-    except (OSError, ValueError) as exc:
-        return exc
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from rpds import HashTrieMap
 
+from contract.folders import Folders
 from contract.messages import Request
 from pipeline.job import Job, Out, State, Step
 from pipeline.plans import Plan
@@ -142,3 +143,11 @@ def _keyed_run(record: RunRecord) -> tuple[Key, Run]:
     state: Any = record.state
     run = Run(state, record.attempt, record.deaths, record.retries, record.checkpoint, record.result)
     return (record.stage, record.item), run
+
+
+def value_of(name: str, folders: Folders) -> Any:
+    """A blob's JSON, or the exception that says why it cannot be had."""
+    try:
+        return blobs.read(name, folders)
+    except (OSError, ValueError) as exc:
+        return exc

@@ -4,7 +4,7 @@
 
 A change that breaks a rule (a duplicate key, a stale version) is told so alone; the changes beside it are committed.
 A full disk, or a lock that another program holds, refuses what may be refused and keeps the rest, in order, until it
-can be written.
+can be written. A database that breaks while it is used does the same (`trouble`), but is tried less and less often.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from contract.errors import DiskFull, Internal, ServiceError
+from contract.errors import ServiceError
 from storage.ledger import Conflict, Done, ReadFailed, Unusable
+from storage.trouble import MEND, Trouble, broken, fault, is_breakage, missing, remedy, translate
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -32,7 +33,7 @@ RETRY_SECONDS = 1.0
 DEFER_SECONDS = 0.05
 """How long a write that nobody waits for may stay in memory."""
 LOCK_SECONDS = 10.0
-"""How long a write waits for a lock that another program (a backup) holds."""
+"""How long a write waits for a lock that another program holds."""
 
 
 class Statement(NamedTuple):
@@ -57,6 +58,8 @@ class Database:
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
         self._path = path
+        self._migrations = migrations
+        self.trouble = Trouble()
         self._loop = asyncio.get_running_loop()
         self._writes: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._deferred: list[_Write] = []
@@ -64,8 +67,11 @@ class Database:
         try:
             self._writer = self._connect()
             self._migrate(migrations)
+            gone = missing(self._writer, migrations)
         except sqlite3.DatabaseError as exc:
-            raise Unusable(f"{path} cannot be used ({exc}); restore it from a copy, or set another DATA_DIR.") from exc
+            raise Unusable(f"{path} cannot be used ({exc}); {remedy(exc)}") from exc
+        if gone:
+            raise Unusable(f"{path} cannot be used (it has no {gone[0]}); {MEND}")
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(2, "ledger-read")
         self.commits = 0
@@ -78,6 +84,7 @@ class Database:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-8000")
+        connection.text_factory = _text
         return connection
 
     def _migrate(self, migrations: Sequence[str]) -> None:
@@ -138,6 +145,9 @@ class Database:
                 connection = self._local.connection = self._connect()
             return query(connection)
         except sqlite3.Error as exc:
+            if is_breakage(exc) and self.trouble.text is None:
+                self.trouble.meet(str(exc))
+                self._writes.put([])  # for the writer, to look when it is whole again
             raise ReadFailed(str(exc)) from exc
 
     async def close(self) -> None:
@@ -153,10 +163,19 @@ class Database:
     def _run(self) -> None:
         held: list[_Write] = []  # until the disk can be written again
         while True:
-            group, closing = self._gather(waiting=bool(held))
+            group, closing = self._gather(waiting=bool(held) or self.trouble.text is not None)
             held = self._commit_group(held + group)
             if closing:
                 return
+
+    def _is_whole(self) -> bool:
+        """Whether writing may be tried."""
+        trouble = self.trouble
+        if trouble.text is not None and trouble.due:
+            trouble.text = fault(self._writer, self._migrations)
+            if trouble.text is not None:
+                trouble.meet(trouble.text)
+        return trouble.text is None
 
     def _gather(self, waiting: bool) -> tuple[list[_Write], bool]:
         """Everything that waits now; waits itself only when there is nothing."""
@@ -172,10 +191,11 @@ class Database:
 
     def _commit_group(self, group: list[_Write]) -> list[_Write]:
         """Commit together what can be; returns the writes to be tried again later."""
-        error = self._try(group) if group else None
+        whole = self._is_whole()
+        error = self._try(group) if group and whole else None
         outcomes: list[tuple[Done, Exception | None]] = []
         held: list[_Write] = []
-        blocked: ServiceError | None = None
+        blocked: ServiceError | None = None if whole else broken()
         for write in group:
             result: Exception | None = blocked
             if error is not None and blocked is None:  # one of them is wrong, or together they are too much
@@ -201,8 +221,12 @@ class Database:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the writer lives on and its waiter is told
             with contextlib.suppress(sqlite3.Error):
                 self._writer.rollback()
-            return _translate(exc)
+            if is_breakage(exc):
+                self.trouble.meet(str(exc))
+            return translate(exc)
         self.commits += 1
+        if any(write.statements for write in writes):
+            self.trouble.over()
         return None
 
 
@@ -214,12 +238,6 @@ def _tell(outcomes: list[tuple[Done, Exception | None]]) -> None:
             log.exception("after_commit_failed")
 
 
-def _translate(exc: Exception) -> Exception:
-    if isinstance(exc, sqlite3.IntegrityError):
-        return Conflict(str(exc))
-    if isinstance(exc, sqlite3.OperationalError):
-        if "full" in str(exc) or "disk I/O" in str(exc):
-            return DiskFull("The server's disk is full; free space under DATA_DIR and send the request again.")
-        if "locked" in str(exc):
-            return Internal("Another program has locked the server's ledger; send the request again in a minute.")
-    return exc
+def _text(content: bytes) -> str:
+    """Bytes that are no text must not keep the rest of their table from being read."""
+    return content.decode(errors="surrogateescape")

@@ -76,11 +76,11 @@ class Ledger(ABC):
 
     @abstractmethod
     async def unfinished(self) -> list[StoredJob]:
-        """Every job that has not ended, oldest first."""
+        """Every job that has not ended, oldest first. One whose rows are damaged keeps no other from being read."""
 
     @abstractmethod
     async def load(self, job_id: str) -> StoredJob | None:
-        """A job with its runs."""
+        """A job with its runs. Raises: ReadFailed where its rows are damaged, too."""
 
     @abstractmethod
     async def job(self, job_id: str) -> JobRecord | None:
@@ -144,8 +144,32 @@ class Ledger(ABC):
         """Jobs that ended, and files that came, before a time in seconds since 1970: at most `limit` of each."""
 
     @abstractmethod
+    async def next_due(self, after: float) -> float | None:
+        """The earliest time, from `after` on, at which a job ended or a file came; None where there is none."""
+
+    @abstractmethod
+    async def seen(self) -> float | None:
+        """The latest time that this ledger was told of; None where it is new."""
+
+    @abstractmethod
+    def see(self, now: float) -> None:
+        """Keep that it is now so late, when something else is written."""
+
+    @abstractmethod
+    async def move(self, ages: float, deadlines: float, now: float) -> None:
+        """Add `ages` to all times of jobs and files, and `deadlines` to those of unfinished jobs that do not wait.
+
+        now: what the clock says that has jumped so far, in seconds since 1970.
+        """
+
+    @abstractmethod
     async def forget(self, old: Expired) -> None:
         """Forget jobs with all that belongs to them, and files. What lies on the disk is the caller's to delete."""
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str | None:
+        """What keeps all writes from the ledger, for its operator; None while nothing does."""
 
     @property
     @abstractmethod

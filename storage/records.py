@@ -101,10 +101,14 @@ class Change(NamedTuple):
 
 
 class StoredJob(NamedTuple):
-    """A job with all of its runs, to go on with."""
+    """A job with all of its runs, to go on with.
+
+    readable: False where its rows are damaged; then it is what can be read of the job alone.
+    """
 
     job: JobRecord
     runs: tuple[RunRecord, ...]
+    readable: bool = True
 
 
 class Known(NamedTuple):

@@ -2,53 +2,67 @@
 
 Only what the server made is ever deleted. Files are unlinked after the ledger has forgotten them; what a crash left in
 between has no row, and goes at the next start.
+
+Nobody knows how long a server was off: its machine's clock may be years ahead or behind. So a deadline counts only the
+time that the server is up, and an age at most a day of the time since it was last seen up, and never less than nothing.
+By what the clock has jumped beyond that, all times in the ledger are moved along. A server that was really off for a
+month keeps everything for a month longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
+from contract import clock
 from contract.folders import Folders
 from storage.ledger import Ledger
 
 log = structlog.get_logger()
 
-SWEEP_SECONDS = 3600.0
+SWEEP_SECONDS, LEAST_SWEEP_SECONDS = 3600.0, 1.0
+"""Between two sweeps, at most and at least; else when the next is due."""
+SEEN_SECONDS = 60.0
+"""How often the ledger is told how late it is."""
+DAY = 86_400.0
+"""Most of the time since then that counts."""
+TRIFLE = 60.0
+"""Seconds that a clock may be set back without anything being moved."""
 SWEEP_ROWS = 500
 """Jobs that are forgotten in one commit: acceptance waits behind it."""
 
 
 class Retention:
-    """Sweeps at the start and every hour."""
+    """Sweeps at the start and whenever something is due."""
 
     def __init__(self, ledger: Ledger, folders: Folders, hours: float) -> None:
         self._ledger = ledger
         self._folders = folders
         self._seconds = hours * 3600
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Clear what a crash left behind, then sweep for as long as the server runs."""
+        """Account for the clock, clear what a crash left behind, then sweep for as long as the server runs."""
+        await account(self._ledger, clock.now())
         await asyncio.to_thread(shutil.rmtree, self._folders.work, ignore_errors=True)
         known = await self._ledger.known()
         await asyncio.to_thread(_unlink, _strangers(self._folders.blobs, known.blobs))
         await asyncio.to_thread(_unlink, _strangers(self._folders.uploads, known.files))
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._see())]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ledger.see(clock.now())
 
     async def sweep(self) -> None:
         """Forget everything that is older than the retention."""
-        before = time.time() - self._seconds
+        before = clock.now() - self._seconds
         while any(old := await self._ledger.expired(before, SWEEP_ROWS)):
             await self._ledger.forget(old)
             paths = [*(self._folders.blobs / name for name in old.blobs), *map(Path, old.files)]
@@ -56,11 +70,33 @@ class Retention:
 
     async def _run(self) -> None:
         while True:
+            pause = min(SWEEP_SECONDS, self._seconds)
             try:
                 await self.sweep()
+                now = clock.now()
+                due = await self._ledger.next_due(now - self._seconds)
+                if due is not None:
+                    pause = min(pause, due + self._seconds - now)
             except Exception:
                 log.exception("sweep_failed")  # the next one tries again
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(max(pause, LEAST_SWEEP_SECONDS))
+
+    async def _see(self) -> None:
+        while True:
+            self._ledger.see(clock.now())
+            await asyncio.sleep(SEEN_SECONDS)
+
+
+async def account(ledger: Ledger, now: float) -> None:
+    """Move the times in the ledger by how long the server was off, and by what the clock has jumped meanwhile."""
+    seen = await ledger.seen()
+    if seen is None or (abs(now - seen) < TRIFLE and now < seen):
+        return
+    off = now - seen
+    jumped = off - min(max(off, 0.0), DAY)
+    if jumped:
+        log.warning("clock_jumped", hours=round(jumped / 3600, 1))
+    await ledger.move(jumped, off, now)
 
 
 def _strangers(folder: Path, known: frozenset[str]) -> list[Path]:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ConfigDict, TypeAdapter
 
 from contract.identity import Whose
 from contract.messages import LOCAL_OWNER, Item
 from storage.database import Database, Statement
-from storage.ledger import PAGE_BYTES, Done, Ledger
+from storage.ledger import PAGE_BYTES, Done, Ledger, ReadFailed
 from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, RunRecord, StoredJob
 
 MIGRATIONS = (
@@ -65,8 +66,12 @@ MIGRATIONS = (
     ALTER TABLE tasks DROP COLUMN lease;
     ALTER TABLE tasks ADD COLUMN retries INTEGER NOT NULL DEFAULT 0
     """,
+    """
+    CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), seen REAL NOT NULL) WITHOUT ROWID
+    """,
 )
 
+_STORED = TypeAdapter(StoredJob, config=ConfigDict(strict=True))
 _EVENT_BYTES = 200
 """What an event takes in memory beside its text."""
 
@@ -97,11 +102,23 @@ _PUT_FILE = (
 
 
 _UNNEEDED = (
-    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND (waiting_for IS NOT NULL OR jobs.created_at < ?) AND "
+    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND "
     "(instr(params, files.id) OR instr(params, files.path) OR EXISTS (SELECT 1 FROM tasks WHERE job=jobs.id AND "
     "(instr(result, files.id) OR instr(result, files.path)))))"
 )
-"""A file that no job has which waits, or has waited: that may take longer than files are kept."""
+"""A file that no unfinished job has: one may wait longer than files are kept."""
+_DUE = (
+    "SELECT min(at) FROM (SELECT min(finished_at) AS at FROM jobs WHERE finished_at >= ? "
+    "UNION ALL SELECT min(created_at) FROM files WHERE created_at >= ?)"
+)
+_LATEST = "SELECT max(at) FROM (SELECT max(created_at) AS at FROM jobs UNION ALL SELECT max(finished_at) FROM jobs)"
+_SEE = "INSERT INTO clock VALUES (1, ?) ON CONFLICT DO UPDATE SET seen=excluded.seen"
+_MOVE = (
+    "UPDATE jobs SET created_at=created_at+?1, deadline=deadline+?1, waiting_since=waiting_since+?1, "
+    "finished_at=finished_at+?1",
+    "UPDATE files SET created_at=created_at+?1",
+)
+_POSTPONE = "UPDATE jobs SET deadline=deadline+? WHERE finished_at IS NULL AND waiting_since IS NULL"
 
 
 class SqliteLedger(Ledger):
@@ -112,6 +129,10 @@ class SqliteLedger(Ledger):
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, MIGRATIONS)
+
+    @property
+    def trouble(self) -> str | None:
+        return self._database.trouble.text
 
     @property
     def commits(self) -> int:
@@ -130,7 +151,7 @@ class SqliteLedger(Ledger):
 
     async def unfinished(self) -> list[StoredJob]:
         query = f"SELECT {_JOB} FROM jobs WHERE finished_at IS NULL ORDER BY created_at"
-        return await self._database.read(lambda db: [_stored(db, row) for row in db.execute(query).fetchall()])
+        return await self._database.read(lambda db: [_readable(db, row) for row in db.execute(query).fetchall()])
 
     async def load(self, job_id: str) -> StoredJob | None:
         query = f"SELECT {_JOB} FROM jobs WHERE id=?"
@@ -139,7 +160,10 @@ class SqliteLedger(Ledger):
             row = db.execute(query, (job_id,)).fetchone()
             return _stored(db, row) if row else None
 
-        return await self._database.read(load)
+        try:
+            return await self._database.read(load)
+        except ValueError as exc:
+            raise ReadFailed(f"the rows of {job_id} are damaged") from exc
 
     async def job(self, job_id: str) -> JobRecord | None:
         row = await self._one(f"SELECT {_HEAD} FROM jobs WHERE id=?", job_id)
@@ -201,6 +225,22 @@ class SqliteLedger(Ledger):
     async def expired(self, before: float, limit: int) -> Expired:
         return await self._database.read(lambda db: _expired(db, before, limit))
 
+    async def next_due(self, after: float) -> float | None:
+        (at,) = await self._one(_DUE, after, after)
+        return None if at is None else float(at)
+
+    async def seen(self) -> float | None:
+        (at,) = await self._one("SELECT seen FROM clock") or await self._one(_LATEST)
+        return None if at is None else float(at)
+
+    def see(self, now: float) -> None:
+        self._database.write([Statement(_SEE, (now,))], _ignore, soon=False)
+
+    async def move(self, ages: float, deadlines: float, now: float) -> None:
+        moved = [Statement(sql, (ages,)) for sql in _MOVE] if ages else []
+        postponed = Statement(_POSTPONE, (deadlines - ages,))
+        await self._database.commit([*moved, postponed, Statement(_SEE, (now,))], refusable=False)
+
     async def forget(self, old: Expired) -> None:
         jobs = [Statement("DELETE FROM jobs WHERE id=?", (job_id,)) for job_id in old.jobs]
         files = [Statement("DELETE FROM files WHERE path=?", (path,)) for path in old.files]
@@ -215,6 +255,10 @@ class SqliteLedger(Ledger):
     async def _one(self, query: str, *args: object) -> Any:
         """The first row, None where there is none."""
         return await self._database.read(lambda db: db.execute(query, args).fetchone())
+
+
+def _ignore(error: Exception | None) -> None:
+    """Nobody waits for it, and the next one says the same."""
 
 
 def _theirs(whose: Whose) -> tuple[str, tuple[str | float, ...]]:
@@ -273,19 +317,40 @@ def _details(change: Change) -> Iterator[Statement]:
 
 def _job(row: tuple[Any, ...]) -> JobRecord:
     values = list(row)
-    values[4], values[8], values[9] = (orjson.loads(row[4]), orjson.loads(row[8]), tuple(orjson.loads(row[9])))
+    values[8], values[9] = orjson.loads(row[8]), tuple(orjson.loads(row[9]))
+    try:
+        values[4] = orjson.loads(row[4])
+    except orjson.JSONDecodeError:  # a damaged one is nobody's, and the job is theirs all the same
+        values[4] = None
     return JobRecord(*values)
 
 
 def _stored(db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredJob:
-    job = _job(row)
-    return StoredJob(job, tuple(map(_run, db.execute(f"SELECT {_RUN} FROM tasks WHERE job=?", (job.id,)))))
+    """Raises: ValueError where the rows are damaged."""
+    runs = db.execute(f"SELECT {_RUN} FROM tasks WHERE job=?", (row[0],))
+    try:
+        return _STORED.validate_python(StoredJob(_job(row), tuple(map(_run, runs))))
+    except TypeError as exc:
+        raise ValueError("a number stands where a list should") from exc
+
+
+def _readable(db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredJob:
+    try:
+        return _stored(db, row)
+    except ValueError:
+        return StoredJob(_job((*row[:8], "{}", "[]", *row[10:])), (), readable=False)
 
 
 def _run(row: tuple[Any, ...]) -> RunRecord:
     stage, item, state, attempt, deaths, retries, checkpoint, result = row
     counts = (attempt, deaths, retries)
     return RunRecord(stage, tuple(orjson.loads(item)), state, *counts, _load(checkpoint), _load(result))
+
+
+def unreadable(db: sqlite3.Connection) -> list[str]:
+    """The unfinished jobs whose rows are damaged."""
+    rows = db.execute(f"SELECT {_JOB} FROM jobs WHERE finished_at IS NULL").fetchall()
+    return [row[0] for row in rows if not _readable(db, row).readable]
 
 
 def _page(db: sqlite3.Connection, job_id: str, after: int, enough: int) -> list[EventRecord]:
@@ -316,7 +381,7 @@ def _expired(db: sqlite3.Connection, before: float, limit: int) -> Expired:
     jobs = db.execute("SELECT id FROM jobs WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
     blobs = [row for job in jobs for row in db.execute("SELECT name FROM blobs WHERE job=?", job)]
     files = db.execute(
-        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, before, limit)
+        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, limit)
     ).fetchall()
     return Expired(*(tuple(text for (text,) in found) for found in (jobs, blobs, files)))
 

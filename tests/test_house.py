@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway": {"contract", "storage", "pipeline", "pipeline.transport"},
     "config": {"contract", "workers"},
     "server": {"config", "contract", "storage", "pipeline", "pipeline.transport", "workers", "gateway"},
-    "client": {"config", "contract", "workers"},
+    "client": {"config", "contract", "storage", "workers"},
 }
 """Room → rooms that its modules may import. `bench` and `tests` may import all, and nothing imports them."""
 

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import Client, OptivusError
-from contract import logs
+from config import secrets
+from contract import known_secrets, logs
 from contract.log_writer import MAX_LINES, LogWriter
 from tests.leaky_workers.leaky import WAYS
 from tests.peers import Peer, Raw
@@ -35,8 +37,10 @@ LEAKY = Path(__file__).parent / "leaky_workers"
 SECRET = "Quizzaciously, overmorrow: “bumfuzzled” widdershins"
 MARKS = ["quizzacious", "overmorrow", "bumfuzzled", "widdershins", "zaciously"]
 """What no line may hold of what users send."""
-SETTINGS = ["hullaballoo", "gobbledegook"]
-"""The proxy's password and a cookie."""
+SETTINGS = ["hullaballoo", "gobbledegook", "collywobbles", "flibbertigibbet"]
+"""The proxy's password and a cookie; a token and another proxy, which libraries read from the environment."""
+ODD_PASSWORD = "hulla'baLL\"oo%40%20@;?/"
+"""Of a proxy, with all that an expression for URLs might stop at."""
 QUERY = "sesquipedalian"
 
 
@@ -85,7 +89,7 @@ class WatchedServer(Server):
         return "".join(self.log)
 
 
-@pytest.fixture(params=["piped", "terminal"])
+@pytest.fixture(params=["piped", "terminal", "odd"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WatchedServer]:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tname\t{SETTINGS[1]}\n")
@@ -97,9 +101,15 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WatchedSe
         "DLP_ALLOW_PRIVATE": "1",
         "DLP_COOKIES": str(cookies),
         "DLP_RETRY_SECONDS": "0",
+        "HF_TOKEN": SETTINGS[2],
+        "http_proxy": f"http://somebody:{SETTINGS[3]}@127.0.0.1:1",
+        "no_proxy": "127.0.0.1,localhost",
     }
     if request.param == "terminal":
         settings["DLP_PROXY"] = f"http://somebody:{SETTINGS[0]}@127.0.0.1:1"
+    if request.param == "odd":
+        password = urllib.parse.quote(ODD_PASSWORD, safe="")
+        settings["DLP_PROXY"] = f"socks5h://somebody:{password}@127.0.0.1:1"
     with WatchedServer(tmp_path, terminal=request.param == "terminal", **settings) as server:
         yield server
 
@@ -140,6 +150,10 @@ def misuse_http(server: Server, token: str) -> None:
         b"GET /voices HTTP/1.1\r\nHost: x\r\nX-" + word + b"\x00: " + word,
         b"GET /" + word + b"\xff?q=" + word + b" HTTP/1.1\r\nHost: " + word + b"\xfe",
         b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: " + word,
+        b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 11\r\n\r\n" + word,
+        b"POST /jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + word,
+        b"GET http://[::1/" + word + b" HTTP/1.1\r\nHost: x",
+        b"CONNECT " + word + b":99999999 HTTP/1.1\r\nHost: x",
         word + b" /" + word,
     ):
         raw_http(server, head)
@@ -189,6 +203,10 @@ async def test_no_error_path_writes_what_is_not_the_operators(server: WatchedSer
         run_every_failing_job(server, site, client)
     log = server.whole_log()
     secret = (tmp_path / "data_dir" / "secret.key").read_bytes()
+    assert not {part for part in re.findall(r"[a-z]{5,}", ODD_PASSWORD.lower()) if part in log.lower()}
+    unreadable = [line for line in log.splitlines() if "request_unreadable" in line]
+    assert unreadable
+    assert not [line for line in unreadable if "Traceback" in line or '"exception"' in line]
     keys = {secret.hex(), repr(secret)[2:-1], repr(secret)[2:18], base64.b64encode(secret).decode()}
     found = {mark for mark in [*MARKS, *SETTINGS, QUERY, "localmarker", token, token[:40]] if mark in log.lower()}
     assert not found | {key for key in keys if key in log}
@@ -271,6 +289,10 @@ def test_no_word_of_a_request_survives_in_an_exceptions_text(said: list[str], fo
         ("proxy http://me:pa:ss@h.example:80/x", "proxy http://…@h.example:80/x"),
         ("proxy me:pass@h.example:80", "proxy …@h.example:80"),
         ("GET /jobs?token=abc HTTP", "GET /jobs?… HTTP"),
+        ("GET /jobs?abc HTTP", "GET /jobs?… HTTP"),
+        ("proxy http://me:pa'ss\"word@h.example:80/x", "proxy http://…@h.example:80/x"),
+        ("at https://h.example/a?q='abc'&b=\"c\" it failed", "at https://h.example/a?… it failed"),
+        ("at https://h.example/a;session=abc it failed", "at https://h.example/a?… it failed"),
         ("header Bearer abc.def-g", "header Bearer …"),
         ("token eyJhbGciOi.eyJjbGllbnQ.x-y_z here", "token … here"),
         ("12:30:01 what? nothing", "12:30:01 what? nothing"),
@@ -278,6 +300,56 @@ def test_no_word_of_a_request_survives_in_an_exceptions_text(said: list[str], fo
 )
 def test_secrets_of_known_forms_are_taken_out_of_every_text(text: str, shown: str) -> None:
     assert logs.without_secrets(text) == shown
+
+
+FORMS: dict[str, Callable[[str], Any]] = {
+    "itself": str,
+    "in Python": lambda secret: repr([secret]),
+    "in JSON": json.dumps,
+    "in a URL": urllib.parse.quote,
+    "in a form": lambda secret: urllib.parse.urlencode({"x": secret}).removeprefix("x="),
+    "in a header": lambda secret: base64.b64encode(secret.encode()).decode(),
+    "in other letters": str.upper,
+    "in fields in fields": lambda secret: {"a": [{secret: (secret,)}]},
+    "in an object": lambda secret: Path("/x") / f"{secret}.txt",
+    "in bytes": str.encode,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("secret", ["hullaballoo", ODD_PASSWORD, "pass wörd"])
+def test_a_known_secret_is_taken_out_in_every_form_and_field(form: str, secret: str) -> None:
+    known_secrets.hide([secret])
+    shown = FORMS[form](secret)
+    for name, line in (("url", {"url": shown}), ("error", {"error": shown}), ("any", {"any": [shown]})):
+        for terminal in (False, True):
+            facts: Any = {"event": "something", **line}
+            for process in logs.processors(terminal):
+                facts = process(None, "error", facts)
+            written = facts.decode().casefold()
+            assert secret.casefold() not in written, name
+            assert not [part for part in re.findall(r"\w{5,}", secret.casefold()) if part in written]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("DLP_PROXY", "http://me:hullaballoo@h.example:1", {"hullaballoo", "me:hullaballoo"}),
+        ("ALL_PROXY", "me:hullaballoo@h.example:1", {"hullaballoo", "me:hullaballoo"}),
+        ("HF_TOKEN", "hullaballoo", {"hullaballoo"}),
+        ("AWS_SECRET_ACCESS_KEY", "hullaballoo", {"hullaballoo"}),
+        ("TOKENIZERS_PARALLELISM", "falsefalse", set()),
+        ("HF_TOKEN", "no", set()),
+        ("PATH", "/usr/bin", set()),
+    ],
+)
+def test_secrets_are_known_by_the_name_of_their_variable_or_by_a_url(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: set[str]
+) -> None:
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # which holds the value
+    before = set(secrets())
+    monkeypatch.setenv(name, value)
+    assert set(secrets()) - before == expected
 
 
 def test_a_refused_settings_password_is_not_shown(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from config import Settings, variables
 from contract.spelling import meant
 from gateway.auth import Credentials, Tokens
+from storage.ledger import Unusable
 from tests.servers import ROOT, Server
 from tests.shipped import SHIPPED
 
@@ -71,6 +72,13 @@ def test_what_the_command_does_not_know_is_refused_with_what_to_write(arguments:
     [
         ("PORT=many", "it should be a valid integer."),
         ("LOG_LEVEL=loud", "it should be 'debug', 'info', 'warning' or 'error'."),
+        ("MAX_UPLOAD_GB=inf", "it should be a finite number."),
+        ("MAX_UPLOAD_GB=1e300", "it should be less than or equal to 1000000."),
+        ("RETENTION_HOURS=nan", "it should be a finite number."),
+        ("WHISPER_STEP_SECONDS=inf", "it should be a finite number."),
+        ("DATA_DIR=", "it should name a folder; without the variable the server takes its default."),
+        ("VOICES_DIR= ", "it should name a folder; without the variable the server takes its default."),
+        ("WHISPER_DEVICE=potato", "it should be auto, cpu, cuda or cuda:N."),
         ("WHISPER_DEVICE=gpu", "it should be auto, cpu, cuda or cuda:N."),
         ("FLORENCE_DEVICE=cuda:x", "it should be auto, cpu, cuda or cuda:N."),
     ],
@@ -87,7 +95,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         refused = started_with(HOST="127.0.0.1", PORT=port, DATA_DIR=str(tmp_path))
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.endswith(f"optivus: HOST=127.0.0.1 PORT={port} cannot be used: Address already in use.\n")
+    assert refused.stderr.endswith(
+        f"optivus: HOST=127.0.0.1 PORT={port} cannot be used: Address already in use; set another PORT.\n"
+    )
 
 
 def test_the_address_in_the_log_can_be_opened(tmp_path: Path) -> None:
@@ -183,19 +193,22 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = started_with(DATA_DIR=str(tmp_path / "file" / "data"))
     assert refused.returncode == 2
-    assert refused.stderr == f"optivus: DATA_DIR={tmp_path / 'file' / 'data'} cannot be used: Not a directory.\n"
+    assert refused.stderr == (
+        f"optivus: DATA_DIR={tmp_path / 'file' / 'data'} cannot be used: {tmp_path / 'file'} is not a folder; "
+        "name another, or move that away.\n"
+    )
 
 
-@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("left", [b"", b"half a key", None])
 def test_a_key_whose_writing_was_cut_short_is_made_anew(
-    tmp_path: Path, left: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, left: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a full disk, say; `left`: as an empty file."""
+    """By a full disk, say; `left`: what the file holds, None without a file."""
     path = tmp_path / "secret.key"
-    if left:
-        path.touch()
+    if left is not None:
+        path.write_bytes(left)
     else:
-        with monkeypatch.context() as broken, pytest.raises(OSError, match="full"):
+        with monkeypatch.context() as broken, pytest.raises(Unusable, match=r"secret\.key cannot be used"):
             broken.setattr(os, "fsync", _full)
             Tokens.stored(path)
     tokens = Tokens.stored(path)
@@ -209,3 +222,37 @@ def test_a_key_whose_writing_was_cut_short_is_made_anew(
 
 def _full(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "the disk is full")
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.7", "x" * 300, "a b"])
+def test_a_host_that_is_not_this_machines_is_what_is_blamed(tmp_path: Path, host: str) -> None:
+    refused = started_with(HOST=host, DATA_DIR=str(tmp_path))
+    assert refused.returncode == 2
+    assert f"optivus: HOST={host} cannot be used: it is no address or name of this machine" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("place", ["DATA_DIR", "VOICES_DIR", "FS_PATH", "PATH_VIDEO", "DATA_DIR/uploads"])
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path, place: str) -> None:
+    variable, _, below = place.partition("/")
+    path = tmp_path / variable.lower() / below
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    refused = started_with(**{"DATA_DIR": str(tmp_path / "data"), variable: str(tmp_path / variable.lower())})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"optivus: {variable}=")
+    assert f"{path} is not a folder" in refused.stderr
+
+
+def test_a_folder_that_may_only_be_read_is_named(tmp_path: Path) -> None:
+    """A mount, so that root is kept out as well."""
+    inside = (
+        f"mount --bind {tmp_path} {tmp_path} && mount -o remount,bind,ro {tmp_path} && exec {sys.executable} server.py"
+    )
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", inside]
+    if subprocess.run([*command[:3], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    env = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "PORT": "1"}
+    refused = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"optivus: DATA_DIR={tmp_path / 'data'} cannot be used: the server may not write")

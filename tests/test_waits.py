@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from contract import clock
 from contract.errors import FileNotFound, InvalidInput, JobNotFound, QueueFull
 from contract.identity import Identity
 from contract.messages import FileRef
@@ -141,8 +142,8 @@ async def test_of_signals_that_come_at_once_one_counts(tmp_path: Path) -> None:
 async def test_waiting_takes_no_place_and_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     road = await started(tmp_path, open_jobs_per_client=1, deadline_seconds=1800.0)
     first, second = await asked(road), await asked(road)
-    clock = time.time
-    monkeypatch.setattr(time, "time", lambda: clock() + 3600.0)
+    now = clock.now
+    monkeypatch.setattr(clock, "now", lambda: now() + 3600.0)
     for job in (first, second):
         assert (await until_waiting(road, job))["state"] == State.WAITING
         assert await road.queue.signal(job, "approval", YES, ME)

@@ -31,6 +31,7 @@ import structlog
 from contract import logs
 from contract.errors import ModelUnavailable, ServiceError, as_failure
 from contract.folders import Folders
+from contract.known_secrets import hide
 from contract.launch import Launch
 from contract.logs import take_strays
 from contract.messages import Event, Task
@@ -88,6 +89,7 @@ def serve(launch: Launch, connection: Connection) -> None:
     os.setpgid(0, 0)  # what it starts, ffmpeg for one, is killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
     _die_with_parent()
+    hide(launch.secrets)
     logs.configure(launch.log_level)
     take_strays()
     link = _Link(socket.socket(fileno=os.dup(connection.fileno())), launch.folders)
