@@ -162,7 +162,12 @@ class AsyncClient(Tasks):
         rows: list[dict[str, Any]] = []
         page: dict[str, Any] = {"next": None}
         while "next" in page:
-            page = await self._ask({"type": "jobs", "before": page["next"]})
+            try:
+                page = await self._ask({"type": "jobs", "before": page["next"]})
+            except OptivusError as exc:
+                if exc.code != "JOB_NOT_FOUND":
+                    raise
+                break  # it was forgotten meanwhile, and so were those before it
             rows += page["jobs"]
         return [job_info(row) for row in rows]
 
