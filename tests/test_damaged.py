@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 
 from contract.errors import ServiceError, UnsupportedMedia
-from media import frames, pictures
 from media.audio import SAMPLE_RATE, decode
-from media.container import probe
+from tests.mutants import hear, see
 from tests.recordings import beep, write
 from tests.shapes import drawing
 
@@ -29,20 +28,6 @@ RECORDINGS = (
 HUGE = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\x80\0\0\0")
 """Numbers that break whoever believes them."""
 PICTURES = ("heif", "jpeg", "webp", "avif")
-
-
-def hear(path: Path) -> None:
-    probe(path)
-    for _ in decode(path):
-        pass
-
-
-def see(path: Path) -> None:
-    if not pictures.moves(path) and pictures.read(path) is not None:
-        return
-    with frames.film(path) as film:
-        for _ in frames.watch(film, 1.0):
-            pass
 
 
 def damaged(whole: bytes, chance: random.Random) -> Iterator[bytes]:

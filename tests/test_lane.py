@@ -103,6 +103,18 @@ def ahead(params: PreparedParams, ctx: Context) -> Run:
     return said
 
 
+def in_order(order: list[str], begun: threading.Event) -> Script:
+    """Notes whose slice it is; the task with the word `hold` holds its thread until the test lets it go."""
+
+    def script(params: PreparedParams, ctx: Context) -> Run:
+        if params.words == ["hold"]:
+            assert begun.wait(PATIENCE)
+        order.extend(params.words)
+        return (yield params.words[0])
+
+    return script
+
+
 def test_a_task_prepares_while_the_model_computes(worker: Prepared) -> None:
     """The model waits in mid-batch for what another task prepares: in one lane that would be for ever."""
     prepared = threading.Event()
@@ -185,16 +197,8 @@ def test_tasks_take_turns_in_the_lane(worker: Prepared) -> None:
 
 
 def test_who_listens_is_prepared_first(worker: Prepared) -> None:
-    order: list[str] = []
-
-    def script(params: PreparedParams, ctx: Context) -> Run:
-        if params.words == ["hold"]:
-            assert begun.wait(PATIENCE)
-        order.extend(params.words)
-        return (yield params.words[0])
-
-    begun = threading.Event()
-    worker.script = script
+    order, begun = list[str](), threading.Event()
+    worker.script = in_order(order, begun)
     driven = Driven(worker, threads=1)
     driven.add("hold", words=["hold"])
     driven.add("file", words=["file"])
@@ -348,16 +352,8 @@ def test_who_listens_does_not_keep_others_out_of_the_lane(worker: Prepared) -> N
 
 
 def test_a_task_that_waits_for_its_slice_is_cancelled_before_others_have_theirs(worker: Prepared) -> None:
-    order: list[str] = []
-
-    def script(params: PreparedParams, ctx: Context) -> Run:
-        if params.words == ["hold"]:
-            assert begun.wait(PATIENCE)
-        order.extend(params.words)
-        return (yield params.words[0])
-
-    begun = threading.Event()
-    worker.script = script
+    order, begun = list[str](), threading.Event()
+    worker.script = in_order(order, begun)
     driven = Driven(worker, threads=1)
     driven.add("hold", words=["hold"])
     driven.add("other", words=["other"])

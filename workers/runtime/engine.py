@@ -81,7 +81,7 @@ class Engine(BaseEngine):
         self._lane = Lane(threads, wake)
         self._wake = wake
         self._lock = threading.Lock()
-        self._began: dict[int, float] = {}
+        self._began: dict[object, float] = {}
 
     @property
     def busy(self) -> bool:
@@ -268,17 +268,13 @@ class Engine(BaseEngine):
 
     @contextmanager
     def _timed(self) -> Iterator[float]:
-        """A slice or a batch is under way in this thread; since when, is given."""
-        thread = threading.get_ident()
-        before = self._began.get(thread)
-        self._began[thread] = began = time.monotonic()
+        """A slice or a batch is under way; since when, is given."""
+        step, began = object(), time.monotonic()
+        self._began[step] = began
         try:
             yield began
         finally:
-            if before is None:
-                del self._began[thread]
-            else:
-                self._began[thread] = before
+            del self._began[step]
 
 
 def engine_of(worker: Worker, emit: Emit, threads: int = 0, wake: Callable[[], None] = lambda: None) -> BaseEngine:
