@@ -162,13 +162,13 @@ class BaseEngine(ABC):
     def _fail(self, task: Task, exc: BaseException) -> None:
         if not isinstance(exc, ServiceError):
             log.error("task_failed", worker=self._worker.name, exc_info=exc)
-        failure = as_failure(exc)
-        self.out_of_memory |= failure["error_code"] == OutOfMemory.code
-        self._end(task, "failed", failure)
+        self._end(task, "failed", as_failure(exc))
 
     def _end(self, task: Task, kind: Literal["done", "failed", "lost"], data: Any) -> None:
         clear_workdir(task, self._worker.folders)
         self._hints.pop(attempt_name(task), None)
+        if kind == "failed":  # here, because then the process gives back all that has not ended
+            self.out_of_memory |= data["error_code"] == OutOfMemory.code
         try:
             self._emit(Event.of(task, kind, _spilled(data, self._worker.folders)))
         except Exception as exc:
