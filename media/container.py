@@ -76,7 +76,7 @@ def opened(path: Path) -> Iterator[Any]:
             if not ffmpeg.opens(path, MOST_SECONDS):
                 raise too_heavy() from exc
             file, container = stack.enter_context(_opening(path, counted=False))
-        file.opened()
+        file.head.opened()
         yield container
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
+import math
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ CONFINED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(FORMAT
 """Options that stand before every input."""
 
 TIMEOUT_SECONDS = 3600
+_PATIENCE = 4
+"""Times as long by the clock as the processor may work, for a machine that has other things to do."""
 
 
 @functools.cache
@@ -53,14 +58,24 @@ def _has(words: Sequence[str], option: str, value: str) -> bool:
 
 
 def opens(path: Path, seconds: float) -> bool:
-    """Whether a file is open within so many seconds, if only to be found unreadable."""
-    nothing = ffmpeg.output(ffmpeg.input(f"file:{path}", **CONFINED), "-", f="null", t=0)
+    """Whether a file is open within so many seconds of a processor's time, if only to be found unreadable.
+
+    The program gets it as its standard input, because a path may be the name of a descriptor of this process.
+    """
+    nothing = ffmpeg.output(ffmpeg.input("file:/dev/stdin", **CONFINED), "-", f="null", t=0)
     words = ffmpeg.compile(nothing, cmd=[binary(), "-nostdin", "-loglevel", "quiet"])
-    try:
-        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    with (
+        path.open("rb") as file,
+        subprocess.Popen(words, stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program,
+    ):
+        if hasattr(resource, "prlimit"):  # elsewhere the clock has to do
+            with suppress(ProcessLookupError):
+                resource.prlimit(program.pid, resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
+        try:
+            return program.wait(timeout=_PATIENCE * seconds) >= 0
+        except subprocess.TimeoutExpired:
+            program.kill()
+            return False
 
 
 def join(sources: Sequence[Path], target: Path, stoppable: Callable[[Callable[[], Any]], None]) -> None:

@@ -22,6 +22,7 @@ from contract.errors import UnsupportedMedia
 from media.audio import SAMPLE_RATE, Audio, Gap, aligned, as_float, audio_stream
 from media.container import opened_stream
 from media.downmix import even
+from media.opening import Head, Heavy, too_heavy
 
 Format = Literal["pcm_s16le", "pcm_f32le", "webm", "ogg", "mp4"]
 """Raw samples, or what browsers record."""
@@ -31,6 +32,7 @@ BLOCK: Final = 30 * SAMPLE_RATE
 
 _SAMPLES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
 _DEMUXERS = {"webm": "matroska", "ogg": "ogg", "mp4": "mov"}
+_BEGINNINGS = {"matroska": b"\x1a\x45\xdf\xa3", "ogg": b"OggS"}
 
 
 class Sound(Protocol):
@@ -144,10 +146,11 @@ class _Compressed:
         self._stopped.release()
 
     def _decode(self) -> None:
-        source = _Source(self)
+        source = _Source(self, Head(_BEGINNINGS.get(self._demuxer, b"")))
         if self._file.peek(1) == b"" and not source.wait():
             return  # a recording in which there is nothing at all
         with opened_stream(source, self._refusal, self._demuxer) as container:
+            source.head.opened()
             nothing = True
             for piece in aligned(container, audio_stream(container), SAMPLE_RATE):
                 nothing = False
@@ -189,8 +192,9 @@ class _Compressed:
 class _Source:
     """What FFmpeg reads from."""
 
-    def __init__(self, sound: _Compressed) -> None:
+    def __init__(self, sound: _Compressed, head: Head) -> None:
         self._sound = sound
+        self.head = head
         self._first = b""
 
     def wait(self) -> bool:
@@ -200,4 +204,7 @@ class _Source:
 
     def read(self, size: int) -> Any:
         first, self._first = self._first, b""
-        return first or self._sound.bytes(size)
+        try:
+            return self.head.passed(lambda: first or self._sound.bytes(size))
+        except Heavy as exc:  # no recorder writes so many tags, and it cannot be tried first
+            raise too_heavy() from exc

@@ -1,7 +1,8 @@
 """The bytes of a stranger's file on their way to FFmpeg, which may have to stop at its head.
 
     read() ─▶ counted while the file is opened ─▶ FFmpeg
-                ├▶ marks of more tags than it takes in: Heavy ─▶ opened by the ffmpeg program first, for a while
+                ├▶ marks of more tags than it takes in: Heavy ─▶ opened by the ffmpeg program first, for a while;
+                │                                                a recording that is still being sent is refused
                 └▶ more work than any head needs: refused
 
 FFmpeg compares each tag and each chapter with all before it, after it has read them: a megabyte of tags costs minutes
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from contract.errors import UnsupportedMedia
@@ -44,17 +46,15 @@ def too_heavy() -> UnsupportedMedia:
     )
 
 
-class Reader(io.BufferedReader):
-    """A file in which FFmpeg may seek to places that do not exist, as damaged indexes make it do.
+class Head:
+    """What FFmpeg reads to open a file. begin: the file's first bytes; none, where no marks are to be counted.
 
-    counted: whether marks of tags are counted. `opened` ends that and the clock, which is that of one thread.
+    The clock is that of the thread that opens it.
     """
 
-    def __init__(self, path: Path, *, counted: bool = True) -> None:
-        super().__init__(io.FileIO(path))
-        head = self.peek(4)
-        self._marks = next((marks for begin, marks in _MARKS.items() if counted and head.startswith(begin)), ())
-        self._counts = dict.fromkeys(self._marks, 0)
+    def __init__(self, begin: bytes) -> None:
+        marks = next((marks for first, marks in _MARKS.items() if begin.startswith(first)), ())
+        self._counts = dict.fromkeys(marks, 0)
         self._given_up = False
         self._until: float | None = time.thread_time() + MOST_SECONDS
 
@@ -62,27 +62,43 @@ class Reader(io.BufferedReader):
         """What is read from now on is the recording."""
         self._until = None
 
-    def read(self, size: int | None = -1) -> bytes:
+    def passed(self, read: Callable[[], bytes]) -> bytes:
+        """The next bytes; none once it was given up, since FFmpeg does not stop at once.
+
+        Raises: Heavy, UnsupportedMedia.
+        """
         if self._given_up:
             return b""
-        data = super().read(size)
+        data = read()
         if self._until is not None:
             try:
-                self._check(data)
-            except BaseException:
-                self._given_up = True  # FFmpeg does not stop at once
+                self._check(data, self._until)
+            except (Heavy, UnsupportedMedia):
+                self._given_up = True
                 raise
         return data
 
-    def _check(self, data: bytes) -> None:
-        """Raises: Heavy, UnsupportedMedia."""
-        assert self._until is not None, "it is being opened"
-        if time.thread_time() > self._until:
+    def _check(self, data: bytes, until: float) -> None:
+        if time.thread_time() > until:
             raise too_heavy()
-        for mark in self._marks:
+        for mark in self._counts:
             self._counts[mark] += data.count(mark)
             if self._counts[mark] > MOST_TAGS:
                 raise Heavy
+
+
+class Reader(io.BufferedReader):
+    """A file in which FFmpeg may seek to places that do not exist, as damaged indexes make it do.
+
+    counted: whether marks of tags are counted.
+    """
+
+    def __init__(self, path: Path, *, counted: bool = True) -> None:
+        super().__init__(io.FileIO(path))
+        self.head = Head(self.peek(4) if counted else b"")
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.head.passed(lambda: super(Reader, self).read(size))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:

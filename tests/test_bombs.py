@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from contract.errors import TooLarge, UnsupportedMedia
+from contract.messages import FileRef
 from media import container, detector, frames, pictures
 from media.audio import SAMPLE_RATE, Gap, decode, sound_of
 from media.container import probe
 from media.growing import follow
 from media.speech import Cut, cut
+from storage.files import TaskFiles
 from tests import bombs
+from tests.drive import folders
 from tests.mutants import hear
 from tests.recordings import EXAMPLE
 
@@ -34,11 +37,24 @@ def test_a_head_of_thousands_of_tags_costs_the_process_nothing(
 ) -> None:
     """FFmpeg takes seconds for it, in one call; it is tried elsewhere first, and stopped there."""
     monkeypatch.setattr(container, "MOST_SECONDS", 0.2)
-    path = made(tmp_path / "upload", 40_000)
+    files = TaskFiles(folders(tmp_path / "data", tmp_path))
+    path = files.path(FileRef("path", str(made(tmp_path / "upload", 40_000))))
     began = time.thread_time()
     with pytest.raises(UnsupportedMedia, match="more tags"):
-        probe(path)
+        probe(path)  # by the name that a task has for it, which is no other process's
     assert time.thread_time() - began < 0.5
+    files.close()
+
+
+def test_a_recording_on_its_way_with_thousands_of_tags_is_refused(tmp_path: Path) -> None:
+    """It cannot be tried elsewhere first, and no browser writes so many."""
+    reader = follow(bombs.matroska_tags(tmp_path / "recording", 40_000), "webm", 48_000, lambda: True)
+    began = time.process_time()
+    with pytest.raises(UnsupportedMedia, match="more tags"):
+        while True:
+            reader.read()
+    assert time.process_time() - began < 1
+    reader.close()
 
 
 @pytest.mark.parametrize("made", [bombs.flac_tags, bombs.matroska_tags, bombs.mp3_tags, bombs.ogg_tags])
