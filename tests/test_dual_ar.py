@@ -26,9 +26,10 @@ from workers.fish.checkpoint import INSTALL, Checkpoint, family_of, load, locate
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
 from workers.fish.generate import Frame, Handle, Loop, Utterance
-from workers.fish.graphs import Shapes, Step, or_as_it_is, sizes_up_to
+from workers.fish.graphs import Shapes, Step, or_as_it_is
 from workers.fish.prompt import Spoken
 from workers.fish.sampling import DRAWN_CODES, Sampling, draw, probabilities
+from workers.runtime.cuda_graphs import sizes_up_to
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")
 

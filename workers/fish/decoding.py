@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from workers.fish.causal import HeldMemory, Memory
 from workers.fish.codec import Audio, Codec
-from workers.fish.graphs import Capture, Shapes, Step, sizes_up_to
+from workers.fish.graphs import Capture, Shapes, Step
 from workers.fish.state import sent
+from workers.runtime.cuda_graphs import sizes_up_to
 
 
 class RowDecoder:

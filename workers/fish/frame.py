@@ -21,7 +21,7 @@ from workers.fish.cache import Place, Rows
 from workers.fish.checkpoint import Checkpoint
 from workers.fish.noise import exponential, places
 from workers.fish.sampling import DRAWN_CODES, draw
-from workers.fish.state import State
+from workers.fish.state import State, sent
 
 
 class FrameStep:
@@ -47,9 +47,8 @@ class FrameStep:
     def read(self, prompt: Tensor, row: int, start: int) -> Tensor:
         """prompt: int64, (1 + C, T), on the CPU; of its columns those from `start` on. The last one's x, (1, dim)."""
         place = Place.prompt(row, start, prompt.size(1), self._head)
-        tokens = prompt[:, start:].contiguous()
-        tokens = tokens.pin_memory() if self._device.type == "cuda" else tokens
-        return self._model.read(tokens.to(self._device, non_blocking=True)[None], self.cache, place)[:, -1]
+        tokens = sent(prompt[:, start:].contiguous(), self._device)
+        return self._model.read(tokens[None], self.cache, place)[:, -1]
 
     def advance(self, rows: Rows, active: Tensor, length: int) -> Tensor:
         """The next frame of each row, int64, (B, 1 + C). length: above the position of each that is active."""

@@ -29,11 +29,12 @@ from torch import Tensor
 from contract.errors import InvalidInput, QueueFull, TextTooLong
 from workers.fish.checkpoint import Checkpoint
 from workers.fish.frame import FrameStep
-from workers.fish.graphs import Acceleration, Capture, Shapes, Step, capture_for, sizes_up_to
+from workers.fish.graphs import Acceleration, Capture, Shapes, Step, capture_for
 from workers.fish.noise import key_of
 from workers.fish.prefixes import Prefixes
 from workers.fish.sampling import LEAST_TEMPERATURE, Sampling
 from workers.fish.state import sent
+from workers.runtime.cuda_graphs import sizes_up_to
 
 Stop = Literal["end", "length"]
 """Why a sequence ended: it said so, or `max_new_tokens` or the cache was used up."""

@@ -53,27 +53,21 @@ def or_as_it_is(capture: Capture) -> Capture:
     return tried
 
 
-def sizes_up_to(most: int, least: int = 1) -> list[int]:
-    """Powers of two times `least`, and `most` as the last: few shapes, and none much larger than what it is for."""
-    sizes = [least << power for power in range(most.bit_length()) if least << power < most]
-    return [*sizes, most]
-
-
 def captured_by(graphs: CudaGraphs) -> Capture:
     """Steps as graphs. Raises: RuntimeError, when one is captured."""
 
     def captured(step: Step) -> Step:
         given: list[Tensor] = []
-        key = object()
 
         def keeping() -> None:
             given[:] = [step()]
 
+        replay = graphs.recorded(keeping)
+
         def replayed() -> Tensor:
-            graphs.replay(key)
+            replay()
             return given[0]
 
-        graphs.record(key, keeping)
         return replayed
 
     return captured

@@ -61,5 +61,5 @@ def _kept(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the CPU on its way to the device, for which nobody waits."""
+    """A tensor of the CPU on its way to the device, for which nobody waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

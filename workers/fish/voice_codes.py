@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.audio import decode
+from media.audio import as_float, decode
 from media.encode import as_int16
 from media.voice_recording import reference_sound
 from storage.voices import Voice, read_codes, write_codes
@@ -84,7 +84,7 @@ class VoiceCodes:
     def read(self, path: Path, field: str) -> Audio:
         """A client's recording as it is saved, in 16 bits. Raises: as `reference_sound`."""
         sound = reference_sound(path, self._codec.sample_rate, field)
-        return as_int16(sound).astype(np.float32) / np.float32(2**15)
+        return as_float(as_int16(sound))
 
     def encode(self, recording: Unencoded) -> Tensor:
         """The codes, int64, (C, n_frames), which are kept. Raises: InvalidInput."""

@@ -55,7 +55,7 @@ class Rules:
     @classmethod
     def of(cls, config: Any) -> Rules | None:
         """Those of a GenerationConfig with `max_new_tokens`; None where it asks for something else, such as chance."""
-        asked = {name for name, value in config.to_diff_dict().items() if value or name in _KNOWN}
+        asked = {name for name, value in config.to_diff_dict().items() if value}
         if asked - _KNOWN or config.eos_token_id is None or config.decoder_start_token_id is None:
             return None
         beams = config.num_beams or 1

@@ -93,8 +93,8 @@ class Model:
         try:
             with torch.inference_mode():
                 if self._writer is not None:
-                    graphs = CudaGraphs(self._device)
-                    self._writer.record(graphs, batch, self._image_tokens, self._text.max_position_embeddings)
+                    recorded = CudaGraphs(self._device).recorded
+                    self._writer.record(recorded, batch, self._image_tokens, self._text.max_position_embeddings)
                 self._encoded(self.pixels.seen([picture] * batch), *self._asked([self.question("")] * batch))
                 torch.cuda.synchronize(self._device)
         except Exception as exc:

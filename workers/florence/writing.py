@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import structlog
 import torch
@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.florence.beams import Beams, Rules, Search
 from workers.florence.decoder import Decoder, Memory
+from workers.runtime.cuda_graphs import sizes_up_to
 from workers.runtime.failing import ran_out
 
 log = structlog.get_logger()
@@ -56,12 +57,8 @@ Shape = tuple[int, int, int]
 """Of a desk: pictures, tokens of their sources, tokens of their answers."""
 
 
-class Graphs(Protocol):
-    """`workers.runtime.cuda_graphs.CudaGraphs`, or what does as it does."""
-
-    def __contains__(self, key: Hashable) -> bool: ...
-    def record(self, key: Hashable, function: Callable[[], None]) -> None: ...
-    def replay(self, key: Hashable) -> None: ...
+Step = Callable[[], None]
+"""Writes one token more of each answer."""
 
 
 class Writer:
@@ -72,35 +69,34 @@ class Writer:
         self._decoder = Decoder(model)
         self._search = Search(rules, self._decoder.vocabulary, device)
         self._lengths = [*_lengths(rules.longest)]
-        self._graphs: Graphs | None = None
+        self._recorded: dict[Shape, Step] = {}
         self._whole: dict[int, Desk] = {}
-        self._most, self._sources, self._patience = 0, (0, 0), 1
+        self._counts, self._sources, self._patience = [0], (0, 0), 1
 
-    def record(self, graphs: Graphs, pictures: int, seen: int, source: int) -> None:
+    def record(self, recorded: Callable[[Step], Step], pictures: int, seen: int, source: int) -> None:
         """Be ready for batches of up to so many pictures on a GPU.
 
-        seen: tokens of a picture. source: of a picture with the longest question. Raises: torch.OutOfMemoryError.
+        recorded: `CudaGraphs.recorded`, or what does as it does. seen: tokens of a picture. source: of a picture with
+        the longest question. Raises: torch.OutOfMemoryError.
         """
-        self._most, self._sources = pictures, (min(_aligned(seen + _QUESTION), source), source)
+        self._counts, self._sources = sizes_up_to(pictures), (min(_aligned(seen + _QUESTION), source), source)
         self._patience = _PATIENCE
         self._whole = {length: self._desk(pictures, source, length) for length in self._lengths}
         try:
-            self._record(graphs)
-            self._graphs = graphs
+            self._recorded = dict(self._steps(recorded))
         except Exception as exc:
             self._whole = {}
             if ran_out(exc):
                 raise
             log.warning("graphs_not_recorded", worker="florence", error=str(exc))
 
-    def _record(self, graphs: Graphs) -> None:
-        counts = dict.fromkeys((*_powers(self._most), self._most))
+    def _steps(self, recorded: Callable[[Step], Step]) -> Iterator[tuple[Shape, Step]]:
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):  # others plan anew for each shape
-            for shape in itertools.product(counts, dict.fromkeys(self._sources), self._lengths):
+            for shape in itertools.product(self._counts, dict.fromkeys(self._sources), self._lengths):
                 pictures, source, length = shape
                 desk = self._whole[length].part(pictures, source)
                 desk.beams.begin(self._rules.start, pictures)
-                graphs.record(shape, self._step(desk))
+                yield shape, recorded(self._step(desk))
 
     def write(self, encoded: Tensor, there: Tensor) -> list[list[int]]:
         """The tokens of each answer, without those that start, end and fill it.
@@ -120,7 +116,7 @@ class Writer:
                 longer = self._at(shape)
                 longer.take(desk)
                 desk = longer
-            step = self._stepper(shape, desk)
+            step = self._recorded.get(shape) or self._step(desk)
             while written < min(shape[-1], self._rules.longest):
                 step()
                 written += 1
@@ -138,14 +134,14 @@ class Writer:
         return answers
 
     def _shape(self, pictures: int, source: int, length: int) -> Shape:
-        if self._graphs is None or pictures > self._most or source > self._sources[-1]:
+        if not self._recorded or pictures > self._counts[-1] or source > self._sources[-1]:
             return pictures, source, length
-        source = next(tokens for tokens in self._sources if source <= tokens)
-        return min(1 << (pictures - 1).bit_length(), self._most), source, length
+        pictures = next(count for count in self._counts if pictures <= count)
+        return pictures, next(tokens for tokens in self._sources if source <= tokens), length
 
     def _at(self, shape: Shape) -> Desk:
         pictures, source, length = shape
-        if self._graphs is not None and shape in self._graphs:
+        if shape in self._recorded:
             return self._whole[length].part(pictures, source)
         return self._desk(*shape)
 
@@ -154,13 +150,7 @@ class Writer:
         memory = self._decoder.memory(pictures, beams, length, source)
         return Desk(memory, Beams.empty(pictures, beams, length, self._device))
 
-    def _stepper(self, shape: Shape, desk: Desk) -> Callable[[], None]:
-        graphs = self._graphs
-        if graphs is not None and shape in graphs:
-            return lambda: graphs.replay(shape)
-        return self._step(desk)
-
-    def _step(self, desk: Desk) -> Callable[[], None]:
+    def _step(self, desk: Desk) -> Step:
         def step() -> None:
             beams = desk.beams
             last = beams.tokens.index_select(2, beams.at)[..., 0]
@@ -180,10 +170,3 @@ def _lengths(longest: int) -> Iterator[int]:
 
 def _aligned(length: int) -> int:
     return -(-length // _ALIGNED) * _ALIGNED
-
-
-def _powers(most: int) -> Iterator[int]:
-    count = 1
-    while count <= most:
-        yield count
-        count *= 2

@@ -6,28 +6,25 @@ shapes of what it finds, nor keep what it allocates. All graphs share one memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import torch
 
 
 class CudaGraphs:
-    """One graph for each key."""
+    """Those of one model, with their stream and their memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._recorded: dict[Hashable, torch.cuda.CUDAGraph] = {}
         with torch.cuda.device(device):
             self._stream = torch.cuda.Stream()
             self._pool = torch.cuda.graph_pool_handle()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._recorded
+    def recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+        """The function as a graph, which is replayed on the current stream, without waiting.
 
-    def record(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Calls the function three times; the last call changes nothing. Raises: what it raises; RuntimeError.
-
-        The first two are on a stream of their own: libraries allocate their workspaces then, not in the graph.
+        Calls the function three times; the last call changes nothing. The first two are on a stream of their own:
+        libraries allocate their workspaces then, not in the graph. Raises: what it raises; RuntimeError.
         """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
@@ -38,8 +35,11 @@ class CudaGraphs:
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 function()
             torch.cuda.current_stream().wait_stream(self._stream)
-        self._recorded[key] = graph
+        replay: Callable[[], None] = graph.replay
+        return replay
 
-    def replay(self, key: Hashable) -> None:
-        """On the current stream, without waiting."""
-        self._recorded[key].replay()
+
+def sizes_up_to(most: int, least: int = 1) -> list[int]:
+    """Powers of two times `least`, and `most` as the last: few shapes, and none much larger than what it is for."""
+    sizes = [least << power for power in range(most.bit_length()) if least << power < most]
+    return [*sizes, most]

@@ -62,8 +62,6 @@ def align(model: WhisperModel, texts: Sequence[Text], *, alone: bool) -> list[An
 def words_of(text: Text, found: Any) -> list[tuple[Word, ...]]:
     """The words of each span, by the decoder's attention and by what can be heard. found: by `align`."""
     lines = text.lines
-    if found is None:
-        return [() for _ in lines]
     starts = dict(reversed(found.alignments))
     times = [starts[index] * TIMESTAMP_SECONDS for index in range(sum(map(len, lines)) + 1)]
     timed = []

@@ -72,10 +72,9 @@ class Reader:
         return dataclasses.replace(outcome, then=outcome.then and self.prepared(outcome.then))
 
     def _segments(self, unit: Unit, parts: Split, alignment: Any) -> tuple[tuple[Segment, ...], float | None]:
-        """The segments, and the second at which the last word ends, if there was reason to look."""
+        """The segments, and the second at which the last word ends, if it was looked for."""
         tokenizer = self._tokenizers.of(unit.language, unit.task)
-        looked = looked_for(unit, parts, tokenizer)
-        timed = words_of(Text(unit, parts.spans, tokenizer), alignment) if looked else None
+        timed = None if alignment is None else words_of(Text(unit, parts.spans, tokenizer), alignment)
         pauses = _pauses(unit)
         segments: list[Segment] = []
         for number, span in enumerate(parts.spans):
@@ -85,7 +84,7 @@ class Reader:
                     segments.append(Segment(span.start, span.end, text))
             elif words := timed[number]:
                 segments += parted(Segment(words[0].start, words[-1].end, text, words), pauses)
-        said = segments[-1].end if segments and looked else None
+        said = segments[-1].end if segments and timed is not None else None
         if not unit.words:
             segments = [dataclasses.replace(segment, words=None) for segment in segments]
         return tuple(segments), said

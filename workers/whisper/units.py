@@ -164,7 +164,7 @@ class Pass:
     unit: with what it was encoded as, its language if that is decided, and its tries with the latest.
     detected: language → probability, where it was looked for. silent: nobody speaks. echo: the text repeats the hints.
     parts: of the try to keep, None while there is none.
-    alignment: CTranslate2's, of the parts' words, where these were looked for.
+    alignment: CTranslate2's, of the parts' words, where there are any and they were looked for.
     """
 
     unit: Unit
