@@ -251,10 +251,13 @@ def secrets() -> tuple[str, ...]:
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= LEAST_TOKEN:
             found.add(value)
-        _, _, rest = value.rpartition("://")
+        _, scheme, rest = value.rpartition("://")
         user, at, _ = rest.rpartition("@")
-        if at:
-            found |= {user, user.partition(":")[2] or user}
+        who, colon, password = user.partition(":")
+        if at and colon and "/" not in who:
+            found |= {user, password}
+        elif at and scheme and len(user) >= LEAST_TOKEN:  # what is shorter is `git`; without a scheme it is mail's
+            found.add(user)
         if name.upper().endswith("COOKIES"):
             found |= _cookies(Path(value))
     return tuple(sorted(secret for secret in found if secret))

@@ -51,8 +51,9 @@ def _run(work: Any) -> int:
 def _doctor(folders: Any, repair: bool) -> int:
     """0: all is well, or is now; 1: something is not."""
     from storage.doctor import examine
-    from storage.premises import check_all, lock
+    from storage.premises import check_all, ledger_of, lock
 
+    ledger_of(folders)
     with lock(folders.data):
         check_all(folders)
         left = found = 0
@@ -74,5 +75,5 @@ def _backup(folders: Any, target: Path) -> int:
     kept = backup(folders, target.absolute())
     for name in kept.gone:
         say(f"{name} was deleted before it could be copied.")
-    say(f"{target} has the ledger, {kept.blobs} results, {kept.uploads} files' records and the saved voices.")
+    say(f"{target} has the ledger, {kept.blobs} results, {kept.uploads} uploads and the saved voices.")
     return 0

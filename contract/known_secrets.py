@@ -10,6 +10,8 @@ from urllib.parse import quote, quote_plus, unquote
 
 LEAST = 4
 """Characters; what is shorter stands in many words, and hiding it would show it."""
+LEAST_WITHIN = 8
+"""What is shorter may be a word, as `proxy` is, and is hidden only where it stands alone."""
 
 _forms: set[str] = set()
 _patterns: list[re.Pattern[str]] = []
@@ -20,7 +22,7 @@ def hide(secrets: Iterable[str]) -> None:
     """Take these out of all that `without_known` is given from now on."""
     _forms.update(form for secret in secrets for form in _written(secret) if len(form) >= LEAST)
     longest_first = sorted(_forms, key=len, reverse=True)
-    _patterns[:] = [re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)] if longest_first else []
+    _patterns[:] = [re.compile("|".join(map(_matched, longest_first)), re.IGNORECASE)] if longest_first else []
 
 
 def without_known(text: str, instead: str) -> str:
@@ -28,6 +30,12 @@ def without_known(text: str, instead: str) -> str:
     for pattern in _patterns:
         text = pattern.sub(lambda _: instead, text)
     return text
+
+
+def _matched(form: str) -> str:
+    """The regular expression of a form."""
+    escaped = re.escape(form)
+    return escaped if len(form) >= LEAST_WITHIN else rf"(?<!\w){escaped}(?!\w)"
 
 
 def _written(secret: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ BURST_SECONDS = 10.0
 """A bucket holds what comes in so many seconds."""
 KEPT = 10_000
 """Buckets among which full ones are not looked for."""
+POLLED = "/socket.io/"
 
 
 class Rates:
@@ -50,6 +51,6 @@ class Rates:
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every request counts but a long poll, which waits for others."""
-        if request.method != "GET" or "sid" not in request.query:
+        if request.method != "GET" or request.path != POLLED or "sid" not in request.query:
             self.take(peer_of(request))
         return await handler(request)

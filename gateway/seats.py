@@ -74,8 +74,10 @@ class Connections:
         def connection_lost(protocol: Any, exc: BaseException | None = None) -> None:
             lost(protocol, exc)
             address = self._connected.pop(protocol, None)
-            if address is not None:
-                self._all.give_back(address)
+            if address is None:
+                return
+            self._all.give_back(address)
+            if address:
                 self._own.give_back(address)
 
         server.connection_made = connection_made  # type: ignore[method-assign, assignment]
@@ -99,8 +101,8 @@ class Connections:
         name = "" if self._origins.is_proxy(address) else address
         if name:
             self._own.check(name)
+            self._own.take(name)
         self._all.take(name)
-        self._own.take(name)
         self._connected[protocol] = name
 
 

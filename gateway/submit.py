@@ -66,6 +66,7 @@ class SubmitDoor:
         else:
             message = parsed(await whole_body(request), "the same as a `message`")
             job_id = await self._accept(request, message, who)
+        held_of(request).clear()  # the job has it now, and has a limit of its own
         token = {"token": self._callers.token(who)} if known is None else {}
         if seconds and (answer := await while_connected(request, self._following.answer(job_id, seconds))):
             failed = answer["status"] == "error"

@@ -9,6 +9,7 @@ was deleted meanwhile. It has its name once it is whole.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from contract.folders import Folders
 from storage.ledger import Unusable
+from storage.premises import ledger_of
 
 
 class Kept(NamedTuple):
@@ -32,11 +34,7 @@ def backup(folders: Folders, target: Path) -> Kept:
     """Copy everything into a new folder. Raises: Unusable, OSError."""
     if target.exists():
         raise Unusable(f"{target} is there already; name a folder that is not.")
-    ledger = folders.data / "ledger.sqlite3"
-    if not ledger.is_file():
-        raise Unusable(
-            f"There is no ledger in DATA_DIR={folders.data}; run this where the server runs, with its settings."
-        )
+    ledger = ledger_of(folders)
     making = target.with_name(f"{target.name}.partial")
     shutil.rmtree(making, ignore_errors=True)
     data = making / "data"
@@ -44,18 +42,20 @@ def backup(folders: Folders, target: Path) -> Kept:
     try:
         names, files = _copy_ledger(ledger, data / ledger.name)
         uploads = [path.name for path in map(Path, files) if path.parent == folders.uploads]
-        gone = [*_copy(folders.blobs, data / "blobs", names), *_copy(folders.uploads, data / "uploads", uploads)]
+        blobs_gone = [*_copy(folders.blobs, data / "blobs", names)]
+        uploads_gone = [*_copy(folders.uploads, data / "uploads", uploads)]
+        gone = [*blobs_gone, *uploads_gone]
         key = folders.data / "secret.key"
         if key.is_file():
             shutil.copy2(key, data)
         if folders.voices.is_dir():
-            shutil.copytree(folders.voices, making / "voices", ignore=shutil.ignore_patterns(".*"))
+            gone += _copy_voices(folders.voices, making / "voices")
         _sync(making)
         making.replace(target)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
-    return Kept(len(names), len(uploads), tuple(gone))
+    return Kept(len(names) - len(blobs_gone), len(uploads) - len(uploads_gone), tuple(gone))
 
 
 def _copy_ledger(ledger: Path, copy: Path) -> tuple[list[str], list[str]]:
@@ -84,6 +84,23 @@ def _copy(source: Path, to: Path, names: Iterable[str]) -> Iterator[str]:
             shutil.copy2(source / name, to / name)
         except FileNotFoundError:
             yield name
+
+
+def _copy_voices(source: Path, to: Path) -> list[str]:
+    """Copies saved voices; gives the names of what was deleted meanwhile. Raises: OSError."""
+    try:
+        shutil.copytree(source, to, ignore=shutil.ignore_patterns(".*"))
+    except shutil.Error as exc:
+        failed = {Path(path): reason for path, _, reason in exc.args[0]}
+        for path, reason in failed.items():
+            if path.exists():
+                raise OSError(errno.EIO, reason, str(path)) from exc
+        voices = {Path(*path.relative_to(source).parts[:2]) for path in failed}
+        gone = sorted(str(voice) for voice in voices if not (source / voice).exists())
+        for voice in gone:  # of which some may have been copied
+            shutil.rmtree(to / voice, ignore_errors=True)
+        return gone
+    return []
 
 
 def _sync(folder: Path) -> None:

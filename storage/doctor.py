@@ -12,7 +12,7 @@ import contextlib
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def examine(folders: Folders, repair: bool) -> Iterator[Finding]:
         faults = list(_ledger(path, repair))
         yield from faults
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_opened(path)) as db:
-            if not missing(db, MIGRATIONS[: _version(db)]):
+            if not missing(db, _migrations(db)):
                 for job in unreadable(db):
                     yield Finding(f"The rows of job {job} are damaged; the server answers it as failed when it starts.")
                 yield from _files(db, folders, repair and not faults)
@@ -55,8 +55,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+def _migrations(db: sqlite3.Connection) -> Sequence[str]:
+    """Those that have made a ledger; all, where it does not say."""
+    with contextlib.suppress(sqlite3.Error):
+        return MIGRATIONS[: db.execute("PRAGMA user_version").fetchone()[0]] or MIGRATIONS
+    return MIGRATIONS
 
 
 def _ledger(path: Path, repair: bool) -> Iterator[Finding]:
@@ -81,7 +84,7 @@ def _ledger(path: Path, repair: bool) -> Iterator[Finding]:
 
 def _faults(db: sqlite3.Connection) -> list[str]:
     try:
-        gone = [f"it has no {what}" for what in missing(db, MIGRATIONS[: _version(db)] or MIGRATIONS)]
+        gone = [f"it has no {what}" for what in missing(db, _migrations(db))]
         return gone + [text for (text,) in db.execute("PRAGMA integrity_check(20)") if text != "ok"]
     except sqlite3.Error as exc:
         return [str(exc)]
@@ -91,10 +94,10 @@ def _reindexed(db: sqlite3.Connection) -> bool:
     """Whether indices, made anew, were all that was wrong."""
     try:
         with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
-            for script in MIGRATIONS[: _version(db)]:
+            for script in _migrations(db):
                 new.executescript(script)
             wanted = schema(new)
-        gone = missing(db, MIGRATIONS[: _version(db)])
+        gone = missing(db, _migrations(db))
         for what in gone:
             if what.startswith("index "):
                 db.execute(wanted[what])
@@ -112,9 +115,9 @@ def _written_anew(path: Path) -> tuple[Path, str]:
             file.rename(aside.with_name(aside.name + file.name.removeprefix(path.name)))
     cut = []
     with contextlib.closing(_opened(aside)) as old, contextlib.closing(sqlite3.connect(path)) as new:
-        for script in MIGRATIONS:
+        for script in (migrations := _migrations(old)):  # the server runs the others
             new.executescript(script)
-        new.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        new.execute(f"PRAGMA user_version={len(migrations)}")
         cut = [table for table in _TABLES if not _rows_copied(old, new, table)]
         for table in _TABLES[1:4]:  # what belongs to a job that is lost
             new.execute(f"DELETE FROM {table} WHERE job NOT IN (SELECT id FROM jobs)")

@@ -31,6 +31,16 @@ def lock(folder: Path) -> TextIO:
     return file
 
 
+def ledger_of(folders: Folders) -> Path:
+    """Of a server that has run; who asks in another folder than it runs in has none. Raises: Unusable."""
+    ledger = folders.data / "ledger.sqlite3"
+    if not ledger.exists():
+        raise Unusable(
+            f"There is no ledger in DATA_DIR={folders.data}; run this where the server runs, with its settings."
+        )
+    return ledger
+
+
 def check_all(folders: Folders) -> None:
     """Every folder of the server but the locked one, and those in that. Raises: Unusable."""
     for folder in (folders.uploads, folders.blobs, folders.work, folders.models):

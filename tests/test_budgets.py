@@ -210,7 +210,7 @@ async def test_behind_a_proxy_everybody_has_their_own() -> None:
         return reply({})
 
     origins = Origins(proxies=[PROXY])
-    connections = Connections(9, 2, origins)
+    connections = Connections(4, 2, origins)
     app = web.Application(middlewares=[answer_errors, origins.check, connections.check])
     app.router.add_get("/", wait)
     async with TestClient(TestServer(app)) as client:

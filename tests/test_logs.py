@@ -340,6 +340,10 @@ def test_a_known_secret_is_taken_out_in_every_form_and_field(form: str, secret: 
         ("AWS_SECRET_ACCESS_KEY", "hullaballoo", {"hullaballoo"}),
         ("TOKENIZERS_PARALLELISM", "falsefalse", set()),
         ("HF_TOKEN", "no", set()),
+        ("GIT_URL", "https://hullaballoo@h.example/x", {"hullaballoo"}),
+        ("DOCKER_HOST", "ssh://git@h.example", set()),
+        ("MAILTO", "root@h.example", set()),
+        ("PATH", "/opt/node@18/bin:/opt/python@3/bin", set()),
         ("PATH", "/usr/bin", set()),
     ],
 )
@@ -350,6 +354,11 @@ def test_secrets_are_known_by_the_name_of_their_variable_or_by_a_url(
     before = set(secrets())
     monkeypatch.setenv(name, value)
     assert set(secrets()) - before == expected
+
+
+def test_a_secret_that_is_a_word_is_hidden_where_it_stands_alone() -> None:
+    known_secrets.hide(["sesame"])
+    assert logs.without_secrets("sesame, 'Sesame' sesames open_sesame") == "…, '…' sesames open_sesame"
 
 
 def test_a_refused_settings_password_is_not_shown(tmp_path: Path) -> None:

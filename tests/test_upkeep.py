@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -136,6 +137,25 @@ async def test_a_copy_has_what_its_ledger_names(folders: Folders, tmp_path: Path
         backup(folders, target)
 
 
+async def test_a_voice_that_is_deleted_meanwhile_is_named_and_no_part_of_it_copied(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for voice in ("b/voice_1", "b/voice_2"):
+        (folders.voices / voice).mkdir(parents=True)
+        (folders.voices / voice / "voice.json").write_text("{}")
+    copy = shutil.copystat
+
+    def copy_and_delete(source: str, *args: Any, **options: Any) -> None:
+        copy(source, *args, **options)
+        if Path(source).parent.name == "voice_1":
+            shutil.rmtree(Path(source).parent)
+
+    monkeypatch.setattr(shutil, "copystat", copy_and_delete)
+    target = tmp_path / "copy"
+    assert backup(folders, target).gone == ("b/voice_1",)
+    assert sorted(path.name for path in (target / "voices" / "b").iterdir()) == ["voice_2"]
+
+
 def optivus(server: DrillServer, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "client", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=server.env, capture_output=True, text=True, check=False, timeout=60)
@@ -156,6 +176,13 @@ def test_a_running_server_is_copied_and_the_copy_is_a_server(tmp_path: Path) -> 
     with server, Client(server.url, token) as client:
         assert [info.job_id for info in client.jobs()] == [job.id]
         assert client.job(job.id).result()["status"] == "success"
+
+
+def test_a_folder_in_which_no_server_has_run_is_not_well(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path)
+    found = optivus(server, "doctor")
+    assert (found.returncode, "There is no ledger" in found.stderr) == (2, True)
+    assert not server.data.exists()
 
 
 def test_what_is_wrong_is_status_1_until_it_is_mended(tmp_path: Path) -> None:
