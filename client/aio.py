@@ -162,12 +162,7 @@ class AsyncClient(Tasks):
         rows: list[dict[str, Any]] = []
         page: dict[str, Any] = {"next": None}
         while "next" in page:
-            try:
-                page = await self._ask({"type": "jobs", "before": page["next"]})
-            except OptivusError as exc:
-                if exc.code != "JOB_NOT_FOUND":
-                    raise
-                break  # it was forgotten meanwhile, and so were those before it
+            page = await self._ask({"type": "jobs", "before": page["next"]})
             rows += page["jobs"]
         return [job_info(row) for row in rows]
 

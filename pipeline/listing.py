@@ -6,7 +6,7 @@ from typing import Any
 
 from contract.errors import InvalidInput
 from pipeline.job import State
-from storage.records import JobRecord
+from storage.records import JobRecord, Place
 
 PAGE_JOBS = 100
 """Jobs of a listing that does not say how many it wants."""
@@ -21,9 +21,23 @@ def page_size(limit: Any) -> int:
 
 
 def page(jobs: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """jobs: those of the page and, where there are more, the one behind it."""
-    more = {"next": jobs[limit - 1]["job_id"]} if len(jobs) > limit else {}
+    """jobs: those of the page and, where there are more, the one behind it.
+
+    `next` says when the last one came and not only which it is, since it may be forgotten before the next page.
+    """
+    more = {"next": f"{jobs[limit - 1]['created_at']!r} {jobs[limit - 1]['job_id']}"} if len(jobs) > limit else {}
     return {"jobs": jobs[:limit], **more}
+
+
+def place(before: Any) -> Place | None:
+    """Behind which a page begins: `next` of the one before. Raises: InvalidInput."""
+    if before is None:
+        return None
+    created_at, _, job_id = before.partition(" ") if isinstance(before, str) else ("", "", "")
+    try:
+        return Place(float(created_at), job_id)
+    except ValueError as exc:
+        raise InvalidInput("'before' must be what `next` of the page before says.", field="before") from exc
 
 
 def listed(record: JobRecord, fraction: float | None, position: int | None) -> dict[str, Any]:

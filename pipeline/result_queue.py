@@ -34,7 +34,7 @@ from pipeline.counts import Counts
 from pipeline.intake import Intake
 from pipeline.job import Job, Out, State, Step, advance, begin, finish, opened, restart, signal, waiting_key
 from pipeline.listeners import Listeners
-from pipeline.listing import listed, page
+from pipeline.listing import listed, page, place
 from pipeline.plans import Plan
 from pipeline.replay import Cause, Changes, Effects
 from pipeline.stored import changed, out_of, restored, value_of
@@ -274,10 +274,9 @@ class ResultQueue:
     async def jobs(self, who: Party, limit: int, before: str | None = None) -> dict[str, Any]:
         """A page of the jobs that `who` may read, within retention, newest first.
 
-        before: the last job of the page before. Raises: JobNotFound when it is no job of theirs.
+        before: `next` of the page before. Raises: InvalidInput.
         """
-        after = await self.job(before, who) if before is not None else None
-        records = await self._ledger.jobs(whose(who), limit + 1, after)
+        records = await self._ledger.jobs(whose(who), limit + 1, place(before))
         return page([self.describe(record) for record in records], limit)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -35,8 +36,7 @@ def backup(folders: Folders, target: Path) -> Kept:
     if target.exists():
         raise Unusable(f"{target} is there already; name a folder that is not.")
     ledger = ledger_of(folders)
-    making = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(making, ignore_errors=True)
+    making = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     data = making / "data"
     data.mkdir(parents=True)
     try:

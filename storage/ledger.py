@@ -20,7 +20,7 @@ from typing import Any
 
 from contract.identity import Whose
 from contract.messages import Item
-from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, StoredJob
+from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, Place, StoredJob
 
 PAGE_BYTES = 256 * 1024
 """A page of events has about so many bytes. A slow reader costs as much while it takes them."""
@@ -91,8 +91,8 @@ class Ledger(ABC):
         """The id of the job that a client gave this idempotency key."""
 
     @abstractmethod
-    async def jobs(self, whose: Whose, limit: int, after: JobRecord | None = None) -> list[JobRecord]:
-        """Their jobs, newest first, without params and warnings: the first ones, or those behind another."""
+    async def jobs(self, whose: Whose, limit: int, after: Place | None = None) -> list[JobRecord]:
+        """Their jobs, newest first, without params and warnings: the first ones, or those behind a place."""
 
     @abstractmethod
     async def seqs(self, whose: Whose, job_ids: Collection[str]) -> dict[str, int]:

@@ -14,6 +14,13 @@ from typing import Any, NamedTuple
 from contract.messages import Item
 
 
+class Place(NamedTuple):
+    """Where a job stands in listings, also when it is no more. created_at: seconds since 1970."""
+
+    created_at: float
+    id: str
+
+
 class JobRecord(NamedTuple):
     """A job. Times: seconds since 1970.
 

@@ -19,7 +19,7 @@ from contract.identity import Whose
 from contract.messages import LOCAL_OWNER, Item
 from storage.database import Database, Statement
 from storage.ledger import PAGE_BYTES, Done, Ledger, ReadFailed
-from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, RunRecord, StoredJob
+from storage.records import Change, EventRecord, Expired, FileRecord, JobRecord, Known, Place, RunRecord, StoredJob
 
 MIGRATIONS = (
     """
@@ -173,10 +173,10 @@ class SqliteLedger(Ledger):
         row = await self._one("SELECT id FROM jobs WHERE client=? AND idempotency_key=?", client, key)
         return row[0] if row else None
 
-    async def jobs(self, whose: Whose, limit: int, after: JobRecord | None = None) -> list[JobRecord]:
+    async def jobs(self, whose: Whose, limit: int, after: Place | None = None) -> list[JobRecord]:
         where, args = _theirs(whose)
         if after is not None:
-            where, args = f"{where} AND (created_at, id) < (?, ?)", (*args, after.created_at, after.id)
+            where, args = f"{where} AND (created_at, id) < (?, ?)", (*args, *after)
         query = f"SELECT {_HEAD} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT ?"
         return await self._database.read(lambda db: [_job(row) for row in db.execute(query, (*args, limit))])
 

@@ -25,6 +25,7 @@ from storage.records import (
     FileRecord,
     JobRecord,
     Known,
+    Place,
     RunRecord,
     StoredJob,
     new_file_id,
@@ -243,7 +244,7 @@ async def test_listings_are_a_clients_or_where_there_are_accounts_an_owners(ledg
     assert await ledger.jobs(ANN, 9) == [headless(jobs[1]), headless(jobs[0])]
     assert [each.id for each in await ledger.jobs(ACME, 9)] == ["o2", "o1"]
     assert [each.id for each in await ledger.jobs(ACME, limit=1)] == ["o2"]
-    assert [each.id for each in await ledger.jobs(ACME, 9, after=jobs[4])] == ["o1"]
+    assert [each.id for each in await ledger.jobs(ACME, 9, after=Place(jobs[4].created_at, jobs[4].id))] == ["o1"]
     assert await ledger.jobs(Whose(LOCAL_OWNER, "nobody"), 9) == []
     everything = [each.id for each in jobs] + ["never"]
     assert await ledger.seqs(ANN, everything) == {"a1": 4, "a2": 0}

@@ -25,6 +25,7 @@ from contract.identity import Identity
 from contract.messages import FileRef
 from pipeline.plans import Plan, Retry, Stage
 from storage.ledger import Conflict
+from storage.records import Expired
 from storage.retention import Retention
 from tests.roads import ME, YOU, Road
 from tests.toys.listener import Listener
@@ -152,9 +153,19 @@ async def test_a_listing_comes_in_pages(road: Road) -> None:
     rest = await road.queue.jobs(ME, 2, first["next"])
     assert [row["job_id"] for row in rest["jobs"]] == jobs[:1]
     assert "next" not in rest
-    with pytest.raises(JobNotFound):
-        await road.queue.jobs(YOU, 2, jobs[0])
+    assert (await road.queue.jobs(YOU, 2, first["next"]))["jobs"] == []
+    for wrong in ("", jobs[0], "when job", 7):
+        with pytest.raises(InvalidInput):
+            await road.queue.jobs(ME, 2, wrong)  # type: ignore[arg-type]
     await asyncio.gather(*map(road.final, jobs))
+
+
+async def test_a_listing_goes_on_behind_a_job_that_is_forgotten_meanwhile(road: Road) -> None:
+    jobs = [await road.queue.submit({"type": "toy", "words": ["w"]}, ME) for _ in range(3)]
+    await asyncio.gather(*map(road.final, jobs))
+    first = await road.queue.jobs(ME, 2)
+    await road.ledger.forget(Expired(tuple(jobs[1:]), (), ()))
+    assert [row["job_id"] for row in (await road.queue.jobs(ME, 2, first["next"]))["jobs"]] == jobs[:1]
 
 
 async def test_a_file_may_have_any_name_and_come_as_path_upload_or_content(road: Road, tmp_path: Path) -> None:
