@@ -79,29 +79,29 @@ async def new_token(url: str) -> str:
         return str(raw.session["token"])
 
 
-async def flood(url: str, folder: Path) -> None:
+async def flood(url: str, folder: Path, count: int = FLOOD) -> None:
     """Messages beyond the client's limit of open jobs, sent as fast as they are taken, all of them answered."""
     pipe = folder / "pipe"
     os.mkfifo(pipe)
-    await _flooded(url, {"type": "stuck", "pipe": str(pipe)})
+    await _flooded(url, {"type": "stuck", "pipe": str(pipe)}, count)
 
 
 async def accepted(url: str, folder: Path) -> None:
     """Messages that may all be accepted, since each job ends at once."""
-    await _flooded(url, {"type": "noop"})
+    await _flooded(url, {"type": "noop"}, FLOOD)
 
 
-async def _flooded(url: str, message: dict[str, Any]) -> None:
+async def _flooded(url: str, message: dict[str, Any], count: int) -> None:
     text = orjson.dumps(["message", message]).decode()
     async with known(url) as raw:
 
         async def say() -> None:
-            for number in range(FLOOD):
+            for number in range(count):
                 await raw.socket.send_str(f"42{number}{text}")
 
         saying = asyncio.create_task(say())
         heard = 0
-        while heard < FLOOD:
+        while heard < count:
             packet = await raw.socket.receive()
             heard += packet.type is aiohttp.WSMsgType.TEXT and packet.data.startswith("43")
             if packet.type is aiohttp.WSMsgType.TEXT and packet.data == "2":
@@ -144,7 +144,7 @@ async def resumes(url: str, folder: Path) -> None:
             await raw.acknowledged(number)
 
 
-ATTACKS: dict[str, Callable[[str, Path], Awaitable[None]]] = {
+ATTACKS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each for each in (flood, accepted, readers, nested, resumes)
 }
 

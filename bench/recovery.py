@@ -21,6 +21,7 @@ from pathlib import Path
 from client import Client
 from tests.drills import DrillServer, Gate, gates
 
+STEP_SECONDS = 1.0
 STEPS = 10_000
 """Steps of a job that is cancelled long before their end."""
 
@@ -100,17 +101,24 @@ ROWS: dict[str, Callable[[Drill], float]] = {
 }
 
 
+def settings(step_seconds: float) -> dict[str, str]:
+    """Of the server."""
+    return {
+        **{f"{name}_PRELOAD": "1" for name in ("DRILL", "SWIFT", "SINGLE")},
+        "SWIFT_STEP_SECONDS": str(step_seconds),
+        "HOST": "127.0.0.1",
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--step", type=float, default=1.0)
+    parser.add_argument("--step", type=float, default=STEP_SECONDS)
     args = parser.parse_args()
-    settings = {f"{name}_PRELOAD": "1" for name in ("DRILL", "SWIFT", "SINGLE")}
-    settings |= {"SWIFT_STEP_SECONDS": str(args.step), "HOST": "127.0.0.1"}
     found: dict[str, list[float]] = {name: [] for name in ROWS}
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        DrillServer(Path(folder), **settings) as server,
+        DrillServer(Path(folder), **settings(args.step)) as server,
         Client(server.url) as client,
     ):
         for turn in range(args.rounds):

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from contract.errors import FileNotFound, TooLarge, UnsupportedMedia
 from media import kinds, memory
+from media.gifs import count_frames
 
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
@@ -38,7 +39,8 @@ MAX_PIXELS = 80_000_000
 MAX_MOVING_PIXELS = 10_000_000
 """Most pixels of each frame of a moving picture, which has many frames."""
 MAX_MOVED_PIXELS = 800_000_000
-"""Most pixels of all its frames, which take about ten seconds; a GIF of a few kilobytes for each may have thousands."""
+"""Most pixels of all its frames, which take about ten seconds; a GIF of a few kilobytes for each may have thousands,
+which are counted before any is decoded."""
 _FRAME_PIXELS = 10_000
 """A frame costs at least as much as so many pixels, however small it is."""
 MAX_WHOLE_BYTES = 256 << 20
@@ -102,10 +104,11 @@ def frames(path: Path) -> Iterator[Shown]:
     with _opened(path) as image:
         if image is None:
             return
-        start, pixels = 0.0, 0
+        start = 0.0
+        most = MAX_MOVED_PIXELS // max(_FRAME_PIXELS, image.width * image.height)
+        counted = image.format == "GIF" and image.fp is not None and count_frames(image.fp, most + 1) > most
         for number in itertools.count():
-            pixels += max(_FRAME_PIXELS, image.width * image.height)
-            if pixels > MAX_MOVED_PIXELS:
+            if counted or number == most:
                 raise TooLarge("This moving picture has too many frames; send it as a video.", field="file")
             try:
                 image.seek(number)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 from PIL import Image
 
-from tests.recordings import beep, write
+from media.audio import SAMPLE_RATE, decode
+from tests.recordings import EXAMPLE, beep, write
 
 
 def comments(count: int) -> bytes:
@@ -140,6 +144,24 @@ def ogg_at(path: Path, times: Iterable[float]) -> Path:
     ends = (round(48_000 * time) + 960 for time in times)
     sound = (page(1, number, SILENCE, granule=end) for number, end in enumerate(ends, 2))
     path.write_bytes(head + b"".join(sound))
+    return path
+
+
+DAYS = 6 * 24 * 3600.0
+
+
+def long_ago(path: Path, codec: str, seconds: float) -> Path:
+    """jfk, then so much nothing, then jfk again."""
+    speech = np.concatenate(list(decode(EXAMPLE)))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        for start in (0.0, seconds):
+            for part, at in ((speech[at : at + SAMPLE_RATE], at) for at in range(0, len(speech), SAMPLE_RATE)):
+                frame = av.AudioFrame.from_ndarray(np.repeat(part, 3)[np.newaxis], "flt", "mono")
+                frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+                frame.pts = round((start + at / SAMPLE_RATE) * 48_000)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path
 
 

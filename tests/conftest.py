@@ -32,16 +32,17 @@ def _no_ones_tokens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 @pytest.fixture(scope="session")
 def whisper_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Whisper: a real one from OPTIVUS_TEST_MODELS, else one that says one sentence."""
-    return _real("whisper-tiny") or make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
+    return real_model("whisper-tiny") or make_ctranslate2(tmp_path_factory.mktemp("whisper") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def florence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Florence: a real one from OPTIVUS_TEST_MODELS, else one that always says the same."""
-    return _real("florence2-shapes") or make_native(tmp_path_factory.mktemp("florence") / "tiny")
+    return real_model("florence2-shapes") or make_native(tmp_path_factory.mktemp("florence") / "tiny")
 
 
-def _real(name: str) -> Path | None:
+def real_model(name: str) -> Path | None:
+    """A folder of OPTIVUS_TEST_MODELS."""
     given = os.environ.get("OPTIVUS_TEST_MODELS")
     folder = Path(given or "") / name
     return folder if given and folder.is_dir() else None

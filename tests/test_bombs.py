@@ -6,25 +6,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from contract.errors import TooLarge, UnsupportedMedia
 from contract.messages import FileRef
 from media import container, detector, frames, pictures
-from media.audio import SAMPLE_RATE, Gap, decode, sound_of
+from media.audio import SAMPLE_RATE, Gap, sound_of
 from media.container import probe
+from media.gifs import count_frames
 from media.growing import follow
 from media.speech import Cut, cut
 from storage.files import TaskFiles
 from tests import bombs
 from tests.drive import folders
 from tests.mutants import hear
-from tests.recordings import EXAMPLE
 
 Made = Callable[[Path, int], Path]
 
@@ -90,39 +89,21 @@ def test_thousands_of_streams_are_refused(tmp_path: Path) -> None:
         probe(bombs.ogg_streams(tmp_path / "upload", 5_000))
 
 
-DAYS = 6 * 24 * 3600.0
-
-
-def long_ago(path: Path, codec: str, seconds: float) -> Path:
-    """jfk, then so much nothing, then jfk again."""
-    speech = np.concatenate(list(decode(EXAMPLE)))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=48_000, layout="mono")
-        for start in (0.0, seconds):
-            for part, at in ((speech[at : at + SAMPLE_RATE], at) for at in range(0, len(speech), SAMPLE_RATE)):
-                frame = av.AudioFrame.from_ndarray(np.repeat(part, 3)[np.newaxis], "flt", "mono")
-                frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
-                frame.pts = round((start + at / SAMPLE_RATE) * 48_000)
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 @pytest.mark.parametrize(("name", "codec"), [("a.mka", "libopus"), ("a.nut", "pcm_s16le"), ("a.ogg", "libopus")])
 def test_a_gap_of_days_costs_nothing_and_keeps_the_clock(tmp_path: Path, name: str, codec: str) -> None:
-    path = long_ago(tmp_path / name, codec, DAYS)
+    path = bombs.long_ago(tmp_path / name, codec, bombs.DAYS)
     began = time.thread_time()
     parts = list(sound_of(path))
     cuts = list(cut(iter(parts), vad=True))
     assert time.thread_time() - began < 5
     assert sum(isinstance(part, Gap) for part in parts) == 1
-    assert cuts[-1].heard / SAMPLE_RATE == pytest.approx(DAYS + 11, abs=0.5)
+    assert cuts[-1].heard / SAMPLE_RATE == pytest.approx(bombs.DAYS + 11, abs=0.5)
     assert [one.start for one in cuts[1:]] == [one.stop for one in cuts[:-1]]
     pieces = [piece for one in cuts for piece in one.pieces]
-    first = [piece for piece in pieces if piece.end < DAYS * SAMPLE_RATE]
+    first = [piece for piece in pieces if piece.end < bombs.DAYS * SAMPLE_RATE]
     assert len(first) * 2 == len(pieces)
     for before, after in zip(first, pieces[len(first) :], strict=True):
-        assert (after.start - before.start) / SAMPLE_RATE == pytest.approx(DAYS, abs=0.5)
+        assert (after.start - before.start) / SAMPLE_RATE == pytest.approx(bombs.DAYS, abs=0.5)
         assert len(after.audio) == pytest.approx(len(before.audio), abs=SAMPLE_RATE)
     for one in cuts:
         assert starts(cut(iter(parts), vad=True, start=one.stop)) == [
@@ -152,7 +133,7 @@ def test_silence_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gap_in_a_recording_that_grows_is_one_read(tmp_path: Path) -> None:
-    path = long_ago(tmp_path / "a.webm", "libopus", 3_000)
+    path = bombs.long_ago(tmp_path / "a.webm", "libopus", 3_000)
     reader = follow(path, "webm", 48_000, lambda: True)
     read = [reader.read() for _ in range(4)]
     reader.close()
@@ -175,6 +156,28 @@ def test_a_million_frames_are_not_counted(tmp_path: Path) -> None:
     began = time.thread_time()
     assert pictures.moves(path)
     assert time.thread_time() - began < 0.5
+
+
+def test_a_gif_of_too_many_frames_is_refused_before_any_is_decoded(tmp_path: Path) -> None:
+    path = bombs.gif(tmp_path / "upload", (3_000, 3_000), 100)
+    with frames.film(path) as film, pytest.raises(TooLarge, match="too many frames"):
+        next(film.looks(1.0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 300), (700, 700)])
+def test_the_frames_of_a_gif_are_those_that_pillow_finds(tmp_path: Path, size: tuple[int, int]) -> None:
+    image = Image.effect_noise(size, 90)
+    image.save(
+        tmp_path / "a.gif", save_all=True, append_images=[Image.effect_noise(size, 50), image], comment="x" * 600
+    )
+    whole = (tmp_path / "a.gif").read_bytes()
+    for length in (len(whole), len(whole) // 2, 300, 12):
+        (tmp_path / "cut.gif").write_bytes(whole[:length])
+        with (tmp_path / "cut.gif").open("rb") as file:
+            counted = count_frames(file, 9)
+            assert file.tell() == 0
+        assert counted <= 3
+        assert counted == 3 or length < len(whole)
 
 
 def test_others_have_a_turn_after_every_frame_that_is_passed_over(tmp_path: Path) -> None:
