@@ -14,16 +14,7 @@ _IMAGE_BYTES = 9
 
 
 def count_frames(file: IO[bytes], most: int) -> int:
-    """The frames that have begun, up to `most`. The file stands where it stood."""
-    at = file.tell()
-    try:
-        return _counted(file, most)
-    finally:
-        file.seek(at)
-
-
-def _counted(file: IO[bytes], most: int) -> int:
-    file.seek(0)
+    """The frames that have begun, up to `most`, read from where the file stands, a block at a time."""
     header = file.read(_HEADER)
     if len(header) < _HEADER:
         return 0

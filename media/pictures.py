@@ -106,7 +106,7 @@ def frames(path: Path) -> Iterator[Shown]:
             return
         start = 0.0
         most = MAX_MOVED_PIXELS // max(_FRAME_PIXELS, image.width * image.height)
-        counted = image.format == "GIF" and image.fp is not None and count_frames(image.fp, most + 1) > most
+        counted = image.format == "GIF" and _gif_frames(path, most + 1) > most
         for number in itertools.count():
             if counted or number == most:
                 raise TooLarge("This moving picture has too many frames; send it as a video.", field="file")
@@ -123,6 +123,11 @@ def frames(path: Path) -> Iterator[Shown]:
             length = length if length >= _SHORTEST_FRAME else 0.1
             yield Shown(start, length, picture)
             start += length
+
+
+def _gif_frames(path: Path, most: int) -> int:
+    with path.open("rb") as file:
+        return count_frames(file, most)
 
 
 def is_picture(path: Path) -> bool:

@@ -175,7 +175,6 @@ def test_the_frames_of_a_gif_are_those_that_pillow_finds(tmp_path: Path, size: t
         (tmp_path / "cut.gif").write_bytes(whole[:length])
         with (tmp_path / "cut.gif").open("rb") as file:
             counted = count_frames(file, 9)
-            assert file.tell() == 0
         assert counted <= 3
         assert counted == 3 or length < len(whole)
 

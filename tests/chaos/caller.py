@@ -103,6 +103,10 @@ class Caller:
                 return None
             await asyncio.sleep(0.05)
 
+    async def ended(self, job: str) -> None:
+        async with self.news:
+            await self.news.wait_for(lambda: job in self.finals)
+
     async def unknown(self) -> int:
         """How many of its accepted jobs the server does not know. Every event is told again from the first."""
         while True:

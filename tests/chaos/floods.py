@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import aiohttp
@@ -23,7 +23,7 @@ VICTIM_SECONDS = 5.0
 SILENT = 1100
 CHUNK = bytes(64 * 1024)
 
-Attack = Callable[[Ground, Server], Awaitable[None]]
+Attack = Callable[[Ground, Server], Coroutine[None, None, None]]
 
 
 async def flood(ground: Ground, server: Server) -> None:

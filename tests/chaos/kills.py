@@ -147,15 +147,14 @@ def job(number: int) -> Job:
     return Job({"type": kind, "script": ["go"] * (1 + number % 4)}, poison=False)
 
 
-async def send(storm: Storm, caller: Caller, numbers: list[int]) -> None:
+async def send(caller: Caller, numbers: list[int]) -> None:
     waiting = iter(numbers)
 
     async def some() -> None:
         for number in waiting:
             accepted = await caller.submit(f"{number}", job(number).message)
             if accepted:
-                async with caller.news:
-                    await caller.news.wait_for(lambda accepted=accepted: accepted in caller.finals)
+                await caller.ended(accepted)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
@@ -190,7 +189,7 @@ async def storm(ground: Ground) -> None:
     raging = Storm(ground, server)
     lines = [asyncio.create_task(caller.run()) for caller in raging.callers]
     sending = [
-        asyncio.create_task(send(raging, caller, list(range(turn, jobs, CALLERS))))
+        asyncio.create_task(send(caller, list(range(turn, jobs, CALLERS))))
         for turn, caller in enumerate(raging.callers)
     ]
     hanging = 0

@@ -38,7 +38,7 @@ async def soak(ground: Ground, whisper: Path, florence: Path, fish: Path) -> Non
     server = film_server(ground.folder, whisper, florence)
     server.settings |= {"WORKERS_PATH": str(ROOT / "bench" / "workers"), "AI_FISH_MODEL": str(fish)}
     with Site(ground.folder / "site") as site, server:
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"type": "whisp", "file": "film.mp4"},
             {"type": "flrnc", "file": "picture.png"},
             {"type": "flrnc", "file": "silent.mp4"},

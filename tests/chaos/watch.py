@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bench.recovery import ROWS, STEP_SECONDS, Drill, settings
 from client import Client
 from tests.chaos.report import Ground
@@ -9,7 +11,7 @@ from tests.drills import DrillServer, gates
 
 START_SECONDS = 1.0
 """For a new process, beside the seconds in which it is noticed that one is wanted."""
-NOTICED = {
+NOTICED: dict[Callable[[Drill], float], tuple[str, float]] = {
     Drill.killed: ("P4", 2 + START_SECONDS),
     Drill.stopped: ("P4", 2 + START_SECONDS),
     Drill.loops: ("P4", 3 * STEP_SECONDS + 2 + START_SECONDS),
