@@ -92,7 +92,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     transport = LocalTransport(
         crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level, secrets=secrets())
     )
-    ledger = SqliteLedger(folders.data / "ledger.sqlite3")
+    ledger = SqliteLedger(folders.ledger)
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
     intake = Intake(plans, folders, ledger, off)
@@ -101,7 +101,7 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     following = Following(road)
     retention = Retention(ledger, folders, settings.retention_hours)
 
-    callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
+    callers = Authenticators(Tokens.stored(folders.key))
     rates = Rates(settings.requests_per_second)
     seats = (_connections(settings.max_connections), settings.max_connections_per_address)
     origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
