@@ -96,6 +96,9 @@ class Health:
             for field, text in (("queued", "Tasks that wait"), ("running", "Tasks under way"))
         }
         restarts = CounterMetricFamily("optivus_worker_restarts", "Processes lost", labels=["worker"])
+        replaced = CounterMetricFamily(
+            "optivus_worker_replaced", "Processes that had grown and were replaced", labels=["worker"]
+        )
         loaded = GaugeMetricFamily(
             "optivus_worker_loaded_bytes",
             "Memory of the processes when their model was loaded",
@@ -106,10 +109,11 @@ class Health:
             for field, gauge in gauges.items():
                 gauge.add_metric([name], status.get(field, 0))
             restarts.add_metric([name], status.get("restarts", 0))
+            replaced.add_metric([name], status.get("replaced", 0))
             processes = status.get("processes", ())
             forward.add_metric([name], status.get("forward_seconds", 0.0))
             for of in ("ram", "vram"):
                 taken = [one["loaded_gb"][of] for one in processes if of in one.get("loaded_gb", ())]
                 if taken:
                     loaded.add_metric([name, of], sum(taken) * 1e9)
-        yield from (*gauges.values(), restarts, loaded, forward)
+        yield from (*gauges.values(), restarts, replaced, loaded, forward)

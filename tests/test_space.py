@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import shutil
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from contract.errors import DiskFull
+from gateway.answers import answer_errors
+from gateway.auth import Authenticators, Tokens
+from gateway.files import FileDoor, Uploads
+from gateway.submit import SubmitDoor
 from storage.space import Space
 from tests.drills import DrillServer
 from tests.roads import ME, Road
 from tests.toys.toy import Toy
 
 GB = 10**9
+CALLERS = Authenticators(Tokens(b"k" * 32))
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -70,36 +74,32 @@ async def test_what_runs_ends_while_new_work_is_refused(monkeypatch: pytest.Monk
     await road.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DrillServer]:
-    with DrillServer(tmp_path_factory.mktemp("space"), MAX_UPLOAD_GB="1000000") as server:
-        yield server
-
-
 @pytest.mark.parametrize("path", ["/files", "/jobs"])
-def test_an_upload_without_room_is_refused_before_it_is_sent(server: DrillServer, path: str) -> None:
-    door = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=20)
-    door.putrequest("POST", path)
-    door.putheader("Content-Type", "multipart/form-data; boundary=b")
-    door.putheader("Content-Length", str(10**15))
-    door.endheaders()
-    answer = door.getresponse()
-    assert answer.status == 503
-    assert b'"DISK_FULL"' in answer.read()
-    assert not list((server.data / "uploads").glob("*"))
-    door.close()
+async def test_an_upload_without_room_is_refused_before_it_is_sent(tmp_path: Path, path: str) -> None:
+    road = await Road(tmp_path, [Toy]).start()
+    uploads, app = Uploads(road.ledger, road.folders, 10**16), web.Application(middlewares=[answer_errors])
+    FileDoor(road.ledger, CALLERS, uploads).attach(app)
+    SubmitDoor(road.queue, road.following, CALLERS, uploads, road.plans).attach(app)
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        writer.write(f"{head}Content-Length: {10**15}\r\n\r\n".encode())
+        assert b" 503 " in await reader.readline()
+        writer.close()
+    assert not road.folders.uploads.exists()
+    await road.close()
 
 
-async def test_health_says_that_the_disk_has_too_little_room(tmp_path: Path) -> None:
+async def test_health_and_every_door_say_that_the_disk_has_too_little_room(tmp_path: Path) -> None:
     with DrillServer(tmp_path, LEAST_FREE_GB="1000000") as server:
-        async with ClientSession(server.url) as web, web.get("/health") as answer:
+        async with ClientSession(server.url) as door, door.get("/health") as answer:
             health = await answer.json()
             assert (answer.status, health["status"], health["error_code"]) == (503, "unhealthy", "DISK_FULL")
             assert health["disk_free_gb"] > 0
-        async with ClientSession(server.url) as web:
+        async with ClientSession(server.url) as door:
             form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
             headers = {"Content-Type": "multipart/form-data; boundary=b"}
-            async with web.post("/files", data=form, headers=headers) as answer:
+            async with door.post("/files", data=form, headers=headers) as answer:
                 assert (answer.status, (await answer.json())["error_code"]) == (503, "DISK_FULL")
-            async with web.post("/jobs", json={"type": "drill", "script": ["go"]}) as answer:
+            async with door.post("/jobs", json={"type": "drill", "script": ["go"]}) as answer:
                 assert (await answer.json())["details"] == {"retry_after": 60}
