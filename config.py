@@ -86,6 +86,13 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(500, ge=1, description="most connections of one address")
     max_items: int = Field(1000, ge=1, description="most items in one batch")
     max_upload_gb: float = Field(20, gt=0, le=1e6, description="largest upload, in GB")
+    least_free_gb: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="what stays free on the disk of `DATA_DIR`, in GB, for the ends of what runs; beyond: `DISK_FULL`; "
+        "default: a hundredth of the disk, 1 GB at most",
+    )
     stall_seconds: float = Field(
         24,
         gt=0,

@@ -65,6 +65,7 @@ from pipeline.transport.local import LocalTransport
 from storage.ledger import ReadFailed, Unusable
 from storage.premises import Busy, check_all, lock
 from storage.retention import Retention
+from storage.space import Space
 from storage.sqlite import SqliteLedger
 from storage.trouble import MEND
 from workers.runtime.discovery import discover
@@ -92,26 +93,27 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     transport = LocalTransport(
         crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level, secrets=secrets())
     )
-    ledger = SqliteLedger(folders.data / "ledger.sqlite3")
+    ledger = SqliteLedger(folders.ledger)
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
-    intake = Intake(plans, folders, ledger, off)
+    space = Space(folders.data, None if settings.least_free_gb is None else int(settings.least_free_gb * 1e9))
+    intake = Intake(plans, folders, ledger, off, space)
     limits = _limits(settings)
     road = ResultQueue(ledger, transport, plans, intake, limits)
     following = Following(road)
     retention = Retention(ledger, folders, settings.retention_hours)
 
-    callers = Authenticators(Tokens.stored(folders.data / "secret.key"))
+    callers = Authenticators(Tokens.stored(folders.key))
     rates = Rates(settings.requests_per_second)
     seats = (_connections(settings.max_connections), settings.max_connections_per_address)
     origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
     connections = Connections(*seats, origins)
     sockets = SocketDoor(road, callers, folders, rates, Seats(*seats))
-    health = Health(road, transport, ledger, lambda: sockets.connections, version())
+    health = Health(road, transport, ledger, space, lambda: sockets.connections, version())
     app = _application(settings.stall_seconds, origins, rates, connections)
     sockets.attach(app)
     HttpDoor(road, following, callers, folders, health).attach(app)
-    uploads = Uploads(ledger, folders, limits.file_bytes)
+    uploads = Uploads(ledger, folders, limits.file_bytes, space)
     FileDoor(ledger, callers, uploads).attach(app)
     SubmitDoor(road, following, callers, uploads, plans).attach(app)
     results = {name: worker.Result for name, (worker, _) in crew.items()}

@@ -104,7 +104,7 @@ async def played(message: dict[str, Any], folder: Path, items: int) -> Cost:
     transport, ended = Idle(), asyncio.Event()
     where = folders(folder / "data", folder)
     where.data.mkdir()
-    ledger = SqliteLedger(where.data / "ledger.sqlite3")
+    ledger = SqliteLedger(where.ledger)
     plans = {**load_plans(discover(), items), FIVE.name: FIVE, ONE.name: ONE}
     road = ResultQueue(ledger, transport, plans, Intake(plans, where, ledger), Limits())
     road.listeners.of_client(

@@ -27,6 +27,9 @@ class WorkerSettings(BaseModel):
     replicas: int = Field(1, ge=0, le=64, description="processes that serve this model side by side; 0: it is off")
     preload: bool = Field(False, description="load the model when the server starts, not at the first request")
     idle_unload_minutes: float = Field(30, ge=0, description="the process leaves after so long without work; 0: never")
+    max_growth_gb: float = Field(
+        4, ge=0, description="a process that holds so much memory beyond its model is replaced between tasks; 0: never"
+    )
     step_seconds: float = Field(
         60, gt=0, description="longest time of one step; a process silent for thrice as long is restarted"
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+KEY_BYTES = 32
+"""Of the secret key; one that is shorter was cut short."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Folders:
@@ -29,6 +32,15 @@ class Folders:
     def made(self) -> tuple[Path, ...]:
         """Folders whose files only their owners read."""
         return self.speech, self.downloads
+
+    @property
+    def ledger(self) -> Path:
+        return self.data / "ledger.sqlite3"
+
+    @property
+    def key(self) -> Path:
+        """What signs the clients' tokens."""
+        return self.data / "secret.key"
 
     @property
     def uploads(self) -> Path:

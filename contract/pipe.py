@@ -1,7 +1,7 @@
 """What the server and a worker's process say to each other on the pipe between them.
 
     server ──Do, More, Cancel, Leave──▶ process
-    server ◀──Loaded, Ready, Unavailable, Leaving, Events, Info, Beat── process
+    server ◀──Loaded, Ready, Unavailable, Leaving, Events, Info, Grown, Beat── process
 
 On the wire a message is a frame (`framing`) with ``[name, fields]``. What comes is parsed and checked, field by field,
 and never executed: a worker's process reads strangers' media, and may by then say what a stranger wants.
@@ -105,6 +105,11 @@ class Info:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Grown:
+    """The process holds far more memory than it needs, and should be replaced."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Beat:
     """The process lives. step: seconds that the step in hand has taken so far; 0 between two steps."""
 
@@ -112,16 +117,16 @@ class Beat:
 
 
 ToWorker = Do | More | Cancel | Leave
-FromWorker = Loaded | Ready | Unavailable | Leaving | Events | Info | Beat
+FromWorker = Loaded | Ready | Unavailable | Leaving | Events | Info | Grown | Beat
 Message = TypeVar("Message", ToWorker, FromWorker)
 
 _NAMES: dict[type, str] = {
     kind: kind.__name__.lower()
-    for kind in (Do, More, Cancel, Leave, Loaded, Ready, Unavailable, Leaving, Events, Info, Beat)
+    for kind in (Do, More, Cancel, Leave, Loaded, Ready, Unavailable, Leaving, Events, Info, Grown, Beat)
 }
 _TO_WORKER: dict[str, TypeAdapter[Any]] = {_NAMES[kind]: TypeAdapter(kind) for kind in (Do, More, Cancel, Leave)}
 _FROM_WORKER: dict[str, TypeAdapter[Any]] = {
-    _NAMES[kind]: TypeAdapter(kind) for kind in (Loaded, Ready, Unavailable, Leaving, Events, Info, Beat)
+    _NAMES[kind]: TypeAdapter(kind) for kind in (Loaded, Ready, Unavailable, Leaving, Events, Info, Grown, Beat)
 }
 
 

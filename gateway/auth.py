@@ -24,14 +24,13 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from contract.errors import JobNotFound, Unauthorized
+from contract.folders import KEY_BYTES
 from contract.identity import Identity, Party
 from contract.messages import LOCAL_OWNER
 from gateway.origins import PEER, counted_as
 from storage.ledger import Unusable
 
 log = structlog.get_logger()
-
-KEY_BYTES = 32
 
 
 class Credentials(NamedTuple):

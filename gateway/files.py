@@ -25,6 +25,7 @@ from storage.files import is_unicode, kept_as, opened
 from storage.ledger import Conflict, Ledger
 from storage.opening import Opened
 from storage.records import FileRecord
+from storage.space import Space
 
 CHUNK_BYTES = 1 << 20
 BUFFER_BYTES = 512 * 1024
@@ -37,15 +38,16 @@ FILE_FIELDS = frozenset({"file", "files", "file[]", "files[]"})
 
 
 class Uploads:
-    """Takes files in from multipart bodies. max_upload: bytes."""
+    """Takes files in from multipart bodies. max_upload: bytes. space: of the disk."""
 
-    def __init__(self, ledger: Ledger, folders: Folders, max_upload: int) -> None:
+    def __init__(self, ledger: Ledger, folders: Folders, max_upload: int, space: Space | None = None) -> None:
         self._ledger = ledger
         self.folders = folders
         self._max_upload = max_upload
+        self._space = space or Space(folders.data)
 
     async def keep(self, part: BodyPartReader, owner: str) -> FileRecord:
-        """Keep a file; nothing of it stays when that fails. Raises: TooLarge, InvalidInput."""
+        """Keep a file; nothing of it stays when that fails. Raises: TooLarge, InvalidInput, DiskFull."""
         file_id, path = new_upload(self.folders)
         try:
             size = await self._receive(part, path)
@@ -58,8 +60,12 @@ class Uploads:
         return row
 
     @asynccontextmanager
-    async def all_or_none(self) -> AsyncIterator[list[FileRecord]]:
-        """Files that are kept in the block, which lists them; when it fails, none of them stays."""
+    async def all_or_none(self, request: web.Request) -> AsyncIterator[list[FileRecord]]:
+        """Files that are kept in the block, which lists them; when it fails, none of them stays.
+
+        Raises: DiskFull, before anything is read, where there is no room for all that the request says it holds.
+        """
+        self._space.check(request.content_length or 0)
         kept: list[FileRecord] = []
         try:
             yield kept
@@ -78,13 +84,14 @@ class Uploads:
         await asyncio.to_thread(Path(row.path).unlink, missing_ok=True)
 
     async def _receive(self, part: BodyPartReader, path: Path) -> int:
-        """Stream a part to the disk, off the event loop. Returns its bytes. Raises: TooLarge, InvalidInput."""
+        """Stream a part to the disk, in a thread. Returns its bytes. Raises: TooLarge, InvalidInput, DiskFull."""
         size = 0
         with path.open("xb") as file:
             while chunk := await next_chunk(part):
                 size += len(chunk)
                 if size > self._max_upload:
                     raise TooLarge(f"A file may have {self._max_upload / 1e9:g} GB here (MAX_UPLOAD_GB).", field="file")
+                self._space.check()
                 await asyncio.to_thread(file.write, chunk)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
@@ -116,7 +123,7 @@ class FileDoor:
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep a file, sent as field `file` of a form; answers its `file_id`, and those of several as `files`."""
         owner = self._callers.who(request).owner
-        async with self._uploads.all_or_none() as kept:
+        async with self._uploads.all_or_none(request) as kept:
             async for part in _file_parts(request):
                 kept.append(await self._uploads.keep(part, owner))
         told = [{"file_id": row.id, "size": row.bytes, "name": row.name} for row in kept]

@@ -114,6 +114,7 @@ class Health(TypedDict):
     device: str
     model_loaded: bool
     vram_used_gb: float
+    disk_free_gb: NotRequired[float]
     open_jobs: int
     connections: int
     workers: dict[str, Any]

@@ -82,7 +82,7 @@ class SubmitDoor:
 
     async def _submit_form(self, request: web.Request, who: Identity) -> tuple[dict[str, Any], str]:
         """(message, job id) of a form; when it is refused, its files do not stay."""
-        async with self._uploads.all_or_none() as kept:
+        async with self._uploads.all_or_none(request) as kept:
             files: set[str] = set()
             fields = [field async for field in self._fields(request, who, kept, files)]
             message = message_of(fields, self._plans, files)

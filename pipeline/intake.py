@@ -23,6 +23,7 @@ from pipeline.contents import Contents
 from pipeline.plans import Plan
 from storage.ledger import Ledger
 from storage.records import FileRecord, new_file_id
+from storage.space import Space
 
 T = TypeVar("T")
 
@@ -43,21 +44,28 @@ class Intake:
     """Reads messages. Files are looked at (never opened) in a thread, since a network disk may hang."""
 
     def __init__(
-        self, plans: Mapping[str, Plan], folders: Folders, ledger: Ledger, off: Mapping[str, str] | None = None
+        self,
+        plans: Mapping[str, Plan],
+        folders: Folders,
+        ledger: Ledger,
+        off: Mapping[str, str] | None = None,
+        space: Space | None = None,
     ) -> None:
-        """off: workers that are switched off, and the setting that does so."""
+        """off: workers that are switched off, and the setting that does so. space: of the disk."""
         self._plans = plans
         self._off = off or {}
         self.folders = folders
         self._ledger = ledger
+        self._space = space or Space(folders.data)
 
     @asynccontextmanager
     async def read(self, message: Any, who: Identity) -> AsyncIterator[tuple[Request, Plan, tuple[FileRecord, ...]]]:
         """The request, its plan and the files that it brought, for the ledger. They stay unless the block fails.
 
-        Raises: InvalidInput, UnknownType, TooLarge, ModelUnavailable where the type's worker is switched off, and what
-        the files of the message give.
+        Raises: InvalidInput, UnknownType, TooLarge, DiskFull, ModelUnavailable where the type's worker is switched off,
+        and what the files of the message give.
         """
+        self._space.check()
         raw, plan = self._plan(message)
         key = raw.get("idempotency_key")
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
@@ -82,13 +90,15 @@ class Intake:
     async def signalled(self, model: type[BaseModel], data: Any, who: Identity) -> AsyncIterator[dict[str, Any]]:
         """The data of a signal as the job's stages see it. The files that it brought stay unless the block fails.
 
-        Raises: InvalidInput, TooLarge, and what its files give.
+        Raises: InvalidInput, TooLarge, DiskFull, and what its files give.
         """
         if not isinstance(data, dict):
             raise InvalidInput("The 'data' of this signal must be an object.", field="data")
         check_stored(data)
         contents = Contents(self.folders, self._ledger, who)
         said = await self._parsed(lambda bind: checked(model, data, bind).model_dump(), contents)
+        if contents.files:  # without it costs nothing, and its job may end
+            self._space.check()
         async with contents.written(), contents.kept():
             yield escaped(said)
 

@@ -45,9 +45,8 @@ def backup(folders: Folders, target: Path) -> Kept:
         blobs_gone = [*_copy(folders.blobs, data / "blobs", names)]
         uploads_gone = [*_copy(folders.uploads, data / "uploads", uploads)]
         gone = [*blobs_gone, *uploads_gone]
-        key = folders.data / "secret.key"
-        if key.is_file():
-            shutil.copy2(key, data)
+        if folders.key.is_file():
+            shutil.copy2(folders.key, data)
         if folders.voices.is_dir():
             gone += _copy_voices(folders.voices, making / "voices")
         _sync(making)

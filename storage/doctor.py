@@ -9,20 +9,17 @@ damaged. A ledger that must be written anew stays beside the new one.
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from contract.folders import Folders
-from contract.messages import BLOB_NAME
+from contract.folders import KEY_BYTES, Folders
+from contract.messages import BLOB_NAME, FILE_ID
 from storage.sqlite import MIGRATIONS, unreadable
 from storage.trouble import missing, schema
 
-KEY_BYTES = 32
-_UPLOAD_NAME = re.compile(r"file_[0-9a-f]{32}")
 _TABLES = ("jobs", "tasks", "events", "blobs", "files")
 
 
@@ -35,7 +32,7 @@ class Finding(NamedTuple):
 
 def examine(folders: Folders, repair: bool) -> Iterator[Finding]:
     """Everything that is wrong; repair: mend what can be. The caller owns DATA_DIR meanwhile. Raises: OSError."""
-    path = folders.data / "ledger.sqlite3"
+    path = folders.ledger
     if path.exists():
         faults = list(_ledger(path, repair))
         yield from faults
@@ -44,9 +41,10 @@ def examine(folders: Folders, repair: bool) -> Iterator[Finding]:
                 for job in unreadable(db):
                     yield Finding(f"The rows of job {job} are damaged; the server answers it as failed when it starts.")
                 yield from _files(db, folders, repair and not faults)
-    key = folders.data / "secret.key"
-    if key.exists() and key.stat().st_size < KEY_BYTES:
-        yield Finding(f"{key} was cut short; the server makes a new one when it starts, and clients get new tokens.")
+    if folders.key.exists() and folders.key.stat().st_size < KEY_BYTES:
+        yield Finding(
+            f"{folders.key} was cut short; the server makes a new one when it starts, and clients get new tokens."
+        )
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -146,7 +144,7 @@ def _files(db: sqlite3.Connection, folders: Folders, repair: bool) -> Iterator[F
     """Files without a row, and rows without a file: those may lie on a disk that is not there today."""
     for folder, query, name in (
         (folders.blobs, "SELECT name FROM blobs", BLOB_NAME),
-        (folders.uploads, "SELECT id FROM files", _UPLOAD_NAME),
+        (folders.uploads, "SELECT id FROM files", FILE_ID),
     ):
         known = {text for (text,) in db.execute(query)}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():

@@ -137,7 +137,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def known(self) -> Known:
-        """Names of all blobs and ids of all files: what lies beside them on the disk is nobody's."""
+        """Names of all blobs, ids of all files and unfinished jobs: what lies beside them on the disk is nobody's."""
 
     @abstractmethod
     async def expired(self, before: float, limit: int) -> Expired:

@@ -33,12 +33,11 @@ def lock(folder: Path) -> TextIO:
 
 def ledger_of(folders: Folders) -> Path:
     """Of a server that has run; who asks in another folder than it runs in has none. Raises: Unusable."""
-    ledger = folders.data / "ledger.sqlite3"
-    if not ledger.exists():
+    if not folders.ledger.exists():
         raise Unusable(
             f"There is no ledger in DATA_DIR={folders.data}; run this where the server runs, with its settings."
         )
-    return ledger
+    return folders.ledger
 
 
 def check_all(folders: Folders) -> None:

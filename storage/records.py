@@ -119,10 +119,16 @@ class StoredJob(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a ledger knows of: names of blobs, ids of files."""
+    """What a ledger knows of: names of blobs, ids of files and of unfinished jobs."""
 
     blobs: frozenset[str]
     files: frozenset[str]
+    jobs: frozenset[str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the files that it has rows for."""
+        return self.blobs | self.files
 
 
 class Expired(NamedTuple):

@@ -1,7 +1,7 @@
 """What is kept, and for how long: answers, events, uploads and blobs go when `RETENTION_HOURS` are over.
 
 Only what the server made is ever deleted. Files are unlinked after the ledger has forgotten them; what a crash left in
-between has no row, and goes at the next start.
+between has no row, and goes with the leftovers.
 
 Nobody knows how long a server was off: its machine's clock may be years ahead or behind. So a deadline counts only the
 time that the server is up, and an age at most a day of the time since it was last seen up, and never less than nothing.
@@ -12,7 +12,6 @@ month keeps everything for a month longer.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import structlog
 from contract import clock
 from contract.folders import Folders
 from storage.ledger import Ledger
+from storage.leftovers import Leftovers
 
 log = structlog.get_logger()
 
@@ -42,17 +42,15 @@ class Retention:
     def __init__(self, ledger: Ledger, folders: Folders, hours: float) -> None:
         self._ledger = ledger
         self._folders = folders
+        self._leftovers = Leftovers(ledger, folders)
         self._seconds = hours * 3600
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Account for the clock, clear what a crash left behind, then sweep for as long as the server runs."""
         await account(self._ledger, clock.now())
-        await asyncio.to_thread(shutil.rmtree, self._folders.work, ignore_errors=True)
-        known = await self._ledger.known()
-        await asyncio.to_thread(_unlink, _strangers(self._folders.blobs, known.blobs))
-        await asyncio.to_thread(_unlink, _strangers(self._folders.uploads, known.files))
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._see())]
+        await self._leftovers.clear_at_start()
+        self._tasks = [asyncio.create_task(each()) for each in (self._run, self._see, self._tidy)]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -81,6 +79,14 @@ class Retention:
                 log.exception("sweep_failed")  # the next one tries again
             await asyncio.sleep(max(pause, LEAST_SWEEP_SECONDS))
 
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await self._leftovers.clear()
+            except Exception:
+                log.exception("leftovers_not_cleared")
+            await asyncio.sleep(SWEEP_SECONDS)
+
     async def _see(self) -> None:
         while True:
             self._ledger.see(clock.now())
@@ -97,10 +103,6 @@ async def account(ledger: Ledger, now: float) -> None:
     if jumped:
         log.warning("clock_jumped", hours=round(jumped / 3600, 1))
     await ledger.move(jumped, off, now)
-
-
-def _strangers(folder: Path, known: frozenset[str]) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name not in known] if folder.is_dir() else []
 
 
 def _unlink(paths: Iterable[Path]) -> None:

@@ -101,12 +101,17 @@ _PUT_FILE = (
 )
 
 
-_UNNEEDED = (
-    "NOT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL AND "
-    "(instr(params, files.id) OR instr(params, files.path) OR EXISTS (SELECT 1 FROM tasks WHERE job=jobs.id AND "
-    "(instr(result, files.id) OR instr(result, files.path)))))"
-)
-"""A file that no unfinished job has: one may wait longer than files are kept."""
+_OLD_FILES = """
+    WITH held (text) AS (
+        SELECT params FROM jobs WHERE finished_at IS NULL
+        UNION ALL SELECT result FROM tasks JOIN jobs ON jobs.id=tasks.job WHERE finished_at IS NULL
+    ), needed AS MATERIALIZED (
+        SELECT atom FROM held, json_tree(CASE WHEN json_valid(text) THEN text END) WHERE json_tree.type='text'
+    )
+    SELECT path FROM files
+    WHERE created_at < ? AND id NOT IN (SELECT atom FROM needed) AND path NOT IN (SELECT atom FROM needed) LIMIT ?
+"""
+"""Those that no unfinished job has: one may wait longer than files are kept. What the jobs have is looked at once."""
 _DUE = (
     "SELECT min(at) FROM (SELECT min(finished_at) AS at FROM jobs WHERE finished_at >= ? "
     "UNION ALL SELECT min(created_at) FROM files WHERE created_at >= ?)"
@@ -217,8 +222,9 @@ class SqliteLedger(Ledger):
 
     async def known(self) -> Known:
         def known(db: sqlite3.Connection) -> Known:
-            names, ids = db.execute("SELECT name FROM blobs"), db.execute("SELECT id FROM files")
-            return Known(*(frozenset(text for (text,) in found) for found in (names, ids)))
+            unfinished = "SELECT id FROM jobs WHERE finished_at IS NULL"
+            queries = ("SELECT name FROM blobs", "SELECT id FROM files", unfinished)
+            return Known(*(frozenset(text for (text,) in db.execute(query)) for query in queries))
 
         return await self._database.read(known)
 
@@ -380,9 +386,7 @@ def _finished(db: sqlite3.Connection, job_id: str, stage: str, item: Item) -> li
 def _expired(db: sqlite3.Connection, before: float, limit: int) -> Expired:
     jobs = db.execute("SELECT id FROM jobs WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
     blobs = [row for job in jobs for row in db.execute("SELECT name FROM blobs WHERE job=?", job)]
-    files = db.execute(
-        f"SELECT path FROM files WHERE created_at < ? AND {_UNNEEDED} LIMIT ?", (before, limit)
-    ).fetchall()
+    files = db.execute(_OLD_FILES, (before, limit)).fetchall()
     return Expired(*(tuple(text for (text,) in found) for found in (jobs, blobs, files)))
 
 

@@ -23,6 +23,7 @@ import shutil
 import time
 import uuid
 import wave
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
 REFERENCE_ID = re.compile(r"voice_[0-9a-f]{24}")
 
 _RECORD = "voice.json"
-_PASSING = (".making-", ".deleting-")
-_ABANDONED_SECONDS = 3600.0
-"""A folder on its way in or out that is older belongs to a process that died."""
+_PASSING = re.compile(r"\.(making|deleting)-[0-9a-f]{32}")
+_HALF = re.compile(r"\..+-[0-9a-f]{32}")
 
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, OverflowError, SyntaxError, TokenError, MemoryError)
 """What NumPy raises over damaged files: it reads their header as Python's literals."""
@@ -107,7 +107,6 @@ class Voices:
         folder = self._of(owner) / reference_id
         voice = Voice(reference_id, owner, name, description, text, len(samples) / sample_rate, time.time(), folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._clear_abandoned()
         making = self._passing(".making-")
         making.mkdir()
         try:
@@ -150,6 +149,11 @@ class Voices:
         while not self._taken_away(self.find(reference_id, owner).folder):  # another process was faster: find says so
             continue
 
+    def halves(self) -> Iterator[Path]:
+        """What is on its way in or out, or was when a process died."""
+        yield from (path for path in self._folder.glob(".*-*") if _PASSING.fullmatch(path.name))
+        yield from (path for path in self._folder.glob("*/voice_*/.*-*") if _HALF.fullmatch(path.name))
+
     def _of(self, owner: str) -> Path:
         """One owner's folder, so that listing looks at nobody else's; its name tells nobody whose it is."""
         return self._folder / _digest(owner)
@@ -191,13 +195,6 @@ class Voices:
         _sync(self._folder)
         shutil.rmtree(leaving, ignore_errors=True)
         return True
-
-    def _clear_abandoned(self) -> None:
-        for folder in self._folder.iterdir():
-            if folder.name.startswith(_PASSING):
-                with contextlib.suppress(FileNotFoundError):  # somebody else clears too
-                    if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
-                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_codes(path: Path) -> npt.NDArray[np.generic] | None:

@@ -34,7 +34,7 @@ class Road:
     ) -> None:
         self.folders = folders(folder / "data", folder)
         self.folders.speech.mkdir(parents=True, exist_ok=True)
-        self.ledger = SqliteLedger(self.folders.data / "ledger.sqlite3")
+        self.ledger = SqliteLedger(self.folders.ledger)
         crew = {toy.name: toy for toy in toys}
         self.transport = InlineTransport({name: toy(toy.Settings(), self.folders) for name, toy in crew.items()})
         self.plans = {**load_plans(crew, max_items), **{plan.name: plan for plan in plans}}

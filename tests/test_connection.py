@@ -25,6 +25,7 @@ from gateway.connection import Connection
 from gateway.health import Health
 from gateway.http import HttpDoor
 from gateway.outbound import Budget, OutboundQueue, Outgoing
+from storage.space import Space
 from tests.peers import Peer
 from tests.roads import ME, Road
 from tests.toys.contract_toy import Echo
@@ -193,7 +194,7 @@ JOBS = st.tuples(st.integers(0, 400), st.integers(0, 2_000), st.integers(0, 300)
 @contextlib.asynccontextmanager
 async def http_door(road: Road, *middlewares: Any) -> AsyncIterator[tuple[str, Authenticators]]:
     callers = Authenticators(Tokens.stored(road.folders.data / "secret.key"))
-    health = Health(road.queue, road.transport, road.ledger, lambda: 0, "0")
+    health = Health(road.queue, road.transport, road.ledger, Space(road.folders.data), lambda: 0, "0")
     app = web.Application(middlewares=middlewares)
     HttpDoor(road.queue, road.following, callers, road.folders, health).attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)

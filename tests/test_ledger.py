@@ -179,7 +179,7 @@ async def test_a_stale_version_changes_nothing(ledger: Ledger) -> None:
         await ledger.advanced(Change(job("other")), version=1)
     assert await ledger.load("job") == StoredJob(job(version=5), ())
     assert await ledger.told("job", 0) == []
-    assert await ledger.known() == Known(frozenset(), frozenset())
+    assert await ledger.known() == Known(frozenset(), frozenset(), frozenset({"job"}))
 
 
 async def test_a_key_is_one_job_of_its_client(ledger: Ledger) -> None:
@@ -314,14 +314,14 @@ async def test_what_is_over_is_forgotten_with_all_that_belongs_to_it(ledger: Led
     )
     await ledger.accept(Change(job("open"), (run(),), (), (), (kept,)))
     await ledger.accept(Change(job("late", finished_at=99.0)))
-    assert await ledger.known() == Known(frozenset({"b", "kept"}), frozenset({old.id, new.id}))
+    assert await ledger.known() == Known(frozenset({"b", "kept"}), frozenset({old.id, new.id}), frozenset({"open"}))
     over = await ledger.expired(50.0, 10)
     assert over == Expired(("old",), ("b",), ("/old",))
     await ledger.forget(over)
     assert await ledger.expired(50.0, 10) == Expired((), (), ())
     assert await ledger.load("old") is None
     assert await ledger.told("old", 0) == []
-    assert await ledger.known() == Known(frozenset({"kept"}), frozenset({new.id}))
+    assert await ledger.known() == Known(frozenset({"kept"}), frozenset({new.id}), frozenset({"open"}))
     await ledger.accept(Change(job("old", key="k")))
     assert {stored.job.id for stored in await ledger.unfinished()} == {"old", "open"}
     assert [len(stored.runs) for stored in await ledger.unfinished() if stored.job.id == "old"] == [0]
@@ -346,5 +346,5 @@ async def test_a_later_start_finds_everything(opened: Open) -> None:
     assert await ledger.unfinished() == [StoredJob(job(version=20, key="k"), (run(),))]
     assert await ledger.told("job", 0) == [event(1)]
     assert await ledger.file(kept.id) == kept
-    assert await ledger.known() == Known(frozenset({"b"}), frozenset({kept.id}))
+    assert await ledger.known() == Known(frozenset({"b"}), frozenset({kept.id}), frozenset({"job"}))
     await ledger.close()

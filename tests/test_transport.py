@@ -27,6 +27,7 @@ from contract.pipe import (
     Failure,
     FromWorker,
     Garbled,
+    Grown,
     Info,
     Leave,
     Leaving,
@@ -387,6 +388,7 @@ def test_messages_come_through_the_pipe_as_they_were(folders: Folders) -> None:
         Unavailable(failure),
         Leaving("r"),
         Info({"a": 1}),
+        Grown(),
         Beat(0.5),
     ]
     told.append(Events((Event.of(one, "done", {"words": ["A"]}), Event.of(one, "partial", "A", 0))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -180,18 +179,6 @@ def test_a_voice_without_its_recording_is_none(voices: Voices, sound: Samples) -
     voice.sound.unlink()
     assert voices.of("ann") == []
     assert voices.save("ann", sound, RATE, "And so").sound.is_file()
-
-
-def test_leftovers_of_dead_processes_are_cleared_and_living_ones_left_alone(voices: Voices, sound: Samples) -> None:
-    root = voices.save("ann", sound, RATE, "one").folder.parents[1]
-    old, fresh = [root / ".making-old", root / ".deleting-old"], root / ".making-fresh"
-    for folder in (*old, fresh):
-        folder.mkdir()
-        (folder / "reference.wav").write_bytes(b"RIFF")
-    for folder in old:
-        os.utime(folder, (time.time() - 3700,) * 2)
-    voices.save("ann", sound, RATE, "two")
-    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == [fresh.name]
 
 
 def test_a_process_killed_at_any_moment_leaves_voices_whole_or_not_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Rules:
 - A process starts when there is work for it (or at once, by setting) and leaves when it has been idle for long.
 - A process that dies costs the tasks it held one attempt; they run again alone, so that the guilty one is found. One
   that the server killed for another reason than hanging gives its tasks back uncounted.
+- A process that has grown far beyond its model takes no more tasks, leaves when its own have ended, and is succeeded.
 - A model that cannot be had fails what waits for it, and the next request tries again.
 """
 
@@ -22,7 +23,7 @@ from contract.messages import Event, Task
 from pipeline.transport.process import Incarnation
 from pipeline.transport.room import Room
 from pipeline.transport.work_queue import WorkQueue
-from storage.workdirs import clear_workdir
+from storage.workdirs import clear_warm_up, clear_workdir
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class Pool:
         self._queues = {False: WorkQueue(), True: WorkQueue()}  # by `Task.live`
         self.processes: list[Incarnation] = []
         self.restarts = 0
+        self.replaced = 0
         self._forward_seconds = 0.0
         """How long models computed in processes that are gone."""
         self.draining = False
@@ -123,14 +125,15 @@ class Pool:
 
     def _needs_another(self) -> bool:
         """Whether tasks share or await a process that is still allowed. One at a time, and none where one failed."""
-        ready = sum(process.state == "ready" for process in self.processes)
+        ready = [process for process in self.processes if process.state == "ready"]
+        serving = sum(not process.retiring for process in ready)
         if (
             self.blocked
-            or ready >= self._settings.replicas
+            or serving >= self._settings.replicas
             or any(process.state == "starting" for process in self.processes)
         ):
             return False
-        return self.queued + self.running() > ready and not (ready and self.last_failure)
+        return self.queued + self.running() > serving and not (ready and self.last_failure)
 
     def start(self) -> None:
         process = Incarnation(
@@ -169,6 +172,7 @@ class Pool:
             "queued": self.queued,
             "running": self.running(),
             "restarts": self.restarts,
+            "replaced": self.replaced,
             "forward_seconds": self._forward_seconds + sum(map(_computed, self.processes)),
             "processes": [dict(process.info) for process in self.processes if process.state == "ready"],
             **({"error": self.last_failure["message"]} if self.last_failure else {}),
@@ -187,12 +191,26 @@ class Pool:
         self._arm_idle_check()
 
     def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None:
-        if failure["error_code"] != OutOfMemory.code or not self.room.make(self):
+        succeeds = any(other.retiring for other in self.processes)  # and may start when that one is gone
+        if failure["error_code"] != OutOfMemory.code or succeeds or not self.room.make(self):
             self._none_to_be_had(failure)
 
     def on_events(self, process: Incarnation, events: list[Event]) -> None:
         self._tell(*events)
         self.feed()
+
+    def on_grown(self, process: Incarnation) -> None:
+        if process.state != "ready" or process.retiring or self.draining:
+            return
+        self.replaced += 1
+        log.warning("worker_grown", worker=self._launch.name, held=len(process.held), **process.info)
+        process.retire(self._succeed)
+        self.feed()
+
+    def _succeed(self) -> None:
+        """So that the next task does not wait for a model that would be there but for the server's own doing."""
+        if not (self.processes or self.blocked or self.draining):
+            self.start()
 
     def on_gone(self, process: Incarnation) -> None:
         self.processes.remove(process)
@@ -202,6 +220,8 @@ class Pool:
         if process.info and not expected:
             self.restarts += 1
             log.warning("worker_gone", worker=self._launch.name, reason=reason, held=len(process.held))
+        if process.pid and not process.info:
+            self._loop.run_in_executor(None, clear_warm_up, process.pid, self._launch.folders)
         for task in process.held.values():
             self._loop.run_in_executor(None, clear_workdir, task, self._launch.folders)
             self._tell(Event.of(task, "lost", {"counted": process.own_end, "reason": reason}))
@@ -231,7 +251,7 @@ class Pool:
         """A process could not be had: fail what waits, unless there is another to serve it."""
         log.warning("model_unavailable", worker=self._launch.name, reason=failure["message"])
         self.last_failure = failure
-        if not any(other.state == "ready" for other in self.processes):
+        if not any(other.state == "ready" or other.retiring for other in self.processes):
             waiting = [task for queue in self._queues.values() for task in queue.clear()]
             self._tell(*(Event.of(task, "failed", failure) for task in waiting))
         self.room.settled(self)

@@ -33,6 +33,7 @@ from contract.pipe import (
     Events,
     FromWorker,
     Garbled,
+    Grown,
     Info,
     Leave,
     Leaving,
@@ -74,6 +75,7 @@ class Owner(Protocol):
     def on_ready(self, process: Incarnation) -> None: ...
     def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None: ...
     def on_events(self, process: Incarnation, events: list[Event]) -> None: ...
+    def on_grown(self, process: Incarnation) -> None: ...
     def on_gone(self, process: Incarnation) -> None: ...
 
 
@@ -224,6 +226,8 @@ class Incarnation(asyncio.Protocol):
                     self.kill(HUNG)
             case Info(facts):
                 self.info |= facts
+            case Grown():
+                self._owner.on_grown(self)
             case Loaded():
                 self._later(WARM_UP_SECONDS + HUNG_STEPS * self._step_seconds, self._check_warm_up)
             case Ready(facts):

@@ -44,7 +44,8 @@ class Room:
         """Have another's process leave, and then `newcomer` start one. False when there is none that could.
 
         While a model moves in nobody else is asked to leave for its sake; who comes then waits until that is over. So
-        it does while another loads, which may have the memory already and cannot be asked to leave yet.
+        it does while another loads, which may have the memory already and cannot be asked to leave yet, or leaves by
+        itself to be replaced.
         """
         found = [
             (process, tenant)
@@ -75,7 +76,7 @@ class Room:
 
     def _others_load(self, newcomer: Tenant) -> bool:
         others = (tenant for tenant in self._tenants if tenant is not newcomer)
-        return any(process.state == "starting" for tenant in others for process in tenant.processes)
+        return any(process.state == "starting" or process.retiring for tenant in others for process in tenant.processes)
 
     def _made(self, newcomer: Tenant) -> None:
         newcomer.blocked = False

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage.workdirs import half as half_of
+
 if TYPE_CHECKING:
     from workers.dlp.fetch import Found
 
@@ -77,7 +79,7 @@ def keep(path: Path, folder: Path, title: str, key: str, check: Callable[[], Non
     try:
         path.replace(target)
     except OSError:  # the folder is on another disk
-        half = folder / f".{_own(key)}.part"
+        half = half_of(folder, key)
         try:
             _copy(path, half, check)
             half.replace(target)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from contract.folders import Folders
 from media.encode import Encoder, Kind, Samples, WavFile, as_int16
+from storage.workdirs import half as half_of
 from workers.base import Context
 from workers.fish.joints import Joiner
 
@@ -126,7 +127,7 @@ def _move(path: Path, target: Path) -> None:
     except OSError as exc:
         if exc.errno != errno.EXDEV:
             raise
-        half = target.with_name(f".{target.name}.part")
+        half = half_of(target.parent, target.name)
         try:
             shutil.copyfile(path, half)
             with half.open("rb") as copied:

@@ -1,7 +1,7 @@
 """The process of one worker: a main thread that steps the engine, a link thread that talks to the server, and a lane.
 
     server ──Do, More, Cancel, Leave──────────────────────────────────▶ link thread ──▶ main thread ◀──▶ lane's threads
-    server ◀─Loaded, Ready, Unavailable, Leaving, Events, Info, Beat──────┴─────────────────┴────────────────┘
+    server ◀─Loaded, Ready, Unavailable, Leaving, Events, Info, Grown, Beat───┴─────────────┴────────────────┘
 
 The messages are those of `contract.pipe`. While it holds tasks the link beats twice a second with the age of the step
 in hand, so the server can tell a stopped process from a busy one and a busy one from a hung one. When the server is
@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -42,6 +41,7 @@ from contract.pipe import (
     Events,
     Failure,
     FromWorker,
+    Grown,
     Info,
     Leave,
     Leaving,
@@ -58,6 +58,7 @@ from workers.base import Worker
 from workers.runtime.context import BaseEngine
 from workers.runtime.discovery import add_folders
 from workers.runtime.engine import engine_of
+from workers.runtime.growth import Growth, ram_gb
 from workers.runtime.warm_up import warm_up
 
 log = structlog.get_logger()
@@ -124,6 +125,7 @@ def _work(worker: Worker, link: _Link) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     engine = link.engine = engine_of(worker, link.emit, threads, link.wake)
     told: tuple[float, dict[str, Any]] = (0.0, {})
+    growth = Growth(worker.settings.max_growth_gb)
     while True:
         for message in link.take(wait=not engine.busy):
             match message:
@@ -142,29 +144,33 @@ def _work(worker: Worker, link: _Link) -> None:
             link.give_back(OUT_OF_MEMORY)
             return
         link.flush()
-        told = _inform(worker, engine, link, told)
+        told = _inform(worker, engine, link, growth, told)
 
 
 def _loaded(worker: Worker) -> dict[str, float]:
     """Gigabytes that the process has with its model: of the machine's memory, and of a GPU's where that is told."""
     taken = {}
-    if (statm := Path("/proc/self/statm")).exists():
-        taken["ram"] = round(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9, 2)
+    if (ram := ram_gb()) is not None:
+        taken["ram"] = ram
     if (vram := worker.info().get("vram_used_gb")) is not None:
         taken["vram"] = vram
     return taken
 
 
 def _inform(
-    worker: Worker, engine: BaseEngine, link: _Link, told: tuple[float, dict[str, Any]]
+    worker: Worker, engine: BaseEngine, link: _Link, growth: Growth, told: tuple[float, dict[str, Any]]
 ) -> tuple[float, dict[str, Any]]:
     """Tell what has changed for /health, when there is nothing to do or it was long ago. told: when, and what."""
     if link.holds and time.monotonic() - told[0] < INFO_SECONDS:
         return told
-    info = {**worker.info(), "forward_seconds": round(engine.forward_seconds, 1)}
+    now = time.monotonic()
+    held, grown = growth.look(not link.holds, now)
+    info = {**worker.info(), "forward_seconds": round(engine.forward_seconds, 1), "ram_gb": held}
     if info != told[1]:
         link.send(Info(info))
-    return time.monotonic(), info
+    if grown:
+        link.send(Grown())
+    return now, info
 
 
 class _Link(threading.Thread):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import tempfile
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from contract.folders import Folders
 from contract.messages import BlobRef, FileRef
 from contract.params import checked
 from storage.files import TaskFiles, bind_path
+from storage.workdirs import clear_warm_up, warm_up_dir
 from workers.base import MORE, TURN, Answer, Context, Run, Worker
 from workers.runtime.context import opened
 
@@ -41,15 +42,13 @@ def warm_up(worker: Worker) -> None:
     if not worker.warm_up or worker.live or not hasattr(worker, "example"):
         return  # a live one's example would need somebody who sends it
     folders = _readable(worker)
-    worker.folders.work.mkdir(parents=True, exist_ok=True)
+    workdir = warm_up_dir(os.getpid(), worker.folders)
+    workdir.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=worker.folders.work, prefix="warm-up.") as workdir:
+        with contextlib.closing(_Unheard(workdir, folders)) as ctx:
             bind = lambda text: bind_path(text, folders, lambda path: False)  # noqa: E731
             params = checked(worker.TaskParams or worker.Params, worker.example, bind)
-            with (
-                contextlib.closing(_Unheard(Path(workdir), folders)) as ctx,
-                contextlib.closing(worker.run(params, ctx)) as run,
-            ):
+            with contextlib.closing(worker.run(params, ctx)) as run:
                 _drive(worker, run)
     except (ModelUnavailable, OutOfMemory, MemoryError):
         raise
@@ -63,6 +62,8 @@ def warm_up(worker: Worker) -> None:
         log.warning("example_refused", worker=worker.name, reason=exc.message)
     except Exception as exc:  # the worker's own code around the model, which may fit other requests
         log.warning("example_failed", worker=worker.name, exc_info=exc)
+    finally:
+        clear_warm_up(os.getpid(), worker.folders)
 
 
 def _drive(worker: Worker, run: Run) -> None:
