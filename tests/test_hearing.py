@@ -92,12 +92,14 @@ def test_the_language_is_decided_by_the_sum_of_pieces() -> None:
 class Recording:
     """Pieces of a second each, what is asked of them, and what is told."""
 
-    def __init__(self, count: int, *, rolling: bool = False, pieces: int = 3, language: str | None = None) -> None:
+    def __init__(
+        self, count: int, *, rolling: bool = False, pieces: int = 3, language: str | None = None, each: bool = False
+    ) -> None:
         self.told: list[tuple[int, str | None, list[str]]] = []
         self.asked: list[Answer] = []
         self._count = count
         share = Share(pieces, 90.0, rolling)
-        self.hearing = Hearing(Unit(None, language=language), lambda: share, self, self.ask, self.tell)
+        self.hearing = Hearing(Unit(None, language=language, each=each), lambda: share, self, self.ask, self.tell)
         self._run = self.hearing.run(self.found())
         self._waits_for: Answer | list[Answer] | None = None
 
@@ -122,6 +124,17 @@ class Recording:
     def tell(self, window: Cut, piece: Piece | None, heard: Heard) -> None:
         assert piece is not None
         self.told.append((piece.start // SAMPLE_RATE, heard.language, [segment.text for segment in heard.segments]))
+
+    def whole(self, outcome: Outcome, *, at_once: bool) -> list[Unit]:
+        """Go on to the end, with this answer to everything: as soon as it can be, or when nothing else is left to do.
+
+        Returns what was asked.
+        """
+        for waits_for in self._run:
+            for answer in self.asked:
+                if at_once or waits_for is not TURN:
+                    answer.result, answer.done = outcome, True
+        return [answer.unit for answer in self.asked]
 
     def next(self) -> list[Unit]:
         """Go on until it waits or is over: what it has asked for meanwhile."""
@@ -163,6 +176,13 @@ def test_pieces_wait_until_the_language_is_decided_and_are_told_in_order() -> No
     assert recording.answer(*[Outcome(language="en")] * 2) == []
     assert [number for number, _, _ in recording.told] == [0, 1, 2, 3]
     assert recording.waits_for == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_which_pieces_say_what_a_piece_is_spoken_in_does_not_hang_on_when_the_model_answers(at_once: bool) -> None:
+    """Each is unsure of its own language, and is taken for what those before it speak."""
+    asked = Recording(8, each=True).whole(Outcome(language="en", detected={"en": 0.4}), at_once=at_once)
+    assert [unit.evidence.pieces for unit in asked] == [0, 1, 1, 1, 4, 4, 4, 7]
 
 
 def test_a_recording_that_ends_undecided_is_written_in_the_likeliest_language() -> None:

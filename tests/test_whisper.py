@@ -27,7 +27,7 @@ from tests.sounds import UNSPOKEN, unspoken
 from workers.whisper.device import pieces_that_fit
 from workers.whisper.encoded import joined
 from workers.whisper.params import WhisperParams
-from workers.whisper.units import Try, Unit
+from workers.whisper.units import Evidence, Try, Unit
 from workers.whisper.worker import Whisper, WhisperSettings
 
 MODELS = Path(os.environ.get("OPTIVUS_TEST_MODELS", "nowhere"))
@@ -385,6 +385,29 @@ def test_pieces_of_different_requests_are_written_in_one_batch(tiny: Whisper) ->
     assert [outcome.segments[0].text for outcome in outcomes] == [SENTENCE] * 4
     assert [outcome.language for outcome in outcomes] == ["en", "fr", "en", "de"]
     assert [outcome.segments[0].words is None for outcome in outcomes] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("weights", ["made", pytest.param("real", marks=real_weights)])
+def test_on_a_cpu_what_is_written_of_a_piece_is_the_same_in_any_company(
+    tiny: Whisper, tmp_path: Path, weights: str
+) -> None:
+    """To the last bit, texts and scores, times and languages: int8 rounds a row alike whatever stands beside it."""
+    worker = tiny if weights == "made" else loaded(MODELS / "whisper-tiny", tmp_path)
+    speech: Audio = np.concatenate(list(decode(EXAMPLE)))[: 8 * SAMPLE_RATE]
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    sounds = (speech, speech[: 3 * SAMPLE_RATE], speech + np.float32(0.02) * noise)
+    known = Evidence({"en": 9.0}, 9)
+    asked = [worker._reader.prepared(Unit(sound, evidence=known, words=True, encode_only=True)) for sound in sounds]
+    units = [one.unit for one in worker.forward(asked)]
+    units = [dataclasses.replace(unit, language=None) for unit in units]
+
+    def heard(*company: int) -> list[Any]:
+        passes = worker.forward([units[index] for index in company])
+        return [(one.detected, one.unit.tried, worker._reader.outcome(one).segments) for one in passes]
+
+    alone = [heard(index)[0] for index in range(len(units))]
+    for company in ((0, 1, 2), (2, 0)):
+        assert heard(*company) == [alone[index] for index in company]
 
 
 def test_on_a_gpu_a_recording_tells_the_same_in_fewer_batches(

@@ -7,7 +7,8 @@
 
 The next pieces are prepared while the model computes. A recording has at most a `Share` of a batch, so that a batch on
 a CPU is soon over for those who come meanwhile. There its first piece is heard alone, so that there is soon something
-to read.
+to read, and the others as many at a time as the share has, whenever they are ready: which pieces say what a piece is
+spoken in must not hang on the clock.
 """
 
 from __future__ import annotations
@@ -109,19 +110,20 @@ class Hearing:
         self._ready: deque[_Open] = deque()
         self._open: deque[_Open] = deque()
         self._begun = False
+        self._more = True
+        """Whether there are pieces that are not ready yet."""
         self.evidence = Evidence()
         self.language = template.language
         """The recording's language once it is decided; if it has several, the one that leads."""
 
     def run(self, found: Iterator[Found]) -> Run:
         """Waits for answers and lets others have their turn, until every piece is told."""
-        more = True
         while True:
             self._collect()
             self._begin()
             asked = [piece.answer for piece in self._open if piece.answer]
-            if more and len(self._ready) < self._share().pieces:
-                more = self._prepare(found)
+            if self._more and len(self._ready) < self._share().pieces:
+                self._more = self._prepare(found)
                 yield TURN
             elif asked:
                 yield asked[0] if self._share().rolling else asked
@@ -156,6 +158,8 @@ class Hearing:
         """Open the next pieces, as many as may share a batch; one, where it has to be heard before the others."""
         deciding = self.language is None and not self._template.each
         most = 1 if deciding or not (share.rolling or self._begun) else share.pieces
+        if self._more and not share.rolling and len(self._ready) < most:
+            return
         opened: list[_Open] = []
         held = 2 * share.pieces + ENOUGH_PIECES
         while self._ready and busy + len(opened) < most and len(self._open) < held:
