@@ -84,7 +84,7 @@ _ODD_WRITTEN = [
     *("[" * 63 + "]" * 63, "[" * 300 + "]" * 300, '{"a":' * 300 + "1" + "}" * 300, "[" * 20_000),
     *("[" + "0," * 120_000 + "0]", '"' + "x" * 300_000 + '"', '"' + "x" * 5_000_000 + '"', "[" + "{}," * 9_000 + "{}]"),
 ]
-_ODD = [
+_ODD: list[Any] = [
     *(None, True, False, 0, -1, 1, 0.5, 1e18, 2**31, 2**53 + 1, [], {}, [[]], [None], {"": None}, "5", "true", "null"),
     *("", " ", "\0", "a\0b", "\u202ex", "\u2066", "\ufeff", "\U0001f600" * 9, "é" * 300, "/", "..", "%00", "$request"),
     *("../../../etc/passwd", "/etc/passwd", "/proc/self/environ", "/dev/stdin", "absent.wav", CLIP, ".", "\\\\x\\y"),
@@ -100,7 +100,7 @@ KEYS = sorted(
     | {name for plan in PLANS.values() for name in plan.written.model_fields}
 )
 
-binary = st.binary(max_size=40) | st.integers(0, 4_500_000).map(lambda size: b"\xa5" * size).filter(lambda x: len(x))
+binary = st.binary(max_size=40) | st.integers(0, 4_500_000).map(lambda size: b"\xa5" * size).filter(len)
 odd = st.one_of(
     st.sampled_from(_ODD),
     st.sampled_from(_ODD_WRITTEN).map(Written),
@@ -166,9 +166,8 @@ def _object(shape: Mapping[str, Any], defs: Mapping[str, Any], bent: int) -> Sea
 @cache
 def _shapes() -> tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...]:
     """(type, schema, definitions) of everything that has a type."""
-    found = [(name, schema, schema.get("$defs", {})) for name, schema in _schemas()]
-    controls = [(name, {"type": "object", "properties": keys}, {}) for name, keys in CONTROLS.items()]
-    return (*found, *controls)
+    controls = [(name, {"type": "object", "properties": keys}) for name, keys in CONTROLS.items()]
+    return tuple((name, schema, schema.get("$defs", {})) for name, schema in (*_schemas(), *controls))
 
 
 def _schemas() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -297,16 +296,18 @@ def packets(draw: Any) -> Packets:
     return Packets((text, *said.attachments, *loose))
 
 
-_PATHS = [
-    *("/jobs", "/files", "/voices", "/health", "/metrics", "/", "/docs", "/openapi.json", "/asyncapi.yaml", "/nothing"),
-    *(
-        f"/jobs/{name}{end}"
-        for name in (OWN_JOB, OTHERS_JOB, LIVE_JOB)
-        for end in ("", "/ticket", "/signals/recording")
-    ),
-    *(f"/jobs/{OWN_JOB}/events", f"/jobs/{OTHERS_JOB}/events", f"/jobs/{LIVE_JOB}/audio", f"/files/{OWN_FILE}"),
-    *("/voices/ref_1", "/socket.io/?EIO=4&transport=polling", "/socket.io/?EIO=4&transport=websocket", "/socket.io/"),
+_POSTED = [
+    *("/jobs",) * 9,
+    *("/files", "/files", f"/jobs/{LIVE_JOB}/audio", f"/jobs/{OWN_JOB}/ticket", "/socket.io/?EIO=4&transport=polling"),
+    *(f"/jobs/{name}/signals/recording" for name in (LIVE_JOB, OWN_JOB, OTHERS_JOB)),
 ]
+_READ = [
+    *("/jobs", "/jobs", "/files", "/voices", "/health", "/metrics", "/", "/docs", "/openapi.json", "/asyncapi.yaml"),
+    *(f"/jobs/{OWN_JOB}/events", f"/jobs/{OTHERS_JOB}/events", f"/jobs/{OWN_JOB}", f"/jobs/{OTHERS_JOB}"),
+    *(f"/jobs/{LIVE_JOB}", f"/files/{OWN_FILE}", "/files?path=", "/nothing", "/socket.io/"),
+    *("/socket.io/?EIO=4&transport=polling", "/socket.io/?EIO=4&transport=websocket", "/socket.io/?EIO=4&sid=x"),
+]
+_DELETED = [f"/jobs/{OTHERS_JOB}", f"/jobs/{OWN_JOB}", "/voices/ref_1", "/voices/..", "/files/" + "0" * 40]
 _QUERY_KEYS = ["wait", "limit", "before", "offset", "end", "ticket", "path", "sid", "EIO", "transport", "t", "j"]
 _HEADERS: list[tuple[str, list[str]]] = [
     ("Authorization", ["Bearer x", "Bearer ", "Basic eDp4", "Bearer \xff", "Bearer a.b.c", "bearer", "x" * 5000]),
@@ -335,7 +336,8 @@ def requests(draw: Any) -> Http:
     method = draw(
         st.sampled_from(["POST"] * 6 + ["GET"] * 5 + ["DELETE"] * 2 + ["PUT", "HEAD", "OPTIONS", "PATCH", "X"])
     )
-    path = draw(st.sampled_from(["/jobs"] * 12 + _PATHS)) if method == "POST" else draw(st.sampled_from(_PATHS))
+    fitting_paths = {"POST": _POSTED, "GET": _READ, "DELETE": _DELETED}.get(method, [])
+    path = draw(st.sampled_from(fitting_paths if fitting_paths and draw(st.integers(0, 9)) else _POSTED + _READ))
     if draw(st.integers(0, 9)) == 0:
         path += draw(st.sampled_from(["%00", "/..", "%ED%A0%80", "%2e%2e%2f", "//", "/%ff", "%", "x" * 9000, "/\xff"]))
     if draw(st.integers(0, 2)) == 0:

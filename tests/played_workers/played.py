@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from workers.base import MORE, Context, Run, Worker
 from workers.dlp import worker as dlp
@@ -14,7 +14,7 @@ from workers.whisper import worker as whisper
 class _Played(Worker):
     """Stands before a model's class and needs none."""
 
-    imports = ()
+    imports: ClassVar[tuple[str, ...]] = ()
     warm_up = False
     batch = 8
 
