@@ -27,6 +27,7 @@ from client.tasks import INLINE_BYTES
 from client.web import Web, base_url
 from client.writing import free_name
 from tests.below import Below
+from tests.conftest import TOYS
 from tests.proxy import Proxy
 from tests.scripts import Script, scripted_server
 from tests.servers import Server
@@ -401,3 +402,22 @@ def test_sync_client_downloads_cancels_and_asks_for_health(server: Server, tmp_p
         assert client.cancel(job.id)
         assert not client.cancel(job.id)
         assert client.health()["status"] == "healthy"
+
+
+# A server that is asked too often.
+
+
+async def test_who_asks_too_often_waits_as_the_server_says(tmp_path: Path) -> None:
+    """A burst of thirty, then three a second: what is beyond is answered too, a little later."""
+    server = Server(tmp_path, REQUESTS_PER_SECOND="3", WORKERS_PATH=str(TOYS), MEDIA_ROOTS=str(tmp_path))
+    with server:
+        async with AsyncClient(server.url, patience=0) as hasty, AsyncClient(server.url) as patient:
+            with pytest.raises(OptivusError) as refused:
+                for _ in range(40):
+                    await hasty.jobs()
+            assert (refused.value.code, refused.value.retry_after) == ("RATE_LIMITED", 1.0)
+            assert await patient.jobs() == []
+            assert await patient.upload(b"a file")
+            with pytest.raises(OptivusError, match="REQUESTS_PER_SECOND"):
+                while True:
+                    await hasty.upload(io.BytesIO(b"a file that can be read once"))
