@@ -104,7 +104,7 @@ class Wire:
         self.said: list[dict[str, Any]] = []
         self._session: dict[str, str] = {}
         self._acks: dict[int, dict[str, Any]] = {}
-        self._number = 0
+        self._number = 1_000_000  # strangers' packets have small ones
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
@@ -151,6 +151,7 @@ class Wire:
     async def close(self) -> None:
         if self._reader is not None:
             self._reader.cancel()
+            await asyncio.wait([self._reader])
             await self.socket.close()
 
     async def _heard(self, true: Any) -> bool:
@@ -278,6 +279,7 @@ class Attack:
         self._figures.count(_ending(orjson.loads(final[1]) if final else None), job_id)
 
     async def _lane(self, steps: Any, wire: Wire, quiet: Wire) -> None:
+        before: Step | None = None
         for step in steps:
             for each in (wire, quiet):
                 if each.closed:
@@ -292,7 +294,8 @@ class Attack:
             waited = time.monotonic() - began
             if answer != "unanswered" and waited > HANG + (STALL * 1.2 if isinstance(step, Http | Poll) else 0):
                 self._figures.count(f"hang of {waited:.1f} s", step)
-            self._figures.count(answer, step)
+            self._figures.count(answer, (step, before))
+            before = step
 
     async def _answer(self, step: Step, wire: Wire, quiet: Wire) -> str:
         match step:
