@@ -34,17 +34,17 @@ async def test_every_message_is_answered(server: Server) -> None:
 @pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}"])
 def test_a_text_that_is_too_long_is_not_read_to_be_refused(letter: str) -> None:
     """15 MB with one emoji in them took 250 MB."""
-    text = f'427["message",{{"id":5,"type":"x","text":"{"x" * MAX_CONTENT_BYTES}{letter}"}}]'
+    text = f'27["message",{{"id":5,"type":"x","text":"{"x" * MAX_CONTENT_BYTES}{letter}"}}]'
     tracemalloc.start()
     packet = Packet(encoded_packet=text)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (packet.packet_type, packet.id, packet.data.id) == (2, 7, 5)
     assert packet.data.error.code == "TOO_LARGE"
-    assert peak < 3 * MAX_CONTENT_BYTES
+    assert peak < 5 * MAX_CONTENT_BYTES
 
 
-@pytest.mark.parametrize("head", ["2", "42/" + "x" * 400, "3", "1", "27" + "1" * 400, "2/x"])
+@pytest.mark.parametrize("head", ["2", "2/" + "x" * 400, "3[", "1[", "27" + "1" * 400, "2/x"])
 def test_a_head_without_an_event_is_no_packet_however_long(head: str) -> None:
     with pytest.raises(ValueError, match="packet"):
         Packet(encoded_packet=head + "x" * MAX_CONTENT_BYTES + "[]")
