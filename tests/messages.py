@@ -38,7 +38,7 @@ PATIENCE = 10.0
 """Seconds after which an answer counts as missing."""
 HANG = 2.0
 """Seconds that nobody may wait for an answer, but where a body does not come: then it is STALL."""
-STALL = 1.0
+STALL = 2.0
 MISSING = '42["message",{"type":"jobs","limit":1}]'
 """What is said where an attachment was announced, so that it does not come."""
 FAULTS = frozenset({"INTERNAL", "WORKER_DIED", "OUT_OF_MEMORY", "DEADLINE_EXCEEDED"})

@@ -14,7 +14,7 @@ from tests.messages import asked, attacked, logged_faults, played_server
 from tests.peers import Peer
 from tests.servers import Server
 
-SHORT = 300
+SHORT = 200
 """Messages that are made and answered in a few seconds."""
 
 
