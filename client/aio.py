@@ -46,7 +46,7 @@ class AsyncClient(Tasks):
     url: the server's address, ``http://host:port``, or with the path that a proxy gives it, ``https://host/media``.
     token: of an earlier client, to be the same one again and find its jobs.
     patience: seconds to go on trying when the connection is lost, None for ever; then waiting calls raise
-        ServerUnreachable.
+        ServerUnreachable. So long does a call also wait, as the server says, when too many were made (RATE_LIMITED).
     notify: called with False when the connection is lost and True when it is back.
     """
 
@@ -69,7 +69,7 @@ class AsyncClient(Tasks):
             notify=notify,
             patience=patience,
         )
-        self._web = Web(self.url, lambda: self.token)
+        self._web = Web(self.url, lambda: self.token, patience)
         self._jobs: dict[str, AsyncJob] = {}  # the open jobs
         self._behind: set[str] = set()  # open jobs for which a replay is under way
         self._submitting = 0

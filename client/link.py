@@ -6,16 +6,17 @@
 Every connection after the first presents the token of the first, so the server takes it for the same client; where it
 no longer knows the token (its data are gone), this client becomes a new one, says so, and goes on. A message whose
 acknowledgement was lost is sent again on the next connection: `submit` is safe by its idempotency key, the control
-messages by their nature.
+messages by their nature. One that came too soon after others (RATE_LIMITED) is sent again when the server says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from .connection import Connection, ConnectionLost, Receive
 from .errors import OptivusError, ServerUnreachable, error_of
@@ -26,6 +27,8 @@ LONGEST_DELAY = 5.0
 SENDS = 5
 """A message that loses its connection so often in a row is taken for the reason, most likely by its size."""
 
+T = TypeVar("T")
+
 
 def backoff() -> Iterator[float]:
     """Seconds to wait before each further try: doubling, and spread so that many clients do not come back at once."""
@@ -33,6 +36,23 @@ def backoff() -> Iterator[float]:
     while True:
         yield delay * random.uniform(0.5, 1.0)
         delay = min(2 * delay, LONGEST_DELAY)
+
+
+async def unhurried(ask: Callable[[], Awaitable[T]], patience: float | None) -> T:
+    """What `ask` gives; asked again after as long as the server says where this address has asked too often.
+
+    patience: seconds to wait in all, None for any number. Raises: what `ask` does, also when that is not enough.
+    """
+    left = math.inf if patience is None else patience
+    while True:
+        try:
+            return await ask()
+        except OptivusError as exc:
+            if exc.code != "RATE_LIMITED" or exc.retry_after is None or exc.retry_after > left:
+                raise
+            wait = max(exc.retry_after, FIRST_DELAY)
+        left -= wait
+        await asyncio.sleep(wait)
 
 
 class Link:
@@ -83,6 +103,9 @@ class Link:
             TypeError when it is not JSON.
         """
         _check(message)
+        return await unhurried(lambda: self._ask(message, event), self._patience)
+
+    async def _ask(self, message: dict[str, Any], event: str) -> dict[str, Any]:
         for _ in range(SENDS):
             connection = await self._current()
             try:
@@ -100,10 +123,15 @@ class Link:
 
     async def ask_once(self, message: dict[str, Any]) -> dict[str, Any]:
         """Like `ask`, but on the connection that is up now. Raises also: ConnectionLost."""
-        answer = await (await self._current()).ask(message)
-        if answer.get("status") == "error":
-            raise error_of(answer)
-        return answer
+        connection = await self._current()
+
+        async def once() -> dict[str, Any]:
+            answer = await connection.ask(message)
+            if answer.get("status") == "error":
+                raise error_of(answer)
+            return answer
+
+        return await unhurried(once, self._patience)
 
     async def ready(self) -> None:
         """Wait for the connection while it is being regained. Raises: OptivusError, ServerUnreachable."""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from .errors import OptivusError, ServerUnreachable
+from .link import unhurried
 
 Report = Callable[[int, int], None]
 """Called with the bytes so far and the bytes in all; the latter is 0 while nobody knows."""
@@ -64,11 +65,15 @@ def base_url(url: str) -> str:
 
 
 class Web:
-    """The HTTP side of one client. url: of the server, with no slash at its end."""
+    """The HTTP side of one client. url: of the server, with no slash at its end.
 
-    def __init__(self, url: str, token: Callable[[], str | None]) -> None:
+    patience: seconds to wait, at most, where this address has asked too often; None for any number.
+    """
+
+    def __init__(self, url: str, token: Callable[[], str | None], patience: float | None = 0) -> None:
         self.url = url
         self._token = token
+        self._patience = patience
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -77,6 +82,10 @@ class Web:
 
     async def upload(self, content: Content, report: Report | None) -> str:
         """POST a file, streamed. Returns its file_id. Raises: OSError, OptivusError, ServerUnreachable."""
+        again = 0 if hasattr(content, "read") else self._patience  # what was read of a file object is gone
+        return await unhurried(lambda: self._upload(content, report), again)
+
+    async def _upload(self, content: Content, report: Report | None) -> str:
         file = await asyncio.to_thread(_opened, content, asyncio.get_running_loop(), report)
         with file:
             form = aiohttp.FormData()
@@ -91,6 +100,9 @@ class Web:
 
     async def get(self, path: str, **options: Any) -> dict[str, Any]:
         """GET a JSON object. Raises: OptivusError, ServerUnreachable."""
+        return await unhurried(lambda: self._get(path, options), self._patience)
+
+    async def _get(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         async with self._request("GET", path, **options) as answer:
             return answer
 
@@ -106,6 +118,9 @@ class Web:
 
         file: a file_id, or the path of what the server made. Raises: OSError, OptivusError, ServerUnreachable.
         """
+        return await unhurried(lambda: self._download(file, into, report), self._patience)
+
+    async def _download(self, file: str, into: BinaryIO, report: Report | None) -> str:
         there = into.tell()
         options: dict[str, Any] = {"headers": {"Range": f"bytes={there}-"}} if there else {}
         path = f"/files/{file}" if re.fullmatch(r"file_\w+", file) else "/files"

@@ -226,7 +226,7 @@ class _Server(web.Server):
 def guard(server: web.Server) -> None:
     """Answer requests that fail before any middleware is asked.
 
-    aiohttp repeats a header that is no text in its own answer, and fails at it.
+    aiohttp repeats a header that is no text in its own answer, and fails at it; an `Expect` it repeats as plain text.
     """
     server.__class__ = _Server
     handle = server.request_handler
@@ -236,6 +236,8 @@ def guard(server: web.Server) -> None:
             return await handle(request)
         except UnicodeError:
             return _refusal(as_failure(InvalidInput("A header of this request is no text.")))
+        except web.HTTPExpectationFailed:
+            return _refusal(as_failure(InvalidInput("This server meets no 'Expect' but 100-continue.")))
 
     server.request_handler = guarded
 

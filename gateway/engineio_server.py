@@ -69,7 +69,7 @@ class _Counted:
         self._socket = socket
         self._parser: Any = socket._parser
         self._whole: Any = socket._reader
-        self._held = held
+        self.held = held
         self._refuse = refuse
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
@@ -78,10 +78,10 @@ class _Counted:
         before = len(self._whole._buffer)
         fed: tuple[bool, bytes] = self._parser.feed_data(data)
         if any(message.type in _MESSAGES for message, _ in islice(self._whole._buffer, before, None)):
-            self._held.clear()
+            self.held.clear()
             return fed
         try:
-            self._held.add(len(data))
+            self.held.add(len(data))
         except ServiceError as exc:
             self.drop()
             self._refuse(exc)
@@ -90,7 +90,7 @@ class _Counted:
     def drop(self) -> None:
         """What there is of a message that will not become whole goes at once."""
         self._parser = self._socket._parser = None
-        self._held.clear()
+        self.held.clear()
 
     def feed_eof(self) -> None:
         self._whole.feed_eof()
@@ -110,7 +110,8 @@ class _WebSocket(driver.WebSocket):
         self._counted = request.protocol._payload_parser = _Counted(self._sock, held_of(request).beside(), self._refuse)
         self._wire = request.transport
         self.environ = environ
-        self.handler.__self__.wire = request.transport  # for `wire._cut`
+        socket = self.handler.__self__  # `gateway.wire` looks at these
+        socket.wire, socket.unfinished = request.transport, self._counted.held
         loop = asyncio.get_running_loop()
         upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
         try:
@@ -204,6 +205,8 @@ class EngineServer(engineio.AsyncServer):
         if "sid" not in request.query:
             self.sessions.check(peer_of(request))
         environ: dict[str, Any] = driver.translate_request(request)
+        if "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
+            environ.pop("HTTP_UPGRADE", None)  # engineio would begin a websocket, and then answer with no response
         if request.method == "POST" and request.query.get("sid") in self.sockets:
             body = await self._body(request)
             environ |= {"wsgi.input": _Body(body), "CONTENT_LENGTH": str(len(body))}

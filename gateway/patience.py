@@ -2,11 +2,12 @@
 
 - it says nothing, has not sent the whole head of a request, or keeps still after an answer: that is aiohttp's
   `keepalive_timeout`, which counts from its beginning and from the end of each answer, and which no byte extends;
-- the body of a request does not go on: `Patience`, here, since aiohttp waits for a body for ever;
+- the body of a request does not go on, or more slowly than `LEAST_RATE`: `Patience`, here, since aiohttp waits for a
+  body for ever; a message on a websocket, likewise: `gateway.wire`;
 - nothing of an answer is taken: the system sees to that, for files as for all else, since `Patience` asks it to;
 - a websocket does not say who it is: `gateway.engineio_server`.
 
-Only standing still counts. An upload of hours on a slow line, an event stream and a long poll go on.
+Nothing else counts. An upload of hours on a slow line, an event stream and a long poll go on.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from gateway.outbound import UNREAD_SECONDS
 
 log = structlog.get_logger()
 
-LEAST_BYTES = 1024
-"""Bytes. A body that brings less than this stands still, or else a byte now and then would hold a connection."""
+LEAST_RATE = 500
+"""Bytes a second, on average over the time for which it may stand still. What comes more slowly than over any line that
+people use holds for hours what others need: a body of 4 MiB at this rate takes two."""
 LOOKS = 5
 """A body is looked at so many times within the seconds that it may stand still."""
 CLOSE_SECONDS = 2.0
@@ -36,9 +38,14 @@ _USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 class Stalled(InvalidInput, TimeoutError):
     """As a `TimeoutError` aiohttp expects it where it reads what is left of a body."""
 
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(
+            f"For {seconds:g} s nothing of this {what} came, or less than {LEAST_RATE} bytes a second; send it again."
+        )
+
 
 class Patience:
-    """seconds: how long a body may stand still; it is noticed a fifth later at most.
+    """seconds: how long a body may stand still, or come too slowly; it is noticed a fifth later at most.
 
     reading: seconds in which a client must take something of its answer, where the system can see to it.
     """
@@ -87,13 +94,11 @@ class _Watch:
         if content.is_eof() or content.exception() is not None or transport is None:
             return
         waiting = transport.is_reading()  # otherwise the server is slow, at the disk for example
-        if not waiting or content.total_raw_bytes - self._bytes >= LEAST_BYTES:
+        if not waiting or content.total_raw_bytes - self._bytes >= LEAST_RATE * self._seconds:
             self._mark()
         elif self._loop.time() - self._since < self._seconds:
             self._again()
         else:
             log.info("body_stalled", bytes=content.total_raw_bytes)
-            content.set_exception(
-                Stalled(f"Nothing more of this request's body came for {self._seconds:g} s; send it again.")
-            )
+            content.set_exception(Stalled("request's body", self._seconds))
             self._timer = self._loop.call_later(CLOSE_SECONDS, transport.abort)

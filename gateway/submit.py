@@ -25,6 +25,7 @@ from pipeline.intake import MAX_CONTENT_BYTES, check_message
 from pipeline.plans import Plan
 from pipeline.result_queue import ResultQueue
 from storage import blobs
+from storage.files import is_unicode
 from storage.records import FileRecord
 
 MAX_WAIT_SECONDS = 600.0
@@ -98,8 +99,8 @@ class SubmitDoor:
         count, room = 0, MAX_CONTENT_BYTES
         async for part in parts_of(request):
             name = part.name if isinstance(part, BodyPartReader) else None
-            if name is None or not isinstance(part, BodyPartReader):
-                raise InvalidInput("Each part of the form must be a field with a name.")
+            if name is None or not is_unicode(name) or not isinstance(part, BodyPartReader):
+                raise InvalidInput("Each part of the form must be a field with a name, in UTF-8.")
             count += 1
             if count > MAX_FIELDS:
                 raise TooLarge(f"A form may have {MAX_FIELDS} fields.")

@@ -6,6 +6,7 @@ for the next. The first bytes of each are free: small messages never wait for la
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp.typedefs import Handler
 
 from contract.errors import QueueFull, RateLimited
 from gateway.origins import peer_of
+from gateway.patience import LEAST_RATE
 from pipeline.intake import MAX_CONTENT_BYTES, too_large
 
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -67,6 +69,7 @@ class Held:
         self._address = address
         self._bytes = 0
         self._counted = 0
+        self._mark = (time.monotonic(), 0)
 
     def beside(self) -> Held:
         """Another of the same address."""
@@ -80,10 +83,23 @@ class Held:
             self._memory.take(self._address, due)
             self._counted += due
 
+    def lags(self, seconds: float, reading: bool) -> bool:
+        """Whether what is counted has grown by less than LEAST_RATE for so long. Asked again and again.
+
+        reading: whether the server reads on; where it does not, nothing can come.
+        """
+        now = time.monotonic()
+        since, bytes_then = self._mark
+        if not self._counted or not reading or self._bytes - bytes_then >= LEAST_RATE * seconds:
+            self._mark = now, self._bytes
+            return False
+        return now - since > seconds
+
     def clear(self) -> None:
         if self._counted:
             self._memory.give_back(self._address, self._counted)
         self._bytes = self._counted = 0
+        self._mark = (time.monotonic(), 0)
 
 
 HELD = web.RequestKey("held", Held)

@@ -3,7 +3,8 @@
 - a client that does not read its answers, or has many messages in hand, is no longer read from (TCP does the rest);
 - a client that takes nothing for long is closed, and one that never says CONNECT; closed means closed: engineio only
   asks the client to leave;
-- an event whose attachments do not come is answered, and one that is too large before its connection goes.
+- an event whose attachments do not come is answered, and one that is too large, or comes too slowly, before its
+  connection goes.
 
 `engine` has the edges of the transports below it, `packets` those of what is said.
 """
@@ -24,6 +25,7 @@ from gateway.engineio_server import CONNECT_SECONDS, EngineServer
 from gateway.origins import peer_of
 from gateway.outbound import HASTE, UNREAD_SECONDS, OutboundQueue, Outgoing
 from gateway.packets import MAX_TRANSPORT_BYTES, Json, Packet, Unreadable, malformed, refusal
+from gateway.patience import Stalled
 from gateway.seats import Seats
 from gateway.unfinished import Held, held_of
 from pipeline.intake import too_large
@@ -104,15 +106,27 @@ class SocketServer(socketio.AsyncServer):
         self._watch(eio_sid)
 
     def _watch(self, eio_sid: str) -> None:
-        """Close a connection that takes nothing for too long."""
+        """Close a connection that takes nothing for too long, or whose message comes too slowly."""
         socket = self._sockets.get(eio_sid)
         if socket is None:
             return
-        if not socket.queue.has_stalled(self._stall_seconds):
+        wire, coming = getattr(socket, "wire", None), [self._held[eio_sid]]
+        if wire is not None:  # long-polling has bodies in its place
+            coming.append(socket.unfinished)
+        reading = wire is None or wire.is_reading()
+        if socket.queue.has_stalled(self._stall_seconds):
+            log.info("reader_stopped", seconds=self._stall_seconds)
+            self._background(self.eio.disconnect(eio_sid))
+        elif any(held.lags(self._stall_seconds, reading) for held in coming):
+            log.info("message_stalled", seconds=self._stall_seconds)
+            self._background(self._refuse(eio_sid, Stalled("message", self._stall_seconds)))
+        else:
             asyncio.get_running_loop().call_later(self._stall_seconds / HASTE, self._watch, eio_sid)
-            return
-        log.info("reader_stopped", seconds=self._stall_seconds)
-        self._background(self.eio.disconnect(eio_sid))
+
+    async def _refuse(self, eio_sid: str, error: ServiceError) -> None:
+        """Answer what is not whole, and close its connection."""
+        await self._send_eio_packet(eio_sid, refusal(error))
+        await self.eio.disconnect(eio_sid)
 
     def _expect_connect(self, eio_sid: str) -> None:
         asyncio.get_running_loop().call_later(self._connect_seconds, self._close_unconnected, eio_sid)
@@ -122,8 +136,7 @@ class SocketServer(socketio.AsyncServer):
             await self._match_attachments(eio_sid, data)
             await super()._handle_eio_message(eio_sid, data)
         except (ContentTooLongError, RateLimited, QueueFull) as exc:
-            await self._send_eio_packet(eio_sid, refusal(exc if isinstance(exc, ServiceError) else too_large()))
-            await self.eio.disconnect(eio_sid)
+            await self._refuse(eio_sid, exc if isinstance(exc, ServiceError) else too_large())
         except (ValueError, TypeError) as exc:
             log.info("packet_refused", error=type(exc).__name__)
             await self._handle_event(eio_sid, "/", None, malformed())

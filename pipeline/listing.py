@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import Any
 
 from contract.errors import InvalidInput
@@ -34,10 +36,10 @@ def place(before: Any) -> Place | None:
     if before is None:
         return None
     created_at, _, job_id = before.partition(" ") if isinstance(before, str) else ("", "", "")
-    try:
-        return Place(float(created_at), job_id)
-    except ValueError as exc:
-        raise InvalidInput("'before' must be what `next` of the page before says.", field="before") from exc
+    with contextlib.suppress(ValueError):
+        if math.isfinite(time := float(created_at)):
+            return Place(time, job_id)
+    raise InvalidInput("'before' must be what `next` of the page before says.", field="before")
 
 
 def listed(record: JobRecord, fraction: float | None, position: int | None) -> dict[str, Any]:

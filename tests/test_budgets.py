@@ -18,6 +18,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from contract.errors import QueueFull, RateLimited
 from gateway.answers import answer_errors, reply
 from gateway.origins import Origins
+from gateway.outbound import UNREAD_SECONDS
+from gateway.patience import LEAST_RATE
 from gateway.seats import Connections, Seats
 from gateway.unfinished import FREE_BYTES, Held, Unfinished, whole_body
 from gateway.wire import SocketServer
@@ -54,7 +56,7 @@ def test_small_messages_are_free() -> None:
     assert memory.used == 0
 
 
-def socket_server(sessions: Seats | None = None) -> SocketServer:
+def socket_server(sessions: Seats | None = None, stall_seconds: float = UNREAD_SECONDS) -> SocketServer:
     """Takes every event, and acknowledges it with null."""
 
     async def nothing(*_: Any) -> None:
@@ -63,7 +65,7 @@ def socket_server(sessions: Seats | None = None) -> SocketServer:
     async def greet(sid: str) -> None:
         await server.emit("session", {}, to=sid)
 
-    server = SocketServer(nothing, greet, sessions=sessions)
+    server = SocketServer(nothing, greet, stall_seconds=stall_seconds, sessions=sessions)
     server.on("connect", lambda sid, environ, auth=None: None)
     return server
 
@@ -117,6 +119,30 @@ async def test_attachments_that_do_not_come_are_counted() -> None:
         for _ in range(5):
             await raw.say(b"x" * PART)
         assert await refused(raw) == "RATE_LIMITED"
+
+
+async def test_messages_that_come_too_slowly_are_told_so_and_closed() -> None:
+    """Those that began with much and then bring little are held no longer than those that bring nothing."""
+    memory, seconds = Unfinished(MEMORY), 0.3
+    server = socket_server(stall_seconds=seconds)
+    async with served(server, answer_errors, memory.count) as url, Raw(url) as framed, Raw(url) as attached:
+        wire = framed.socket._writer.transport
+        assert wire is not None
+        wire.write(unfinished_message())
+        await attached.say('45999-["message",{"_placeholder":true,"num":0}]', b"x" * PART)
+        refusals = [asyncio.ensure_future(refused(raw)) for raw in (framed, attached)]
+        while not (await asyncio.wait(refusals, timeout=seconds / 10, return_when=asyncio.FIRST_COMPLETED))[0]:
+            wire.write(b"x" * int(LEAST_RATE * seconds / 20))
+            await attached.say(b"x")
+        assert await asyncio.gather(*refusals) == ["INVALID_INPUT", "INVALID_INPUT"]
+    assert await _until(lambda: memory.used == 0)
+
+
+def test_whom_the_server_does_not_read_is_not_slow() -> None:
+    held = Held(Unfinished(), "a")
+    held.add(MEMORY)
+    assert not held.lags(1e-9, reading=False)
+    assert held.lags(1e-9, reading=True)
 
 
 async def test_what_was_answered_is_held_no_more() -> None:

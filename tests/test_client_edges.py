@@ -27,6 +27,7 @@ from client.tasks import INLINE_BYTES
 from client.web import Web, base_url
 from client.writing import free_name
 from tests.below import Below
+from tests.conftest import TOYS
 from tests.proxy import Proxy
 from tests.scripts import Script, scripted_server
 from tests.servers import Server
@@ -401,3 +402,24 @@ def test_sync_client_downloads_cancels_and_asks_for_health(server: Server, tmp_p
         assert client.cancel(job.id)
         assert not client.cancel(job.id)
         assert client.health()["status"] == "healthy"
+
+
+# A server that is asked too often.
+
+
+async def test_who_asks_too_often_waits_as_the_server_says(tmp_path: Path) -> None:
+    """A burst of ten, then one a second: what is beyond is answered too, a little later."""
+    server = Server(tmp_path, REQUESTS_PER_SECOND="1", WORKERS_PATH=str(TOYS), MEDIA_ROOTS=str(tmp_path))
+    with server:
+        async with AsyncClient(server.url, patience=0) as hasty, AsyncClient(server.url) as patient:
+            answers = await asyncio.gather(*(hasty.jobs() for _ in range(20)), return_exceptions=True)
+            assert all(refused_for_a_while(answer) for answer in answers if answer != [])
+            assert any(map(refused_for_a_while, answers))
+            assert await patient.jobs() == []
+            assert await patient.upload(b"a file")
+            files = (patient.upload(io.BytesIO(b"it can be read once")) for _ in range(20))
+            assert any(map(refused_for_a_while, await asyncio.gather(*files, return_exceptions=True)))
+
+
+def refused_for_a_while(answer: object) -> bool:
+    return isinstance(answer, OptivusError) and answer.code == "RATE_LIMITED" and answer.retry_after is not None

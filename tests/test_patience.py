@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.answers import answer_errors
-from gateway.patience import LEAST_BYTES, Patience
+from gateway.patience import LEAST_RATE, Patience
 from gateway.wire import SocketServer
 from tests.conftest import contract_like_server
 from tests.peers import PATIENCE, Gate, Peer
@@ -173,8 +173,8 @@ async def test_a_slow_upload_that_goes_on_is_taken() -> None:
         async def pieces() -> AsyncIterator[bytes]:
             nonlocal sent
             while loop.time() - began < seconds * 1.5:
-                sent += LEAST_BYTES
-                yield b"x" * LEAST_BYTES
+                sent += LEAST_RATE
+                yield b"x" * LEAST_RATE
                 await heard_until_closed(port, b"")
 
         async with _http() as http, http.post(f"http://127.0.0.1:{port}/", data=pieces()) as response:
