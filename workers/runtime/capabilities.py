@@ -1,7 +1,7 @@
 """What root may do beside what a user may (capabilities(7)): given up, but for what concerns whose files are whose.
 
-With them a process reads the memory of others past Landlock, and loads modules into the kernel. A program that it starts
-gets none back, since `no_new_privs` is set beside.
+With them a process reads the memory of others past Landlock, and loads modules into the kernel. A program that it
+starts gets none back, since `no_new_privs` is set beside.
 """
 
 from __future__ import annotations
