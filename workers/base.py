@@ -209,7 +209,8 @@ class Worker(Declaration):
     def confinement(cls, settings: Any, folders: Folders) -> Confinement | None:
         """What its process is confined to, where the system can do so (`runtime.confine`). None: it is not confined.
 
-        A confined one is loaded after `pull`, and has no network then.
+        Asked of the class that has the name only: one that is derived from it says so anew. A confined one is loaded
+        after `pull`, which a process of its own has done.
         """
         return None
 

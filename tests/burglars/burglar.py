@@ -79,15 +79,11 @@ class Burglar(Worker):
 
 
 class Guest(Burglar):
-    """A user's own worker, which says nothing of confinement."""
+    """A user's own worker, which says nothing of confinement, though it was made of one that does."""
 
     name = "guest"
     message_type = "guest"
     answer: ClassVar[dict[str, Any]] = {"got": "$guest"}
-
-    @classmethod
-    def confinement(cls, settings: Any, folders: Folders) -> Confinement | None:
-        return None
 
     def load(self) -> dict[str, Any]:
         return {}
@@ -99,6 +95,10 @@ class Absent(Burglar):
     name = "absent"
     message_type = "absent"
     answer: ClassVar[dict[str, Any]] = {"got": "$absent"}
+
+    @classmethod
+    def confinement(cls, settings: Any, folders: Folders) -> Confinement | None:
+        return Confinement()
 
     @classmethod
     def pull(cls, settings: Any, folders: Folders, say: Any) -> None:
