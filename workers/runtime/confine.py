@@ -61,7 +61,7 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     for folder in (folders.uploads, folders.blobs, folders.work, *folders.made, folders.voices, *allowed.writes):
         with suppress(OSError):  # one that cannot be made is missed where it is needed
             folder.mkdir(parents=True, exist_ok=True)
-    sockets.allow_only(sockets.INTERNET if allowed.network else ())
+    sockets.restrict(network=allowed.network)
     if not landlock.version():
         return False
     grants = [*_system(folders), *_devices(), *_media(folders, launch.workers_path), *_named(settings, folders)]
