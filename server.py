@@ -63,11 +63,12 @@ from pipeline.intake import MAX_CONTENT_BYTES, Intake
 from pipeline.result_queue import ResultQueue
 from pipeline.transport.local import LocalTransport
 from storage.ledger import ReadFailed, Unusable
-from storage.premises import Busy, check_all, lock
+from storage.premises import Busy, check_all, in_container, lock
 from storage.retention import Retention
 from storage.space import Space
 from storage.sqlite import SqliteLedger
 from storage.trouble import MEND
+from workers.runtime import landlock
 from workers.runtime.discovery import discover
 from workers.runtime.host import serve as serve_worker
 
@@ -238,6 +239,13 @@ def _connections(wanted: int) -> int:
     return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, (files - OWN_FILES) // 2))
 
 
+def _tell_of_surroundings() -> None:
+    if os.geteuid() == 0 and not in_container():
+        log.warning("running_as_root", hint="Nothing here needs root: run it as a user who owns its folders.")
+    if not landlock.version():
+        log.info("no_landlock", hint="Workers can reach what the server's user can: Linux 5.13 and later confine them.")
+
+
 def read_arguments(arguments: Sequence[str] | None, version: str) -> None:
     """Raises: SystemExit, with status 0 after `--help` and `--version`, and 2 when there is anything else."""
     known = variables(discover())
@@ -297,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         crew = load_workers(settings)
         for name, likely in misspelt(crew).items():
             log.warning("unknown_setting", name=name, perhaps_meant=" or ".join(likely))
+        _tell_of_surroundings()
         held = lock(settings.folders.data)
         with held:
             check_all(settings.folders)

@@ -1,4 +1,4 @@
-"""Finding and running the ffmpeg program: the only place that does, and never without whitelists.
+"""Finding and running the ffmpeg program: the only place that does, and never without whitelists and limits.
 
 A playlist that calls itself `film.mp4` makes ffmpeg open what the playlist names, other files and the network too. So
 every input may use the protocols `file` and `pipe` only, and only demuxers that never open a second file.
@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import math
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ffmpeg
 
 from contract.errors import UnsupportedMedia
+from media import limits
 from media.kinds import FORMATS
 
 PROTOCOLS = "file,pipe"
@@ -29,6 +27,10 @@ CONFINED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(FORMAT
 """Options that stand before every input."""
 
 TIMEOUT_SECONDS = 3600
+_JOIN_SECONDS = 900
+"""Of a processor's time; copying 100 GB takes 200."""
+_JOINED_MOST, _JOINED_MORE = 2, 16 << 20
+"""What a container adds: a few bytes for each packet, however small those are, and an index."""
 _PATIENCE = 4
 """Times as long by the clock as the processor may work, for a machine that has other things to do."""
 
@@ -68,9 +70,7 @@ def opens(path: Path, seconds: float) -> bool:
         path.open("rb") as file,
         subprocess.Popen(words, stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program,
     ):
-        if hasattr(resource, "prlimit"):  # elsewhere the clock has to do
-            with suppress(ProcessLookupError):
-                resource.prlimit(program.pid, resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
+        limits.bound(program.pid, seconds)
         try:
             return program.wait(timeout=_PATIENCE * seconds) >= 0
         except subprocess.TimeoutExpired:
@@ -87,14 +87,16 @@ def join(sources: Sequence[Path], target: Path, stoppable: Callable[[Callable[[]
     inputs = [ffmpeg.input(f"file:{source}", **CONFINED) for source in sources]
     streams = [inputs[0]["v?"], inputs[-1]["a?"]]
     options = {"movflags": "+faststart"} if target.suffix == ".mp4" else {}
-    _run(ffmpeg.output(*streams, f"file:{target}", c="copy", map_metadata=-1, **options), stoppable)
+    size = _JOINED_MOST * sum(source.stat().st_size for source in sources) + _JOINED_MORE
+    _run(ffmpeg.output(*streams, f"file:{target}", c="copy", map_metadata=-1, **options), size, stoppable)
 
 
-def _run(output: Any, stoppable: Callable[[Callable[[], Any]], None]) -> None:
+def _run(output: Any, size: int, stoppable: Callable[[Callable[[], Any]], None]) -> None:
     words = ffmpeg.compile(output, cmd=[binary(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y"])
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
+        limits.bound(process.pid, _JOIN_SECONDS, size)
         stoppable(process.kill)
         try:
             _, said = process.communicate(timeout=TIMEOUT_SECONDS)

@@ -62,3 +62,14 @@ def check(folder: Path, variable: str, writable: bool = False) -> None:
             f"{variable}={folder} cannot be used: the server may not write in {there}; give its user the right to, or "
             "name another folder."
         )
+
+
+def in_container() -> bool:
+    """Whether this process seems to be in one, where root is often nobody in particular."""
+    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
+        return True
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    return any(words[1:3] == ["/", "overlay"] for words in map(str.split, mounts))

@@ -22,12 +22,13 @@ from tests import drive
 from tests.checkpoints_fish import CODECS, make_fish
 from tests.make_fish_fixtures import CASES, FIXTURES, FRAMES, REFERENCE, reference_codes, say_only
 from workers.fish.cache import Place
-from workers.fish.checkpoint import INSTALL, Checkpoint, family_of, load, locate
+from workers.fish.checkpoint import Checkpoint, family_of, load
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FISH_SPEECH_15, OPENAUDIO_S1
 from workers.fish.generate import Frame, Handle, Loop, Utterance
 from workers.fish.graphs import Shapes, Step, or_as_it_is
 from workers.fish.prompt import Spoken
+from workers.fish.published import INSTALL, locate
 from workers.fish.sampling import DRAWN_CODES, Sampling, draw, probabilities
 from workers.runtime.cuda_graphs import sizes_up_to
 

@@ -27,10 +27,10 @@ from tests.checkpoints_codec import noise
 from tests.checkpoints_fish import make_speaker
 from tests.inline import over_the_pipe
 from workers.base import Answer
-from workers.fish.checkpoint import INSTALL
 from workers.fish.generate import Frame, Handle, Loop
 from workers.fish.params import FishSettings, FishTask
 from workers.fish.prompt import Spoken
+from workers.fish.published import INSTALL
 from workers.fish.sampling import Sampling
 from workers.fish.speaking import Voice
 from workers.fish.synthesis import Advance, Saying

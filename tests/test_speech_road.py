@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tests.checkpoints_codec import fixture, make_firefly
 from tests.checkpoints_fish import make_fish
 from tests.drive import folders
-from workers.fish.checkpoint import load, locate
+from workers.fish.checkpoint import load
 from workers.fish.codec_files import load_codec
 from workers.fish.generate import Loop, Utterance
+from workers.fish.published import locate
 from workers.fish.sampling import Sampling
 
 pytest.importorskip("fish_speech.tokenizer", reason="the fish-speech package is not installed (requirements-fish.txt)")

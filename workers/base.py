@@ -25,6 +25,7 @@ new attempt finds the last checkpoint and the finished partials in `ctx` and goe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -44,6 +45,7 @@ __all__ = [
     "Answer",
     "AsyncWorker",
     "BlobRef",
+    "Confinement",
     "Context",
     "FileRef",
     "ModelSettings",
@@ -151,6 +153,18 @@ class Context:
         raise NotImplementedError
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a confined process may touch beside what it needs to run, to load its model and to read what clients send.
+
+    reads, writes: files and folders, with all beneath them. network: whether it may reach the internet.
+    """
+
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    network: bool = False
+
+
 class Worker(Declaration):
     """One model. Subclasses set the class attributes and implement `run`, and `load` and `forward` where needed."""
 
@@ -185,8 +199,20 @@ class Worker(Declaration):
         return {}
 
     @classmethod
-    def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None]) -> None:
-        """Fetch what `load` will need, so that a server starts without the network. Raises: ModelUnavailable."""
+    def pull(cls, settings: Any, folders: Folders, say: Callable[[str], None] | None) -> None:
+        """Fetch what `load` will need, so that a server starts without the network. Raises: ModelUnavailable.
+
+        say: tells a person what is going on; None where nobody watches.
+        """
+
+    @classmethod
+    def confinement(cls, settings: Any, folders: Folders) -> Confinement | None:
+        """What its process is confined to, where the system can do so (`runtime.confine`). None: it is not confined.
+
+        Asked of the class that has the name only: one that is derived from it says so anew. A confined one is loaded
+        after `pull`, which a process of its own has done.
+        """
+        return None
 
 
 class AsyncWorker(Worker):

@@ -22,8 +22,10 @@ from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.networking import Request
 from yt_dlp.networking._urllib import HTTPHandler, ProxyHandler, RedirectHandler, UrllibRH
 from yt_dlp.networking.exceptions import RequestError
+from yt_dlp.utils import Popen
 
 from contract.errors import TooLarge
+from media import limits
 from workers.dlp.sandbox import Refused, Sandbox
 
 log = structlog.get_logger()
@@ -49,6 +51,21 @@ _ANSWERS = 32
 
 _DENO = {"--ext=js", "--no-code-cache", "--no-prompt", "--no-remote", "--no-lock", "--node-modules-dir=none"}
 _DENO |= {"--no-config", "--no-npm", "--cached-only"}
+
+
+_DENO_SECONDS = 60.0
+"""Of a processor's time; a challenge takes one or two, and yt-dlp would wait for an endless one for ever."""
+_DENO_BYTES = 64 << 20
+"""Of a file that it writes; of its own, for a while."""
+_start = Popen.__init__
+
+
+def _start_bound(self: Popen, *args: Any, **options: Any) -> None:
+    _start(self, *args, **options)
+    limits.bound(self.pid, _DENO_SECONDS, _DENO_BYTES)
+
+
+Popen.__init__ = _start_bound
 
 
 def is_confined_deno(words: Sequence[str]) -> bool:

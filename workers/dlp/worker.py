@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, field_validator
 from contract import results
 from contract.errors import DownloadFailed, InvalidInput, ServiceError, UrlForbidden
 from contract.folders import Folders
-from workers.base import AsyncWorker, Context, Params, WorkerSettings
+from workers.base import AsyncWorker, Confinement, Context, Params, WorkerSettings
 from workers.dlp.outcome import discard, item, keep, safe
 from workers.runtime.async_engine import in_thread
 
@@ -122,6 +122,10 @@ class Dlp(AsyncWorker):
     def __init__(self, settings: DlpSettings, folders: Folders) -> None:
         super().__init__(settings, folders)
         self.concurrency = settings.concurrency
+
+    @classmethod
+    def confinement(cls, settings: DlpSettings, folders: Folders) -> Confinement:
+        return Confinement(writes=(folders.downloads,), network=True)
 
     def load(self) -> dict[str, Any]:
         """Puts the sandbox around the process; from then on it starts no program but ffmpeg and Deno, confined."""

@@ -1,6 +1,6 @@
 """The published checkpoints, unchanged: which files, whose family, loaded and checked.
 
-    AI_FISH_MODEL ─▶ locate(): a folder of one family's layout ─▶ load(): the model and its tokenizer
+    a folder of one family's layout (`published`) ─▶ load(): the model and its tokenizer
 
 Weights are read without running code that a file may hold (`weights_only`), and mapped, not copied.
 """
@@ -19,17 +19,14 @@ import torch
 from torch import Tensor
 
 from contract.errors import ModelUnavailable
-from contract.folders import Folders
 from workers.fish.dual_ar import DualAR, DualARConfig
 from workers.fish.family import FAMILIES, Family
+from workers.fish.params import SETTING
 from workers.fish.prompt import Grid, Spoken, Tokenizer
-from workers.runtime.hub import Found, Say, Wanted, find
+from workers.fish.published import require_package
+from workers.runtime.hub import Found
 
 log = structlog.get_logger()
-
-DEFAULT = "fishaudio/fish-speech-1.5"
-SETTING = "AI_FISH_MODEL"
-INSTALL = "pip install --no-deps -r requirements-fish.txt"
 
 _END = "<|im_end|>"
 
@@ -59,15 +56,6 @@ class Checkpoint:
         grid = Grid(self.tokenizer, config.num_codebooks, config.codebook_size)
         self.family.prompt(grid, text, spoken)
         return grid
-
-
-def wanted(name: str) -> Wanted:
-    return Wanted(name, "fish", SETTING, (name,), tuple(family.layout for family in FAMILIES))
-
-
-def locate(name: str, folders: Folders, say: Say = None) -> Found:
-    """A folder in the published layout. name: a hub id or a local folder. Raises: ModelUnavailable."""
-    return find(wanted(name), folders, say)
 
 
 def family_of(found: Found) -> Family:
@@ -104,16 +92,6 @@ def read_config(folder: Path) -> DualARConfig:
         return DualARConfig.of(data)
     except (ValueError, TypeError, AttributeError) as exc:
         raise _wrong("its config.json is damaged or incomplete") from exc
-
-
-def require_package() -> None:
-    """Raises: ModelUnavailable, with the command that installs it."""
-    try:
-        import fish_speech.tokenizer  # noqa: F401
-    except ImportError as exc:
-        raise ModelUnavailable(
-            f"Speech needs the fish-speech package, which is not installed on this server. Run: {INSTALL}"
-        ) from exc
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from workers.fish import published
 from workers.fish.prompt import Grid, Spoken, fish_speech_15, openaudio_s1
 from workers.fish.sampling import Sampling
 from workers.runtime.hub import Layout
-
-_LLAMA = ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class Family:
 
 FISH_SPEECH_15 = Family(
     name="fish-speech 1.5",
-    layout=Layout("fish-speech 1.5", (*_LLAMA, "firefly-gan-vq-fsq-8x1024-21hz-generator.pth")),
-    codec="firefly-gan-vq-fsq-8x1024-21hz-generator.pth",
+    layout=published.FISH_SPEECH_15,
+    codec=published.FIREFLY,
     prompt=fish_speech_15,
     slow_window=lambda frames: frames[:, 0],
     rules=torch.float32,
@@ -49,8 +48,8 @@ FISH_SPEECH_15 = Family(
 
 OPENAUDIO_S1 = Family(
     name="OpenAudio S1",
-    layout=Layout("OpenAudio S1", (*_LLAMA, "codec.pth")),
-    codec="codec.pth",
+    layout=published.OPENAUDIO_S1,
+    codec=published.DAC,
     prompt=openaudio_s1,
     # `previous_tokens[:, 0]`: all tokens of the window's oldest frame, not the oldest tokens of the first codebook.
     slow_window=lambda frames: frames[:, :, 0],

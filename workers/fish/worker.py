@@ -10,8 +10,10 @@ Each open task has one row of the loop, so texts of different requests share eve
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,7 +23,7 @@ from contract.errors import InvalidInput, TextTooLong
 from contract.folders import Folders
 from contract.messages import FileRef
 from storage.voices import Voices
-from workers.base import Context, Run, Worker
+from workers.base import Confinement, Context, Run, Worker
 from workers.fish.params import ADVICE, LICENCE, FishParams, FishSettings, FishTask
 from workers.runtime import hub
 from workers.runtime.torch_device import memory_used, torch_device
@@ -61,23 +63,30 @@ class Fish(Worker):
         return settings.batch
 
     @classmethod
-    def pull(cls, settings: FishSettings, folders: Folders, say: Callable[[str], None]) -> None:
-        from workers.fish import checkpoint
+    def pull(cls, settings: FishSettings, folders: Folders, say: hub.Say) -> None:
+        from workers.fish import published
 
-        checkpoint.require_package()
-        say(LICENCE)
-        checkpoint.locate(settings.model, folders, say)
+        published.require_package()
+        if say:
+            say(LICENCE)
+        published.locate(settings.model, folders, say)
+
+    @classmethod
+    def confinement(cls, settings: FishSettings, folders: Folders) -> Confinement:
+        """What compiles steps keeps them, and has its compiler write, where the system's temporary files are."""
+        temporary = [Path(tempfile.gettempdir())] if settings.acceleration == "compile" else []
+        return Confinement(writes=(folders.speech, folders.voices, *temporary))
 
     def load(self) -> dict[str, Any]:
         import torch
 
-        from workers.fish import checkpoint, codec_files, synthesis, voice_codes
+        from workers.fish import checkpoint, codec_files, published, synthesis, voice_codes
         from workers.fish.decoding import RowDecoder
         from workers.fish.generate import Loop
         from workers.fish.graphs import capture_for
 
-        checkpoint.require_package()
-        found = checkpoint.locate(self.settings.model, self.folders)
+        published.require_package()
+        found = published.locate(self.settings.model, self.folders)
         torch.set_num_threads(max(1, self.settings.threads))
         with ADVICE.loading():
             self._device = torch_device(self.settings.device, self.name)

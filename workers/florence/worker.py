@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from contract import results
 from contract.errors import InvalidInput, NoVideo, UnsupportedMedia
 from contract.folders import Folders
-from workers.base import TURN, Answer, Context, Run, Worker
+from workers.base import TURN, Answer, Confinement, Context, Run, Worker
 from workers.florence import prompts
 from workers.florence import weights as florence_weights
 from workers.florence.captions import Captions
@@ -84,8 +84,12 @@ class Florence(Worker):
         self.batch = settings.batch or 1
 
     @classmethod
-    def pull(cls, settings: FlorenceSettings, folders: Folders, say: Callable[[str], None]) -> None:
+    def pull(cls, settings: FlorenceSettings, folders: Folders, say: hub.Say) -> None:
         florence_weights.locate(settings.model, folders, say)
+
+    @classmethod
+    def confinement(cls, settings: FlorenceSettings, folders: Folders) -> Confinement:
+        return Confinement()
 
     def load(self) -> dict[str, Any]:
         path = florence_weights.locate(self.settings.model, self.folders)

@@ -14,6 +14,7 @@ import ctypes
 import importlib
 import os
 import queue
+import resource
 import selectors
 import signal
 import socket
@@ -55,6 +56,7 @@ from contract.pipe import (
 )
 from storage.workdirs import clear_workdir
 from workers.base import Worker
+from workers.runtime.confine import confine
 from workers.runtime.context import BaseEngine
 from workers.runtime.discovery import add_folders
 from workers.runtime.engine import engine_of
@@ -71,6 +73,8 @@ LEAST_LANE_THREADS = 2
 SWITCH_SECONDS = 0.0002
 """How long a thread may keep the interpreter from another. The model's asks for it between any two of its kernels: with
 Python's 5 ms it made 2 600 small operations a second beside four busy threads, and 15 000 with this."""
+PULLED = 64
+"""The exit status of a process that fetched what another's model needs."""
 OUT_OF_MEMORY = "out of memory"
 """Why a process leaves by itself."""
 
@@ -85,9 +89,36 @@ def make(launch: Launch) -> Worker:
     return worker
 
 
+def _confined(worker: Worker, launch: Launch) -> bool:
+    """Confine this process, which has one thread yet, as its worker says. Whether it is."""
+    own = "confinement" in vars(type(worker))  # a subclass may do what the class did not think of
+    allowed = worker.confinement(worker.settings, worker.folders) if own else None
+    if allowed is None:
+        return False
+    _pull_apart(worker)
+    return confine(allowed, worker.settings, launch)
+
+
+def _pull_apart(worker: Worker) -> None:
+    """What has to be fetched or converted first, in a process that may write it; if it fails, it goes on in this one's
+    place and says why.
+    """
+    if worker.pull.__func__ is Worker.pull.__func__:  # type: ignore[attr-defined]  # there is nothing
+        return
+    child = os.fork()
+    if not child:
+        _die_with_parent()
+        worker.pull(worker.settings, worker.folders, None)
+        os._exit(PULLED)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != PULLED:
+        os._exit(1)
+
+
 def serve(launch: Launch, connection: Connection) -> None:
     """The process's whole life; the target of `multiprocessing.Process`."""
     os.setpgid(0, 0)  # what it starts, ffmpeg for one, is killed with it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what users sent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then lets its workers go
     _die_with_parent()
     hide(launch.secrets)
@@ -98,13 +129,17 @@ def serve(launch: Launch, connection: Connection) -> None:
     signal.signal(signal.SIGTERM, link.terminate)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server holds back
-    link.start()
     try:
-        worker = make(launch)
+        try:
+            worker = make(launch)
+            confined = _confined(worker, launch)
+        finally:
+            link.start()
         facts = worker.load()
         link.send(Loaded())
         warm_up(worker)
-        link.send(Ready({**facts, "loaded_gb": _loaded(worker), "pid": os.getpid()}))
+        told = {"loaded_gb": _loaded(worker), "pid": os.getpid(), "confined": confined}
+        link.send(Ready({**facts, **told}))
     except Exception as exc:
         if not isinstance(exc, ServiceError):
             log.exception("load_failed", worker=launch.name, of="operator")

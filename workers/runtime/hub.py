@@ -191,14 +191,21 @@ def _in_folder(folder: Path, wanted: Wanted) -> Found:
     raise ModelUnavailable(f"The folder that {wanted.setting} names holds no model for this worker; it needs {forms}.")
 
 
+def caches(folders: Folders) -> tuple[Path, ...]:
+    """Folders of this machine in which the hub's library keeps files."""
+    from huggingface_hub import constants
+
+    return _hub_folder(folders), Path(constants.HF_HUB_CACHE)
+
+
 def _cached(wanted: Wanted, folders: Folders) -> Found | None:
     if wanted.spare and (folder := folders.models / wanted.spare.name).is_dir():
         return Found(folder, wanted.spare.layout)
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     for repository in wanted.repositories:
-        for cache in (_hub_folder(folders), Path(constants.HF_HUB_CACHE)):
+        for cache in caches(folders):
             for layout in wanted.layouts:
                 patterns = [*layout.needs, *layout.also]
                 try:

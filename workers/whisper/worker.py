@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,7 @@ from pydantic import Field
 from contract import results
 from contract.errors import InvalidInput
 from contract.folders import Folders
-from workers.base import Context, ModelSettings, Run, Worker
+from workers.base import Confinement, Context, ModelSettings, Run, Worker
 from workers.runtime import hub
 from workers.runtime.failing import Advice
 from workers.whisper import weights as whisper_weights
@@ -113,8 +113,12 @@ class Whisper(Worker):
         """Threads of the voice detector for one recording; on a CPU the model needs the cores."""
 
     @classmethod
-    def pull(cls, settings: WhisperSettings, folders: Folders, say: Callable[[str], None]) -> None:
+    def pull(cls, settings: WhisperSettings, folders: Folders, say: hub.Say) -> None:
         whisper_weights.locate(settings.model, folders, say)
+
+    @classmethod
+    def confinement(cls, settings: WhisperSettings, folders: Folders) -> Confinement:
+        return Confinement()
 
     def load(self) -> dict[str, Any]:
         from faster_whisper.vad import get_vad_model

@@ -1,0 +1,141 @@
+"""A hole in a decoder leads no further: what a confined worker cannot read, write, run, reach or stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Client, OptivusError
+from media import limits
+from storage.premises import in_container
+from tests.burglars.burglar import FETCHED
+from tests.servers import Server
+from workers.runtime import landlock
+
+SECRET = "what nobody may read"
+BURGLARS = Path(__file__).parent / "burglars"
+
+has_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock, or has it switched off")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a program from outside")
+
+
+@pytest.fixture(scope="module", params=["beside the media", "among the media"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its data lie outside the media roots, or, as by default, under them."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "media").mkdir()
+    roots = folder / "media" if request.param == "beside the media" else folder
+    with Server(folder, MEDIA_ROOTS=str(roots), WORKERS_PATH=str(BURGLARS)) as server:
+        yield server
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A file of somebody else, such as a key in a home."""
+    (tmp_path / "id_ed25519").write_text(SECRET)
+    return tmp_path / "id_ed25519"
+
+
+def tried(server: Server, *tries: tuple[str, object], worker: str = "burglar", **more: Any) -> list[Any]:
+    """What each try gave, None where it was refused."""
+    with Client(server.url) as client:
+        return list(client.submit(worker, tries=[[how, str(what)] for how, what in tries], **more).result()["got"])
+
+
+def facts(server: Server, worker: str) -> dict[str, Any]:
+    tried(server, worker=worker)
+    with urllib.request.urlopen(f"{server.url}/health", timeout=20) as health:
+        process: dict[str, Any] = json.load(health)["workers"][worker]["processes"][0]
+        return process
+
+
+@has_landlock
+def test_a_confined_worker_reads_neither_key_nor_ledger(server: Server) -> None:
+    if not facts(server, "burglar")["confined"]:
+        pytest.skip("DATA_DIR lies among the media, and this system lets no process hide files from itself")
+    data = server.folder / "data_dir"
+    assert len((data / "secret.key").read_bytes()) > 16
+    files = [path for path in data.iterdir() if path.is_file()]
+    assert {"secret.key", "ledger.sqlite3", "ledger.sqlite3-wal"} <= {path.name for path in files}
+    got = tried(server, *(("read", path) for path in files), *(("cat", path) for path in files))
+    assert not any(got)
+
+
+@has_landlock
+def test_a_confined_worker_reads_nothing_of_others(server: Server, outside: Path) -> None:
+    memory = f"/proc/{server.pid}/environ"
+    assert tried(server, ("read", outside), ("list", outside.parent), ("cat", outside), ("read", memory)) == [None] * 4
+
+
+@has_landlock
+def test_a_confined_worker_writes_only_where_it_says(server: Server, outside: Path) -> None:
+    model, media = server.folder / "data_dir" / "models" / FETCHED, server.folder / "media" / "clip"
+    media.write_text("a clip")
+    refused = [("write", outside), ("write", outside.with_name("new")), ("unlink", outside)]
+    refused += [("write", model), ("write", media), ("unlink", media), ("write", server.folder / "new")]
+    assert tried(server, *refused) == [None] * len(refused)
+    own = ("speech", "fs_path"), ("work", "data_dir/work"), ("blob", "data_dir/blobs")
+    assert None not in tried(server, *(("write", server.folder / path / name) for name, path in own))
+
+
+@has_landlock
+def test_a_confined_worker_reaches_and_stops_nobody(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        got = tried(server, ("tcp", server.port), ("unix", path), ("udp", server.port), ("signal", server.pid))
+    assert got == [None] * 4
+
+
+@has_landlock
+def test_a_file_that_came_after_the_worker_is_read(server: Server) -> None:
+    tried(server)
+    (server.folder / "media" / "late").write_text("hello")
+    assert tried(server, file=str(server.folder / "media" / "late")) == ["hello"]
+
+
+@has_landlock
+def test_what_a_confined_worker_needs_is_fetched_before(server: Server) -> None:
+    assert facts(server, "burglar")["pid"] == server.worker("burglar")
+    assert (server.folder / "data_dir" / "models" / FETCHED).read_text() == "weights"
+    with pytest.raises(OptivusError, match="nowhere to be had") as refused, Client(server.url) as client:
+        client.submit("absent").result()
+    assert refused.value.code == "MODEL_UNAVAILABLE"
+
+
+def test_a_users_own_worker_is_not_confined(server: Server, outside: Path) -> None:
+    assert facts(server, "guest")["confined"] is False
+    reads, writes, connects = ("read", outside), ("write", outside.with_name("new")), ("tcp", server.port)
+    assert tried(server, reads, writes, connects, worker="guest") == [SECRET, len("burgled"), "connected"]
+
+
+def test_no_worker_leaves_a_core_behind(server: Server) -> None:
+    assert tried(server, ("core", "")) == tried(server, ("core", ""), worker="guest") == [0]
+
+
+def test_root_is_told_that_it_is_needless(server: Server) -> None:
+    told = [line for line in server.log if '"running_as_root"' in line]
+    assert len(told) == (os.geteuid() == 0 and not in_container())
+
+
+@on_linux
+def test_a_started_program_is_bounded(tmp_path: Path) -> None:
+    wait = "import sys; sys.stdin.read(1); open('large', 'wb', 0).write(bytes(4096))"
+    with subprocess.Popen([sys.executable, "-c", wait], stdin=subprocess.PIPE, cwd=tmp_path) as program:
+        limits.bound(program.pid, 1.5, 1024)
+        assert resource.prlimit(program.pid, resource.RLIMIT_CPU) == (2, 2)
+        assert resource.prlimit(program.pid, resource.RLIMIT_CORE) == (0, 0)
+        assert resource.prlimit(program.pid, resource.RLIMIT_DATA)[0] < 2**40
+        program.communicate(b".")
+    assert (tmp_path / "large").stat().st_size <= 1024
