@@ -1,6 +1,7 @@
 # make run    set everything up and start the server          make test   set everything up and run the tests
 # make setup  only set up; does nothing when nothing changed  make bench  print the round-trip figures
 # make package  build the client's wheel and try it in an empty environment
+# make chaos  keep every promise under injected faults for half an hour; SEED=… repeats a run
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ WITH_CUDA ?= $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg)
 # What pip tells of itself and of the packages that requirements-fish.txt installs against their own pins is no news.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore
 
-.PHONY: setup run test check package bench clean
+.PHONY: setup run test check package bench chaos clean
 
 setup: $(READY)
 
@@ -53,6 +54,9 @@ package: setup
 
 bench: setup
 	$(BIN)/python -m bench.roundtrip
+
+chaos: setup
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

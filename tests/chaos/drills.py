@@ -15,14 +15,14 @@ from tests.chaos.kills import storm
 from tests.chaos.report import Ground
 from tests.chaos.secrets import secrets
 from tests.chaos.soak import soak
-from tests.chaos.strangers import forbidden_files, guesses, inner_addresses, spoilt_media
+from tests.chaos.strangers import forbidden_files, guesses, inner_addresses, spoilt_media, strange_messages
 from tests.chaos.watch import watch
 
 DRILLS: dict[str, Callable[..., Any]] = {
     drill.__name__: drill
     for drill in (
         *(storm, watch, floods, full_disk, no_memory, guesses, forbidden_files, inner_addresses, spoilt_media),
-        *(secrets, costs, soak),
+        *(strange_messages, secrets, costs, soak),
     )
 }
 

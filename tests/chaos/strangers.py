@@ -12,10 +12,12 @@ from typing import Any
 import aiohttp
 
 from tests.bad_paths import bad_paths
+from tests.chaos.floods import MOST_MIB, VICTIM_SECONDS
 from tests.chaos.report import Ground, say
 from tests.conftest import contract_like_server
 from tests.films import film_server
 from tests.flips import PUBLIC, SECRET, Flipped
+from tests.messages import attacked, logged_faults, played_server
 from tests.mutants import mutant, seeds
 from tests.peers import PATIENCE, Gate, Peer
 from tests.sandboxed import ask as ask_sandboxed
@@ -143,6 +145,24 @@ def inner_addresses(ground: Ground) -> None:
     ground.tried("P13", what, "ways tried", len(ways) + len(asked))
     ground.count("P13", what, "inner addresses reached", reached)
     ground.count("P13", what, "ways not refused", wrong + sum(end != "Refused" for end in ways.values()))
+
+
+async def strange_messages(ground: Ground) -> None:
+    """Events, packets, requests and forms, made from the schemas, to every door."""
+    with played_server(ground.folder) as server:
+        figures = await attacked(server, ground.pick(150, 20_000), ground.seed)
+        logged = logged_faults(server)
+    for fault in figures.faults:
+        say(f"  {fault}")
+    what = "messages made from the schemas"
+    kinds = Counter(kind.partition(" ")[0] for kind, _ in figures.faults)
+    ground.tried("P13", what, "messages", figures.messages)
+    ground.count("P13", what, "INTERNAL", kinds.pop("INTERNAL", 0))
+    ground.count("P13", what, "unanswered", kinds.pop("unanswered", 0))
+    ground.count("P13", what, "other faults", kinds.total())
+    ground.count("P13", what, "exceptions in the log", len(logged))
+    ground.time("P13", what, "another client's longest wait, s", figures.slowest, VICTIM_SECONDS)
+    ground.count("P15", what, "the server's peak memory, MiB", figures.peak_mb, MOST_MIB)
 
 
 async def spoilt_media(ground: Ground, whisper: Path, florence: Path) -> None:
