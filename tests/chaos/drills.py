@@ -12,6 +12,7 @@ from tests.chaos.costs import costs
 from tests.chaos.floods import floods
 from tests.chaos.full import full_disk, no_memory
 from tests.chaos.kills import storm
+from tests.chaos.power import power
 from tests.chaos.report import Ground
 from tests.chaos.secrets import secrets
 from tests.chaos.soak import soak
@@ -21,7 +22,7 @@ from tests.chaos.watch import watch
 DRILLS: dict[str, Callable[..., Any]] = {
     drill.__name__: drill
     for drill in (
-        *(storm, watch, floods, full_disk, no_memory, guesses, forbidden_files, inner_addresses, spoilt_media),
+        *(storm, power, watch, floods, full_disk, no_memory, guesses, forbidden_files, inner_addresses, spoilt_media),
         *(strange_messages, secrets, costs, soak),
     )
 }
