@@ -182,7 +182,7 @@ async def torment(storm: Storm, faults: int, jobs: int) -> None:
 
 async def storm(ground: Ground) -> None:
     """Callers send jobs without a pause, and everything that can die does."""
-    faults, jobs = ground.pick(len(DEEDS), 50 * len(DEEDS)), ground.pick(150, 6000)
+    faults, jobs = ground.pick(len(DEEDS), 36 * len(DEEDS)), ground.pick(150, 6000)
     room = dict.fromkeys(("MAX_OPEN_JOBS", "MAX_OPEN_JOBS_PER_CLIENT", "MAX_OPEN_JOBS_PER_ADDRESS"), "100000")
     server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", **room)
     await asyncio.to_thread(server.start)

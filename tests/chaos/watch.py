@@ -25,7 +25,7 @@ QUICK = (Drill.killed, Drill.stopped, Drill.listens)
 
 
 def watch(ground: Ground) -> None:
-    rounds = ground.pick(1, 10)
+    rounds = ground.pick(1, 4)
     with DrillServer(ground.folder, **settings(STEP_SECONDS)) as server, Client(server.url) as client:
         for row, (what, drill) in enumerate(ROWS.items()):
             if not ground.long and drill not in QUICK:
