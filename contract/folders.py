@@ -57,3 +57,8 @@ class Folders:
     @property
     def work(self) -> Path:
         return self.data / "work"
+
+    @property
+    def run(self) -> Path:
+        """Where the server's processes find each other."""
+        return self.data / "run"

@@ -6,8 +6,12 @@ import asyncio
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,6 +26,8 @@ from pipeline.transport.room import Room
 log = structlog.get_logger()
 
 CLOSE_SECONDS = 10.0
+LONGEST_FOLDER = 70
+"""Bytes of a path; a socket's, of a folder and a file more, may have 104 on macOS and 108 on Linux."""
 
 Crew = Mapping[str, tuple[type[Declaration], WorkerSettings]]
 
@@ -34,7 +40,7 @@ class LocalTransport(Transport):
         super().__init__()
         self._crew = crew
         on = {name: one for name, one in crew.items() if not one[1].switched_off(name)}
-        processes = Processes(start_context(on, serve.__module__), serve)
+        processes = Processes(start_context(on, serve.__module__, launch.folders.run), serve)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         computing = sum(settings.replicas for _, settings in on.values() if isinstance(settings, ModelSettings))
         self._pools: dict[str, Pool] = {}
@@ -105,10 +111,10 @@ class LocalTransport(Transport):
         self._happened(*events)
 
 
-def start_context(crew: Crew, host: str) -> Any:
+def start_context(crew: Crew, host: str, run: Path) -> Any:
     """The start method: a fork server that has imported, and only imported, what workers need; spawn elsewhere.
 
-    host: the module that the processes run.
+    host: the module that the processes run. run: the folder for the fork server's socket.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -120,6 +126,23 @@ def start_context(crew: Crew, host: str) -> Any:
     # A supervisor may tell every process to stop; the fork server, and so the workers, end when this one does.
     resource_tracker.ensure_running()  # else the fork server does so, which unblocks the signal
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    forkserver.ensure_running()
+    with _temporary_in(run):
+        forkserver.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     return context
+
+
+@contextmanager
+def _temporary_in(folder: Path) -> Iterator[None]:
+    """Temporary folders are made here and not in the system's, where one of a server that was killed would stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("pymp-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        yield
+        return
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

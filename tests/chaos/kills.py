@@ -184,7 +184,9 @@ async def storm(ground: Ground) -> None:
     """Callers send jobs without a pause, and everything that can die does."""
     faults, jobs = ground.pick(len(DEEDS), 36 * len(DEEDS)), ground.pick(150, 6000)
     room = dict.fromkeys(("MAX_OPEN_JOBS", "MAX_OPEN_JOBS_PER_CLIENT", "MAX_OPEN_JOBS_PER_ADDRESS"), "100000")
-    server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", **room)
+    temporary = ground.folder / "tmp"
+    temporary.mkdir()
+    server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **room)
     await asyncio.to_thread(server.start)
     raging = Storm(ground, server)
     lines = [asyncio.create_task(caller.run()) for caller in raging.callers]
@@ -239,10 +241,11 @@ def judge(storm: Storm, unknown: int, hanging: int) -> None:
     ground.count("P6", WHAT, "other jobs that failed", len(wrong))
     ground.count("P8", WHAT, "stops by SIGTERM with another status than 0", sum(storm.exits.values()) - storm.exits[0])
     ground.count("P11", WHAT, f"processes left after {LEFT_SECONDS:.0f} s", storm.left)
-    ground.count("P11", WHAT, "temporary files left", len(leftovers(server.data)))
+    ground.count("P11", WHAT, "temporary files left", len(leftovers(server)))
     ground.time("P4", WHAT, "longest pause until jobs ended again, s", storm.slowest, 15)
 
 
-def leftovers(data: Path) -> list[Path]:
+def leftovers(server: DrillServer) -> list[Path]:
     """Of work that is over. The blobs and uploads of jobs stay until retention."""
-    return [path for path in (data / "work").rglob("*") if path.is_file()] if (data / "work").exists() else []
+    folders = (server.data / "work", server.data / "run", Path(server.settings["TMPDIR"]))
+    return [path for folder in folders for path in folder.iterdir()]
