@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import socketio
+from socketio.exceptions import SocketIOError
 
 RESUMED_AT_ONCE = 500
 ANSWER_SECONDS = 20.0
@@ -86,12 +87,19 @@ class Caller:
                 answer.set_exception(ConnectionError("it was cut"))
 
     async def submit(self, key: str, message: Body) -> str | None:
-        """Send until it is accepted, in however many connections; its job, or None when it was refused."""
+        """Send until it is accepted, in however many connections; its job, or None when it was refused.
+
+        A job that was accepted unheard may have ended meanwhile, so it is asked for what it has told.
+        """
+        again = False
         while True:
             await self._connected.wait()
             try:
                 answer = await self._ask({**message, "idempotency_key": key})
-            except Exception:  # noqa: BLE001 - the connection went, or the server
+                if again and answer["status"] == "accepted":
+                    await self._resume({answer["job_id"]: self.heard[answer["job_id"]]})
+            except (ConnectionError, TimeoutError, SocketIOError):  # the connection went, or the server
+                again = True
                 await asyncio.sleep(0.02)
                 continue
             if answer["status"] == "accepted":

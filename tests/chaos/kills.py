@@ -66,20 +66,20 @@ class Storm:
             os.kill(pid, signal.SIGCONT)
 
     async def _signal_a_worker(self, number: signal.Signals) -> int:
-        pid = await self._worker(self.ground.chance.choice(("drill", "single")))
-        os.kill(pid, number)
-        return pid
+        return await self._struck(self.ground.chance.choice(("drill", "single")), lambda pid: os.kill(pid, number))
 
-    async def _worker(self, name: str) -> int:
-        """The pid of a worker's process, once there is one."""
+    async def _struck(self, name: str, strike: Callable[[int], object]) -> int:
+        """The pid of a worker's process that was struck, once there is one."""
         while True:
-            with suppress(LookupError):
-                return await asyncio.to_thread(self.server.worker, name)
+            with suppress(LookupError, ProcessLookupError, FileNotFoundError):  # none yet, or it has just gone
+                pid = await asyncio.to_thread(self.server.worker, name)
+                strike(pid)
+                return pid
             await asyncio.sleep(0.02)
 
     async def kill_the_fork_server(self) -> None:
         """It is the parent of the workers."""
-        os.kill(parent(await self._worker("drill")), signal.SIGKILL)
+        await self._struck("drill", lambda pid: os.kill(parent(pid), signal.SIGKILL))
 
     async def cut_a_caller(self) -> None:
         await self.ground.chance.choice(self.callers).cut()
