@@ -7,7 +7,7 @@ import select
 import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class DrillServer(Server):
     def kill_all(self) -> None:
         """kill -9 of the server and of every process below it, as of a whole process group."""
         for pid in (self.pid, *descendants(self.pid)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ends with the one before
+                os.kill(pid, signal.SIGKILL)
         self.ended()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
