@@ -28,12 +28,12 @@ Attack = Callable[[Ground, Server], Coroutine[None, None, None]]
 
 async def flood(ground: Ground, server: Server) -> None:
     """Messages beyond what one client may have open."""
-    await attack.flood(server.url, ground.folder, ground.pick(2000, 20_000))
+    await attack.flood(server.url, server.folder, ground.pick(2000, 20_000))
 
 
 async def readers(ground: Ground, server: Server) -> None:
     """Clients that ask for large answers and read nothing more."""
-    await attack.readers(server.url, ground.folder)
+    await attack.readers(server.url, server.folder)
 
 
 async def unfinished_messages(ground: Ground, server: Server) -> None:
@@ -80,7 +80,7 @@ async def silent_connections(ground: Ground, server: Server) -> None:
     """Connections that say nothing."""
     opened = []
     with contextlib.suppress(OSError):
-        for _ in range(ground.pick(SILENT, SILENT)):
+        for _ in range(SILENT):
             opened.append(await asyncio.open_connection("127.0.0.1", server.port))
     for _, writer in opened:
         writer.close()
@@ -134,7 +134,7 @@ async def floods(ground: Ground) -> None:
         folder = ground.folder / str(number)
         folder.mkdir()
         with Server(folder, WORKERS_PATH=str(ROOT / "bench" / "workers"), NOOP_PRELOAD="1") as server:
-            await _suffered(Ground(folder, ground.seed, ground.long, ground.figures), server, promise, what, hit)
+            await _suffered(ground, server, promise, what, hit)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
