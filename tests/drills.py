@@ -17,6 +17,8 @@ from tests.servers import Server
 TESTS = Path(__file__).parent
 PATIENCE = 60.0
 """Seconds to wait for what must happen."""
+MANY = dict.fromkeys(("MAX_OPEN_JOBS", "MAX_OPEN_JOBS_PER_CLIENT", "MAX_OPEN_JOBS_PER_ADDRESS"), "100000")
+"""Settings for more unfinished jobs than any test has."""
 
 
 class DrillServer(Server):

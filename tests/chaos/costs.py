@@ -48,18 +48,26 @@ async def costs(ground: Ground, whisper: Path, florence: Path) -> None:
     speech = np.concatenate(list(decode(EXAMPLE)))[: CLIP_SECONDS * SAMPLE_RATE]
     clip = write(ground.folder / "clip.wav", speech, rate=SAMPLE_RATE)
     drawing("red circle").image().save(ground.folder / "picture.png")
+    made = {kind: _made(ground, each) for kind, each in (("whisp", SOUNDS), ("flrnc", PICTURES))}
     with film_server(ground.folder, whisper, florence) as server:
         async with Peer(server.url) as victim, Peer(server.url) as stranger:
-            for kind, small, made in (("whisp", clip.name, SOUNDS), ("flrnc", "picture.png", PICTURES)):
+            for kind, small in (("whisp", clip.name), ("flrnc", "picture.png")):
                 asked = {"type": kind, "file": small}
                 await victim.answer(asked)
                 alone = [await _seconds(victim, asked) for _ in range(ground.pick(3, 9))]
-                for what, make in made.items():
-                    if ground.long or what in QUICK:
-                        path = make(ground.folder / f"bomb{len(ground.figures)}")
-                        for count in (1, 2) if ground.long else (1,):
-                            bomb = {"type": kind, "file": path.name}
-                            await _beside(ground, what, (victim, asked, alone), (stranger, bomb, count))
+                for what, path in made[kind].items():
+                    for count in (1, 2) if ground.long else (1,):
+                        bomb = {"type": kind, "file": path.name}
+                        await _beside(ground, what, (victim, asked, alone), (stranger, bomb, count))
+
+
+def _made(ground: Ground, bombs: dict[str, Make]) -> dict[str, Path]:
+    """Before anybody waits for an answer, since it takes long."""
+    return {
+        what: make(ground.folder / f"bomb {number} of {len(bombs)}")
+        for number, (what, make) in enumerate(bombs.items())
+        if ground.long or what in QUICK
+    }
 
 
 async def _beside(

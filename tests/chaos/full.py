@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client import Client, Job, OptivusError
 from tests.chaos.report import Ground
-from tests.drills import DrillServer, resumed
+from tests.drills import MANY, DrillServer, resumed
 from tests.toys.glutton import MEMORY
 
 PIECE = "x" * 1000
@@ -19,7 +19,7 @@ def full_disk(ground: Ground) -> None:
     times = ground.pick(2, 20)
     refused = wrong = 0
     accepted: list[str] = []
-    with DrillServer(ground.folder, MAX_OPEN_JOBS_PER_CLIENT="100000", MAX_OPEN_JOBS="100000") as server:
+    with DrillServer(ground.folder, **MANY) as server:
         with Client(server.url) as client:
             accepted.append(client.submit("drill", script=["go"]).id)
             for _ in range(times):
@@ -53,7 +53,7 @@ def no_memory(ground: Ground) -> None:
     count = ground.pick(30, 600)
     greedy = {number for number in range(count) if ground.chance.random() < 0.1}
     toys = Path(__file__).parent.parent / "toys"
-    server = DrillServer(ground.folder, WORKERS_PATH=str(toys), MAX_OPEN_JOBS_PER_CLIENT="100000")
+    server = DrillServer(ground.folder, WORKERS_PATH=str(toys), **MANY)
     with server, Client(server.url) as client:
         jobs = [client.submit("glutton", asks=MEMORY + 1 if each in greedy else each % 3) for each in range(count)]
         codes = [_code(job) for job in jobs]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tests.chaos.caller import Caller
 from tests.chaos.report import Ground, say
-from tests.drills import PATIENCE, DrillServer, descendants
+from tests.drills import MANY, PATIENCE, DrillServer, descendants
 
 CALLERS = 4
 AT_ONCE = 6
@@ -183,10 +183,9 @@ async def torment(storm: Storm, faults: int, jobs: int) -> None:
 async def storm(ground: Ground) -> None:
     """Callers send jobs without a pause, and everything that can die does."""
     faults, jobs = ground.pick(len(DEEDS), 36 * len(DEEDS)), ground.pick(150, 6000)
-    room = dict.fromkeys(("MAX_OPEN_JOBS", "MAX_OPEN_JOBS_PER_CLIENT", "MAX_OPEN_JOBS_PER_ADDRESS"), "100000")
     temporary = ground.folder / "tmp"
     temporary.mkdir()
-    server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **room)
+    server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **MANY)
     await asyncio.to_thread(server.start)
     raging = Storm(ground, server)
     lines = [asyncio.create_task(caller.run()) for caller in raging.callers]
