@@ -117,6 +117,8 @@ async def readers(url: str, folder: Path) -> None:
             packet = "42" + orjson.dumps(["message", BULK]).decode()
             for _ in range(JOBS_EACH):
                 await raw.say(packet)
+        while await open_jobs(url) < READERS:  # noqa: ASYNC110 - they are being read
+            await asyncio.sleep(0.02)
         while await open_jobs(url) > 1:  # noqa: ASYNC110 - the victim may have one
             await asyncio.sleep(0.2)
 
