@@ -329,6 +329,19 @@ def test_slices_that_grow_short_or_long_are_done_all_the_same(
     driven.until(lambda: len(driven.ends()) == 12)
 
 
+def test_slices_that_are_stuck_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "BRIEF_SECONDS", -1.0)
+    monkeypatch.setattr(lane, "STUCK_SECONDS", 0.01)
+    threads = lane.Lane(2, lambda: None)
+    go_on, done = threading.Event(), [threading.Event() for _ in range(3)]
+    for work in (go_on.wait, go_on.wait, done[0].set, go_on.wait, done[1].set, done[2].set):
+        threads.put(work, first=False)
+    try:
+        assert all(event.wait(PATIENCE) for event in done)
+    finally:
+        go_on.set()
+
+
 def test_who_listens_does_not_keep_others_out_of_the_lane(worker: Prepared) -> None:
     """Nor their cancelling: live tasks that never rest, and a file between them."""
 

@@ -27,6 +27,11 @@ _WEIGHT = 0.05
 PATIENCE = 6
 """So many later ones go before a slice that does not go first, and no more."""
 
+STUCK_SECONDS = 0.25
+"""A slice that takes so long waits for a program or a disk, or holds a library; it holds up no other then."""
+MOST_RELIEFS = 6
+"""Threads beside those that there are, while all of them are stuck."""
+
 Slice = Callable[[], None]
 """Raises nothing."""
 
@@ -41,6 +46,10 @@ class Lane:
         self._threads = threads
         self._wake = wake
         self._mean = 0.0
+        self._busy: dict[int, float] = {}
+        """When the slices in hand began, by their threads."""
+        self._reliefs = 0
+        self._watched = False
         for number in range(threads):
             threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True).start()
 
@@ -61,6 +70,7 @@ class Lane:
             heapq.heappush(self._queue, (self._count + (0 if first else PATIENCE), self._count, work))
             if self.apart:
                 self._there.notify()
+                self._watch()
 
     def help(self) -> None:
         """Do what waits now, unless it is the threads'; what is put meanwhile waits for the next time."""
@@ -77,10 +87,53 @@ class Lane:
             while True:
                 with self._there:
                     self._there.wait_for(lambda: self._queue and self.apart)
-                    _, _, work = heapq.heappop(self._queue)
-                self._timed(work)
+                    work = self._taken()
+                self._do(work)
                 del work
-                self._wake()  # there may be a unit now, or what waits has become the main thread's
+        except BaseException:
+            log.exception("worker_broken")
+            os._exit(1)
+
+    def _taken(self) -> Slice:
+        """The next slice, which is this thread's now. Call with the lock."""
+        self._busy[threading.get_ident()] = time.monotonic()
+        return heapq.heappop(self._queue)[2]
+
+    def _do(self, work: Slice) -> None:
+        self._timed(work)
+        with self._there:
+            del self._busy[threading.get_ident()]
+        self._wake()  # there may be a unit now, or what waits has become the main thread's
+
+    def _watch(self) -> None:
+        """Look in a while whether what waits still does. Call with the lock."""
+        if not self._watched:
+            self._watched = True
+            timer = threading.Timer(STUCK_SECONDS, self._relieve)
+            timer.daemon = True
+            timer.start()
+
+    def _relieve(self) -> None:
+        """Do what waits in this thread too, if every other has been stuck in one slice since the last look."""
+        try:
+            with self._there:
+                self._watched = False
+                if not self._queue:
+                    return
+                self._watch()
+                long_ago = time.monotonic() - STUCK_SECONDS
+                stuck = len(self._busy) >= self._threads and max(self._busy.values()) <= long_ago
+                if not stuck or self._reliefs >= MOST_RELIEFS:
+                    return
+                self._reliefs += 1
+                work = self._taken()
+            while True:
+                self._do(work)
+                with self._there:
+                    if not (self._queue and self.apart):
+                        self._reliefs -= 1
+                        return
+                    work = self._taken()
         except BaseException:
             log.exception("worker_broken")
             os._exit(1)
