@@ -334,7 +334,11 @@ def test_slices_that_are_stuck_hold_up_no_other(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(lane, "STUCK_SECONDS", 0.01)
     threads = lane.Lane(2, lambda: None)
     go_on, done = threading.Event(), [threading.Event() for _ in range(3)]
-    for work in (go_on.wait, go_on.wait, done[0].set, go_on.wait, done[1].set, done[2].set):
+
+    def stand() -> None:
+        go_on.wait()
+
+    for work in (stand, stand, done[0].set, stand, done[1].set, done[2].set):
         threads.put(work, first=False)
     try:
         assert all(event.wait(PATIENCE) for event in done)
