@@ -31,8 +31,9 @@ WHAT = "kill -9, SIGSTOP, SIGTERM, cuts"
 class Storm:
     """The server, its callers, and what is done to them."""
 
-    def __init__(self, ground: Ground, server: DrillServer) -> None:
+    def __init__(self, ground: Ground, server: DrillServer, jobs: int) -> None:
         self.ground = ground
+        self.jobs = jobs
         self.server = server
         self.callers = [Caller(lambda: server.url) for _ in range(CALLERS)]
         self.done: Counter[str] = Counter()
@@ -44,9 +45,13 @@ class Storm:
     def finals(self) -> int:
         return sum(len(caller.finals) for caller in self.callers)
 
-    async def more(self, count: int, of: int) -> None:
+    @property
+    def over(self) -> bool:
+        return self.finals >= self.jobs
+
+    async def more(self, count: int) -> None:
         """Wait until so many jobs more have ended, or all. Raises: TimeoutError when none goes on any more."""
-        wanted = min(self.finals + count, of)
+        wanted = min(self.finals + count, self.jobs)
         async with asyncio.timeout(PATIENCE):
             while self.finals < wanted:
                 await asyncio.sleep(0.01)
@@ -62,20 +67,22 @@ class Storm:
     async def stop_a_worker_shortly(self) -> None:
         pid = await self._signal_a_worker(signal.SIGSTOP)
         await asyncio.sleep(PAUSE_SECONDS)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     async def _signal_a_worker(self, number: signal.Signals) -> int:
         return await self._struck(self.ground.chance.choice(("drill", "single")), lambda pid: os.kill(pid, number))
 
     async def _struck(self, name: str, strike: Callable[[int], object]) -> int:
-        """The pid of a worker's process that was struck, once there is one."""
-        while True:
+        """The pid of a worker's process that was struck, once there is one; 0 when no job wants one any more."""
+        while not self.over:
             with suppress(LookupError, ProcessLookupError, FileNotFoundError):  # none yet, or it has just gone
                 pid = await asyncio.to_thread(self.server.worker, name)
                 strike(pid)
                 return pid
             await asyncio.sleep(0.02)
+        return 0
 
     async def kill_the_fork_server(self) -> None:
         """It is the parent of the workers."""
@@ -159,10 +166,12 @@ async def send(caller: Caller, numbers: list[int]) -> None:
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
-async def torment(storm: Storm, faults: int, jobs: int) -> None:
+async def torment(storm: Storm, faults: int) -> None:
     """Fault after fault; between two of them some jobs end, and all that stood under one of a worker's."""
-    pause = max(1, jobs // (2 * faults))
+    pause = max(1, storm.jobs // (4 * faults))
     for number in range(faults):
+        if storm.over:
+            break
         if number % len(DEEDS) == 0:
             turn = storm.ground.chance.sample(DEEDS, len(DEEDS))
         deed = turn[number % len(DEEDS)]
@@ -170,7 +179,7 @@ async def torment(storm: Storm, faults: int, jobs: int) -> None:
         await deed(storm)
         storm.done[deed.__name__] += 1
         began = time.monotonic()
-        await storm.more(pause, jobs)
+        await storm.more(pause)
         storm.slowest = max(storm.slowest, time.monotonic() - began)
         if deed in WORKERS:
             async with asyncio.timeout(PATIENCE):
@@ -187,7 +196,7 @@ async def storm(ground: Ground) -> None:
     temporary.mkdir()
     server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **MANY)
     await asyncio.to_thread(server.start)
-    raging = Storm(ground, server)
+    raging = Storm(ground, server, jobs)
     lines = [asyncio.create_task(caller.run()) for caller in raging.callers]
     sending = [
         asyncio.create_task(send(caller, list(range(turn, jobs, CALLERS))))
@@ -195,7 +204,7 @@ async def storm(ground: Ground) -> None:
     ]
     hanging = 0
     try:
-        await torment(raging, faults, jobs)
+        await torment(raging, faults)
         async with asyncio.timeout(PATIENCE + ground.pick(0, 300)):
             await asyncio.gather(*sending)
     except TimeoutError:
