@@ -128,7 +128,8 @@ class Flat:
     """A process as far as a pool knows it."""
 
     def __init__(self, state: str, *held: Task) -> None:
-        self.state, self.retiring, self.info, self.pid = state, True, {}, 7
+        self.state, self.retiring, self.pid = state, True, 7
+        self.info: dict[str, Any] = {}
         self.held = dict(enumerate(held))
 
     def send_task(self, task: Task) -> None:
