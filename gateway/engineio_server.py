@@ -70,11 +70,14 @@ class _Counted:
         self._parser: Any = socket._parser
         self._whole: Any = socket._reader
         self.held = held
+        self.came = 0
+        """Bytes, of all messages."""
         self._refuse = refuse
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._parser is None:
             return False, b""  # what still comes of a message that was refused
+        self.came += len(data)
         before = len(self._whole._buffer)
         fed: tuple[bool, bytes] = self._parser.feed_data(data)
         if any(message.type in _MESSAGES for message, _ in islice(self._whole._buffer, before, None)):
@@ -111,7 +114,7 @@ class _WebSocket(driver.WebSocket):
         self._wire = request.transport
         self.environ = environ
         socket = self.handler.__self__  # `gateway.wire` looks at these
-        socket.wire, socket.unfinished = request.transport, self._counted.held
+        socket.wire, socket.counted = request.transport, self._counted
         loop = asyncio.get_running_loop()
         upgrading = loop.call_later(self.server.connect_seconds, self._cut_unless_upgraded, request)
         try:
@@ -215,6 +218,7 @@ class EngineServer(engineio.AsyncServer):
     async def _body(self, request: web.Request) -> bytes:
         """Raises: HTTPRequestEntityTooLarge, which the session is told too; HTTPBadRequest, RateLimited, QueueFull."""
         body, announced, held = bytearray(), request.content_length or 0, held_of(request)
+        session = self.sockets[request.query["sid"]]
         if announced <= MAX_TRANSPORT_BYTES:
             try:
                 async for part in request.content.iter_any():
@@ -222,6 +226,7 @@ class EngineServer(engineio.AsyncServer):
                     if len(body) > MAX_TRANSPORT_BYTES:
                         break
                     held.add(len(part))
+                    session.posted = getattr(session, "posted", 0) + len(part)  # `gateway.wire` looks at it
                 else:
                     return bytes(body)
             except web.RequestPayloadError as exc:

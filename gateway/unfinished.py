@@ -71,6 +71,11 @@ class Held:
         self._counted = 0
         self._mark = (time.monotonic(), 0)
 
+    @property
+    def large(self) -> bool:
+        """Whether it is more than what is free."""
+        return self._counted > 0
+
     def beside(self) -> Held:
         """Another of the same address."""
         return Held(self._memory, self._address)
@@ -83,15 +88,16 @@ class Held:
             self._memory.take(self._address, due)
             self._counted += due
 
-    def lags(self, seconds: float, reading: bool) -> bool:
-        """Whether what is counted has grown by less than LEAST_RATE for so long. Asked again and again.
+    def lags(self, seconds: float, came: int, waits: bool) -> bool:
+        """Whether its connection has brought less than LEAST_RATE for so long. Asked again and again.
 
-        reading: whether the server reads on; where it does not, nothing can come.
+        came: bytes that the connection has brought in all. waits: whether the server holds something large that is not
+        whole, and reads on; where it does not read, nothing can come.
         """
         now = time.monotonic()
-        since, bytes_then = self._mark
-        if not self._counted or not reading or self._bytes - bytes_then >= LEAST_RATE * seconds:
-            self._mark = now, self._bytes
+        since, came_then = self._mark
+        if not waits or came - came_then >= LEAST_RATE * seconds:
+            self._mark = now, came
             return False
         return now - since > seconds
 
@@ -99,7 +105,6 @@ class Held:
         if self._counted:
             self._memory.give_back(self._address, self._counted)
         self._bytes = self._counted = 0
-        self._mark = (time.monotonic(), 0)
 
 
 HELD = web.RequestKey("held", Held)

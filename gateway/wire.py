@@ -110,14 +110,15 @@ class SocketServer(socketio.AsyncServer):
         socket = self._sockets.get(eio_sid)
         if socket is None:
             return
-        wire, coming = getattr(socket, "wire", None), [self._held[eio_sid]]
-        if wire is not None:  # long-polling has bodies in its place
-            coming.append(socket.unfinished)
-        reading = wire is None or wire.is_reading()
+        held, came = self._held[eio_sid], getattr(socket, "posted", 0)
+        waits = held.large  # a long-polling body has `Patience`
+        if (wire := getattr(socket, "wire", None)) is not None:
+            came += socket.counted.came
+            waits = (waits or socket.counted.held.large) and wire.is_reading()
         if socket.queue.has_stalled(self._stall_seconds):
             log.info("reader_stopped", seconds=self._stall_seconds)
             self._background(self.eio.disconnect(eio_sid))
-        elif any(held.lags(self._stall_seconds, reading) for held in coming):
+        elif held.lags(self._stall_seconds, came, waits):
             log.info("message_stalled", seconds=self._stall_seconds)
             self._background(self._refuse(eio_sid, Stalled("message", self._stall_seconds)))
         else:
@@ -166,13 +167,13 @@ class SocketServer(socketio.AsyncServer):
         self._expect_connect(eio_sid)  # it may connect anew, but not stay open without
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        socket = self._sockets.pop(eio_sid, None)  # first, so that nobody watches one that is half gone
         self._in_hand.pop(eio_sid, None)
         self._binary_packet.pop(eio_sid, None)
         if eio_sid in self._peers:
             self._sessions.give_back(self._peers.pop(eio_sid))
             self._held.pop(eio_sid).clear()
         await super()._handle_eio_disconnect(eio_sid, reason)
-        socket = self._sockets.pop(eio_sid, None)
         if socket is not None:
             loop = asyncio.get_running_loop()
             socket.queue.close()

@@ -56,7 +56,7 @@ class Intake:
         self._off = off or {}
         self.folders = folders
         self._ledger = ledger
-        self._space = space or Space(folders.data)
+        self.space = space or Space(folders.data)
 
     @asynccontextmanager
     async def read(self, message: Any, who: Identity) -> AsyncIterator[tuple[Request, Plan, tuple[FileRecord, ...]]]:
@@ -65,7 +65,7 @@ class Intake:
         Raises: InvalidInput, UnknownType, TooLarge, DiskFull, ModelUnavailable where the type's worker is switched off,
         and what the files of the message give.
         """
-        self._space.check()
+        self.space.check()
         raw, plan = self._plan(message)
         key = raw.get("idempotency_key")
         if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 256):
@@ -98,7 +98,7 @@ class Intake:
         contents = Contents(self.folders, self._ledger, who)
         said = await self._parsed(lambda bind: checked(model, data, bind).model_dump(), contents)
         if contents.files:  # without it costs nothing, and its job may end
-            self._space.check()
+            self.space.check()
         async with contents.written(), contents.kept():
             yield escaped(said)
 

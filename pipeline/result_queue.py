@@ -71,7 +71,7 @@ class ResultQueue:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners = Listeners()
         self._deadlines = Deadlines(self._open, self._late)
-        self.recordings = Recordings(intake.folders, transport.more, self._on_recorded, limits.file_bytes)
+        self.recordings = Recordings(intake.folders, transport.more, self._on_recorded, limits.file_bytes, intake.space)
         self._taker: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
         effects = Effects(self._act, self._hint, self._told_elsewhere, self._ended_elsewhere, self._read)

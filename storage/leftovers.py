@@ -1,21 +1,25 @@
 """What somebody left who was killed, found by the names that the server gives: a file of any other name is a user's.
 
-    at a start     what nobody has a row for in blobs/ and uploads/, and all attempts in work/: they are over
-    by the hour    the same of jobs that have ended, and half of a voice, a speech, a download or a model; once it has
-                   been there, unchanged, for as long as anybody may still be at work on it
+    at a start     files in blobs/ and uploads/ that the ledger has no row for, and the folders of all attempts in
+                   work/, since no attempt outlives its server
+    by the hour    the same of jobs that have ended, and the unfinished half of a voice, a speech or a download, once it
+                   has been there, unchanged, for as long as anybody may still be at work on it; half of a model as soon
+                   as nobody holds the lock that whoever fetches it holds
 
-How long that is this server counts itself, since the machine's clock may jump.
+The server counts that time itself, since the machine's clock may jump.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import structlog
+from filelock import FileLock, Timeout
 
 from contract.errors import ServiceError
 from contract.folders import Folders
@@ -56,20 +60,21 @@ class Leftovers:
         there = [path for path in found if path.name not in known.names and job_of(path) not in known.jobs]
         old = await asyncio.to_thread(self._old, there, time.monotonic() if now is None else now)
         await asyncio.to_thread(_delete, old)
+        await asyncio.to_thread(_delete_models, self._folders)
 
     def _old(self, there: list[Path], now: float) -> list[Path]:
         seen = {}
         for path in there:
             try:
                 found = (path, path.lstat().st_mtime)
-            except FileNotFoundError:
+            except OSError:  # it is gone, or on a network disk that is
                 continue
             seen[found] = self._seen.get(found, now)
         self._seen = seen
         return [path for (path, _), first in seen.items() if now - first >= self._age(path)]
 
     def _age(self, path: Path) -> float:
-        """A result may be told long after it was written, where the disk is full; a model may be slow to fetch."""
+        """A result may be told long after it was written, where the disk is full."""
         return HOUR if path.parent in (self._folders.work, *self._folders.made) else DAY
 
 
@@ -91,9 +96,17 @@ def _halves(folders: Folders) -> Iterator[Path]:
     """What has its own name only once it is whole."""
     for made in folders.made:
         yield from (path for path in _in(made) if HALF.fullmatch(path.name))
-    for models in (folders.models, folders.models / "converted"):
-        yield from (path for path in models.glob("*.part") if path.with_suffix(".lock").exists())
     yield from Voices(folders.voices).halves()
+
+
+def _delete_models(folders: Folders) -> None:
+    """Those that are half fetched, of which nobody holds the lock (`workers.runtime.hub.build`)."""
+    for models in (folders.models, folders.models / "converted"):
+        for part in models.glob("*.part"):
+            lock = part.with_suffix(".lock")
+            if lock.exists():
+                with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                    _delete([part])
 
 
 def _in(folder: Path) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from contract.errors import InvalidInput, JobNotFound, TooLarge
 from contract.folders import Folders
 from contract.identity import Party, Whose, whose
 from contract.messages import Request
+from storage.space import Space
 
 log = structlog.get_logger()
 
@@ -46,12 +47,13 @@ class Recordings:
     """Those of the open jobs.
 
     more: wakes a job's task. ended: called once for each, with the job and the bytes of its recording, which is whole.
-    limit: bytes of one recording.
+    limit: bytes of one recording. space: of the disk.
     """
 
     def __init__(
-        self, folders: Folders, more: Callable[[str], None], ended: Callable[[str, int], None], limit: int
+        self, folders: Folders, more: Callable[[str], None], ended: Callable[[str, int], None], limit: int, space: Space
     ) -> None:
+        self._space = space
         self._folders = folders
         self._more = more
         self._ended = ended
@@ -84,7 +86,7 @@ class Recordings:
         Beyond the end nothing is added, and the answer tells from where to send again. None: at the end.
         end: the recording is whole, if nothing before this piece is missing.
         Raises: JobNotFound, the same for another's job as for one that never listened; InvalidInput when the recording
-        has ended, TooLarge beyond its limit, OSError.
+        has ended, TooLarge beyond its limit, DiskFull, OSError.
         """
         recording = self._own(job_id, who)
         # A task of its own: who gives up waiting must not let the next piece overtake this one.
@@ -94,6 +96,7 @@ class Recordings:
         async with recording.turn:
             if recording.ended:
                 return await asyncio.to_thread(_repeated, recording.path, offset, len(sound))
+            self._space.check_running(len(sound))
             try:
                 received = await asyncio.to_thread(_written, recording.path, offset, sound, self._limit)
             except FileNotFoundError as exc:

@@ -1,5 +1,7 @@
 """Whether the disk has room for more work: the last of it is kept for the ends of what runs.
 
+A recording that is sent while it is heard runs already, and may have most of that; the last tenth it may not.
+
 To ask costs a microsecond. The disk is the ledger's, which is a local one.
 """
 
@@ -17,6 +19,8 @@ log = structlog.get_logger()
 RETRY_AFTER_SECONDS = 60
 LEAST_SHARE, LEAST_BYTES = 0.01, 10**9
 """What stays free where nobody says otherwise: this part of the disk, and so many bytes at most."""
+RUNNING_SHARE = 0.1
+"""Of what stays free: this part of it stays free of recordings too."""
 
 
 class Space:
@@ -37,17 +41,19 @@ class Space:
 
     def check(self, size: int = 0) -> None:
         """Before more is written. size: its bytes, where they are known. Raises: DiskFull."""
-        if self.lacks():
+        if self.lacks(size):
             raise too_full()
-        if size and self.lacks(size):
-            raise DiskFull(
-                "The server's disk has no room for a file of this size; send a smaller one, or free space under "
-                "DATA_DIR.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
 
-    def lacks(self, size: int = 0) -> bool:
-        """Whether less would stay free than should. That it is so now, and no longer, is logged once."""
+    def check_running(self, size: int) -> None:
+        """Before work that runs writes more of what others send. size: its bytes. Raises: DiskFull."""
+        if self.lacks(size, RUNNING_SHARE):
+            raise too_full()
+
+    def lacks(self, size: int = 0, share: float = 1.0) -> bool:
+        """Whether less would stay free than should, or than this share of it.
+
+        That less than all of it is free now, and no longer, is logged once.
+        """
         try:
             total, _, free = shutil.disk_usage(self._folder)
         except OSError:
@@ -58,13 +64,13 @@ class Space:
             self._short = short
             say = log.error if short else log.info
             say("disk_almost_full" if short else "disk_has_room", free_gb=round(free / 1e9, 3), least_gb=least / 1e9)
-        return free - size < least
+        return free - size < least * share
 
 
 def too_full() -> DiskFull:
-    """What is said of new work."""
+    """What is said of what the disk has no room for."""
     return DiskFull(
-        "The server's disk is almost full, and the rest is kept for jobs that run; free space under DATA_DIR and send "
-        "this again.",
+        "The server's disk has no room for this, since the rest is kept for jobs that run; free space under DATA_DIR "
+        "and send this again.",
         retry_after=RETRY_AFTER_SECONDS,
     )

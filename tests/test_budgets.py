@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from contract.errors import QueueFull, RateLimited
+from gateway import unfinished
 from gateway.answers import answer_errors, reply
 from gateway.origins import Origins
 from gateway.outbound import UNREAD_SECONDS
@@ -140,9 +143,74 @@ async def test_messages_that_come_too_slowly_are_told_so_and_closed() -> None:
 
 def test_whom_the_server_does_not_read_is_not_slow() -> None:
     held = Held(Unfinished(), "a")
-    held.add(MEMORY)
-    assert not held.lags(1e-9, reading=False)
-    assert held.lags(1e-9, reading=True)
+    assert not held.lags(1e-9, came=0, waits=False)
+    assert held.lags(1e-9, came=0, waits=True)
+
+
+class Upload:
+    """A large attachment on its way beside one that is whole, watched by a clock that is played."""
+
+    def __init__(self, server: SocketServer, memory: Unfinished, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._server = server
+        self._memory = memory
+        self._now = time.monotonic()
+        monkeypatch.setattr(unfinished, "time", SimpleNamespace(monotonic=lambda: self._now))
+
+    async def goes_on(self, write: Callable[[bytes], None], piece: bytes) -> None:
+        """For longer than it may stand still, a piece every ten seconds."""
+        [sid] = self._server.eio.sockets
+        assert await _until(lambda: self._memory.used > 0)
+        self._server._watch(sid)
+        for _ in range(9):
+            before = self._memory.used
+            write(piece)
+            assert await _until(lambda: self._memory.used >= before + len(piece) - FREE_BYTES)  # noqa: B023
+            self._now += 10
+            self._server._watch(sid)
+
+
+ATTACHED = '452-7["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+
+
+async def test_an_attachment_that_comes_slowly_after_another_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, server, piece = Unfinished(), socket_server(stall_seconds=60), b"x" * 50_000
+    async with served(server, answer_errors, memory.count) as url, Raw(url) as raw:
+        upload, wire = Upload(server, memory, monkeypatch), raw.socket._writer.transport
+        assert wire is not None
+        await raw.say(ATTACHED, b"x" * 100_000)
+        wire.write(b"\x82\xff" + (10 * len(piece)).to_bytes(8, "big") + bytes(4))
+        await upload.goes_on(wire.write, piece)
+        wire.write(piece)
+        assert await raw.acknowledged(7) is None
+    assert await _until(lambda: memory.used == 0)
+
+
+async def test_one_that_is_polled_is_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, server, piece = Unfinished(), socket_server(stall_seconds=60), b"xxxx" * 12_500
+    async with served(server, answer_errors, memory.count) as url, aiohttp.ClientSession() as http:
+        polling, upload = await Polling.open(http, url), Upload(server, memory, monkeypatch)
+        await polling.post(f"{ATTACHED}\x1eb{'xxxx' * 25_000}")
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        head = f"POST {polling.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10 * len(piece) + 1}\r\n\r\n"
+        writer.write(head.encode() + b"b")
+        await upload.goes_on(writer.write, piece)
+        writer.write(piece)
+        assert b" 200 " in await reader.readline()
+        assert "437[null]" in "".join(await polling.get())
+        writer.close()
+
+
+async def test_attachments_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, server = Unfinished(), socket_server(stall_seconds=60)
+    async with served(server, answer_errors, memory.count) as url, aiohttp.ClientSession() as http:
+        polling, upload = await Polling.open(http, url), Upload(server, memory, monkeypatch)
+        await polling.post(f"{ATTACHED}\x1eb{'xxxx' * 25_000}")
+        [sid] = server.eio.sockets
+        server._watch(sid)
+        upload._now += 61
+        server._watch(sid)
+        assert await _until(lambda: sid not in server.eio.sockets)
+    assert await _until(lambda: memory.used == 0)
 
 
 async def test_what_was_answered_is_held_no_more() -> None:

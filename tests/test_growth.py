@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import mmap
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from contract.errors import OutOfMemory, as_failure
 from contract.launch import Launch
 from contract.messages import Event, Task
 from pipeline.transport.local import LocalTransport
+from pipeline.transport.pool import Pool
 from tests import drive
 from tests.toys.grower import Grower
 from workers.runtime.discovery import add_folders, discover
-from workers.runtime.growth import BUSY_SECONDS, Growth
+from workers.runtime.growth import BUSY_SECONDS, Growth, ram_gb
 from workers.runtime.host import serve
 
 TOYS = Path(__file__).parent / "toys"
@@ -94,13 +100,75 @@ def test_only_what_is_held_all_the_time_counts_while_there_is_work() -> None:
     growth = Growth(2.0, lambda: held[0])
     looks = [(3.5, False, 0.0), (2.5, False, 300.0), (4.0, False, 400.0), (4.0, False, 399.0 + BUSY_SECONDS)]
     for held[0], idle, now in looks:
-        assert growth.look(idle, now) == (held[0], False)
-    assert growth.look(False, 400.0 + BUSY_SECONDS) == (4.0, True)
-    assert growth.look(True, 401.0 + BUSY_SECONDS) == (4.0, False)
+        assert not growth.look(idle, now)[1]
+    assert growth.look(False, 400.0 + BUSY_SECONDS)[1]
+    assert not growth.look(True, 401.0 + BUSY_SECONDS)[1]
 
 
 def test_a_process_without_work_has_grown_at_once() -> None:
     held = [1.0]
     growth = Growth(2.0, lambda: held[0])
     held[0] = 3.1
-    assert growth.look(True, 0.0) == (3.1, True)
+    assert growth.look(True, 0.0)[1]
+
+
+def test_what_is_read_of_mapped_files_does_not_count(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"x" * (100 << 20))
+    growth, before = Growth(0.05), ram_gb()
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped.find(b"y") == -1
+        held, grown = growth.look(True, 0.0)
+    assert held is not None
+    assert before is not None
+    assert (held > before + 0.05, grown) == (True, False)
+
+
+class Flat:
+    """A process as far as a pool knows it."""
+
+    def __init__(self, state: str, *held: Task) -> None:
+        self.state, self.retiring, self.pid = state, True, 7
+        self.info: dict[str, Any] = {}
+        self.held = dict(enumerate(held))
+
+    def send_task(self, task: Task) -> None:
+        self.held[len(self.held)] = task
+
+
+@asynccontextmanager
+async def pool(folder: Path, monkeypatch: pytest.MonkeyPatch, process: Flat) -> AsyncIterator[tuple[Pool, list[None]]]:
+    """A pool with a process that retires, and the starts of others."""
+    starts: list[None] = []
+    monkeypatch.setattr(Pool, "start", lambda self: starts.append(None))
+    async with grower(folder) as transport:
+        one = transport._pools["grower"]
+        one.processes = [process]  # type: ignore[list-item]
+        yield one, starts
+        one.processes = []
+
+
+async def test_a_successor_waits_until_the_memory_of_one_that_leaves_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool(tmp_path, monkeypatch, Flat("leaving")) as (one, starts):
+        one.submit(task("next"))
+        assert starts == []
+        one.processes.clear()
+        one.feed()
+        assert len(starts) == 1
+
+
+async def test_one_that_listens_for_hours_takes_tasks_where_it_can_have_no_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Flat("ready", dataclasses.replace(task("recording"), live=True))
+    async with pool(tmp_path, monkeypatch, process) as (one, starts):
+        one.submit(task("next"))
+        assert (len(process.held), len(starts)) == (1, 1)
+        one.last_failure = as_failure(OutOfMemory("The device is full."))
+        one.feed()
+        assert (len(process.held), len(starts)) == (2, 1)
+        del process.held[0]
+        one.submit(task("another"))
+        assert (len(process.held), one.queued) == (1, 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from filelock import FileLock
 
 from contract import clock
 from contract.folders import Folders
@@ -91,7 +93,7 @@ async def test_what_nobody_has_touched_for_long_goes_while_the_server_runs(
 ) -> None:
     known = [*kept(folders), *lie_in(folders.work / f"{OPEN}.drill..2")]
     voices = [f".making-{'a' * 32}", f".deleting-{'b' * 32}"]
-    slow = lie_in(*(folders.voices / name for name in voices), folders.models / "converted" / "model.part")
+    slow = lie_in(*(folders.voices / name for name in voices))
     slow += lie(_blob(folders, 1), _upload(folders, 1), folders.voices / "ann" / "voice_1" / f".wav-{'c' * 32}")
     quick = [*abandoned(folders), *lie(half(folders.downloads, "a"))]
     (growing,) = lie(half(folders.speech, "b"))
@@ -104,6 +106,37 @@ async def test_what_nobody_has_touched_for_long_goes_while_the_server_runs(
     await leftovers.clear(DAY)
     assert not any(path.exists() for path in (*slow, growing))
     assert all(path.exists() for path in known)
+
+
+async def test_half_of_a_model_goes_once_nobody_fetches_it(ledger: SqliteLedger, folders: Folders) -> None:
+    (part,) = lie_in(folders.models / "converted" / "model.part")
+    lie(*(folders.models / name for name in ("mine.part", "converted/model.lock")))
+    leftovers = Leftovers(ledger, folders)
+    with FileLock(part.with_suffix(".lock")):
+        for now in (0.0, 3 * DAY):
+            await leftovers.clear(now)
+            assert part.exists()
+    await leftovers.clear(3 * DAY)
+    assert not part.exists()
+    assert (folders.models / "mine.part").exists()
+
+
+async def test_a_disk_that_is_gone_does_not_keep_the_rest(
+    ledger: SqliteLedger, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stale,), (old,) = lie(_blob(folders, 1)), lie(_upload(folders, 1))
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path == stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    leftovers = Leftovers(ledger, folders)
+    for now in (0.0, DAY):
+        await leftovers.clear(now)
+    assert not old.exists()
 
 
 async def test_a_file_in_the_result_of_an_unfinished_job_stays(ledger: SqliteLedger, folders: Folders) -> None:

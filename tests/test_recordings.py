@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,11 +15,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from contract.errors import InvalidInput, TooLarge
+from contract.errors import DiskFull, InvalidInput, TooLarge
 from contract.folders import Folders
 from contract.messages import Event, Request, Task
 from storage import recordings
 from storage.recordings import Recordings
+from storage.space import Space
 from tests import drive
 from tests.conftest import contract_like_server
 from tests.peers import Peer
@@ -185,7 +187,7 @@ async def told(tmp_path: Path) -> AsyncIterator[Told]:
     def grow(job_id: str) -> None:
         made.grown += 1
 
-    made = Told(path, Recordings(folders, grow, lambda job_id, size: made.ends.append(size), limit=3))
+    made = Told(path, Recordings(folders, grow, lambda job_id, size: made.ends.append(size), 3, Space(folders.data)))
     request = Request(1, ME.client, ME.owner, "listen", {"file": {"$file": {"kind": "upload", "value": "file"}}})
     made.recordings.enter("j", request)
     yield made
@@ -204,6 +206,19 @@ async def test_a_recording_has_a_limit_and_an_end(told: Told) -> None:
     assert await told.append(1, b"b", end=True) == 2
     assert told.ends == [2]
     assert told.path.read_bytes() == b"ab"
+
+
+async def test_a_recording_leaves_the_last_of_the_disk_to_the_ends_of_jobs(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: (10**12, 10**12 - 10**8, 10**8))
+    with pytest.raises(DiskFull):
+        await told.append(None, b"a")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: (10**12, 9 * 10**11, 10**8 + 1))
+    assert await told.append(None, b"a") == 1
+    with pytest.raises(DiskFull):
+        await told.append(1, b"bc")
+    assert told.path.read_bytes() == b"a"
 
 
 async def test_pieces_are_written_in_the_order_in_which_they_came(told: Told) -> None:

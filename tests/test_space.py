@@ -51,7 +51,7 @@ def test_a_hundredth_stays_free_and_a_gigabyte_at_most(
 def test_the_log_says_once_when_it_begins_and_when_it_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     disk, space = Disk(monkeypatch, 100 * GB, 2 * GB), Space(tmp_path)
     with capture_logs() as logs:
-        with pytest.raises(DiskFull, match="of this size"):
+        with pytest.raises(DiskFull, match="no room"):
             space.check(GB + 1)
         for disk.free in (0, 1, 2 * GB, 3 * GB):
             for _ in range(3):

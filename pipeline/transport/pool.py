@@ -5,6 +5,7 @@ Rules:
 - A process that dies costs the tasks it held one attempt; they run again alone, so that the guilty one is found. One
   that the server killed for another reason than hanging gives its tasks back uncounted.
 - A process that has grown far beyond its model takes no more tasks, leaves when its own have ended, and is succeeded.
+  Where no other can be had beside it, it goes on taking tasks for as long as somebody speaks to it.
 - A model that cannot be had fails what waits for it, and the next request tries again.
 """
 
@@ -124,13 +125,16 @@ class Pool:
         return min(fitting, key=lambda process: len(process.held), default=None)
 
     def _needs_another(self) -> bool:
-        """Whether tasks share or await a process that is still allowed. One at a time, and none where one failed."""
+        """Whether tasks share or await a process that is still allowed. One at a time, and none where one failed.
+
+        One that retires and leaves has its model's memory until it is gone.
+        """
         ready = [process for process in self.processes if process.state == "ready"]
         serving = sum(not process.retiring for process in ready)
         if (
             self.blocked
             or serving >= self._settings.replicas
-            or any(process.state == "starting" for process in self.processes)
+            or any(process.state == "starting" or _moves_out(process) for process in self.processes)
         ):
             return False
         return self.queued + self.running() > serving and not (ready and self.last_failure)
@@ -182,7 +186,7 @@ class Pool:
     # What the processes tell.
 
     def on_ready(self, process: Incarnation) -> None:
-        log.info("worker_ready", worker=self._launch.name, **process.info)
+        log.info("worker_ready", worker=self._launch.name, facts=process.info)
         self._load_deaths = 0
         self.last_failure = None
         process.hold(self._on_hold)
@@ -191,7 +195,7 @@ class Pool:
         self._arm_idle_check()
 
     def on_unavailable(self, process: Incarnation, failure: dict[str, Any]) -> None:
-        succeeds = any(other.retiring for other in self.processes)  # and may start when that one is gone
+        succeeds = any(other.retiring for other in self.processes)  # the next try comes when that one has left
         if failure["error_code"] != OutOfMemory.code or succeeds or not self.room.make(self):
             self._none_to_be_had(failure)
 
@@ -203,7 +207,7 @@ class Pool:
         if process.state != "ready" or process.retiring or self.draining:
             return
         self.replaced += 1
-        log.warning("worker_grown", worker=self._launch.name, held=len(process.held), **process.info)
+        log.warning("worker_grown", worker=self._launch.name, held=len(process.held), facts=process.info)
         process.retire(self._succeed)
         self.feed()
 
@@ -257,12 +261,17 @@ class Pool:
         self.room.settled(self)
 
     def _fits(self, process: Incarnation, task: Task) -> bool:
-        if process.state != "ready" or process.retiring:
+        if process.state != "ready" or (process.retiring and not self._holds_on(process)):
             return False
         places = self._worker.live_tasks if task.live else self._worker.places(self._settings)
         if sum(held.live == task.live for held in process.held.values()) >= places:
             return False
         return not process.held or not (task.alone or any(held.alone for held in process.held.values()))
+
+    def _holds_on(self, process: Incarnation) -> bool:
+        """Whether one that retires stays for hours, since somebody speaks to it, and has no successor meanwhile."""
+        alone = self.last_failure is not None and not self.blocked
+        return alone and any(task.live for task in process.held.values())
 
     # Idle processes leave.
 
@@ -283,6 +292,10 @@ class Pool:
         if staying:  # one that works now cannot have been idle for long before all of it has passed again
             wait = min(seconds if process.held else process.idle_since + seconds - now for process in staying)
             self._idle_check = self._loop.call_later(wait, self._let_idle_go, seconds)
+
+
+def _moves_out(process: Incarnation) -> bool:
+    return process.retiring and process.state == "leaving"
 
 
 def _computed(process: Incarnation) -> float:
