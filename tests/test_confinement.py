@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,14 @@ def test_a_users_own_worker_is_not_confined(server: Server, outside: Path) -> No
     assert facts(server, "guest")["confined"] is False
     reads, writes, connects = ("read", outside), ("write", outside.with_name("new")), ("tcp", server.port)
     assert tried(server, reads, writes, connects, worker="guest") == [SECRET, len("burgled"), "connected"]
+
+
+@pytest.mark.parametrize(("kernel", "used"), [(-1, 0), (1, 0), (2, 2), (7, 7)])
+@on_linux
+def test_the_first_landlock_is_not_used(monkeypatch: pytest.MonkeyPatch, kernel: int, used: int) -> None:
+    """It refuses to rename a file into another folder, which is how a voice is saved."""
+    monkeypatch.setattr(landlock, "_libc", SimpleNamespace(syscall=lambda *_: kernel))
+    assert landlock.version.__wrapped__() == used
 
 
 def test_no_worker_leaves_a_core_behind(server: Server) -> None:
