@@ -148,3 +148,13 @@ def test_a_started_program_is_bounded(tmp_path: Path) -> None:
         assert resource.prlimit(program.pid, resource.RLIMIT_DATA)[0] < 2**40
         program.communicate(b".")
     assert (tmp_path / "large").stat().st_size <= 1024
+
+
+@on_linux
+def test_a_limit_that_the_operator_set_lower_stays() -> None:
+    with subprocess.Popen(["sleep", "60"]) as program:
+        resource.prlimit(program.pid, resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+        limits.bound(program.pid, 1.5)
+        found = resource.prlimit(program.pid, resource.RLIMIT_DATA)
+        program.kill()
+    assert found == (1 << 30, 1 << 30)
