@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import resource
@@ -21,7 +23,7 @@ from media import limits
 from storage.premises import in_container
 from tests.burglars.burglar import FETCHED
 from tests.servers import Server
-from workers.runtime import landlock
+from workers.runtime import landlock, masks
 
 SECRET = "what nobody may read"
 BURGLARS = Path(__file__).parent / "burglars"
@@ -127,6 +129,39 @@ def test_the_first_landlock_is_not_used(monkeypatch: pytest.MonkeyPatch, kernel:
     """It refuses to rename a file into another folder, which is how a voice is saved."""
     monkeypatch.setattr(landlock, "_libc", SimpleNamespace(syscall=lambda *_: kernel))
     assert landlock.version.__wrapped__() == used
+
+
+class FakeLibc:
+    """A kernel that lets this process have no mount namespace of its own, or has each mount end with an error."""
+
+    def __init__(self, unshare: int, error: int = 0) -> None:
+        self.asked: list[int] = []
+        self._unshare, self._error = unshare, error
+
+    def unshare(self, flags: int) -> int:
+        self.asked.append(flags)
+        return self._unshare
+
+    def mount(self, source: bytes | None, *_: object) -> int:
+        ctypes.set_errno(self._error)
+        return -1 if source and self._error else 0
+
+
+@on_linux
+def test_root_keeps_its_rights_over_the_files_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for no user namespace, in which it would be nobody to them."""
+    kernel = FakeLibc(unshare=-1)
+    monkeypatch.setattr(masks, "_libc", kernel)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not masks.lay_over([])
+    assert len(kernel.asked) == 1
+
+
+@pytest.mark.parametrize(("error", "done"), [(0, True), (errno.ENOENT, True), (errno.EPERM, False)])
+@on_linux
+def test_a_file_that_vanished_needs_no_mask(monkeypatch: pytest.MonkeyPatch, error: int, done: bool) -> None:
+    monkeypatch.setattr(masks, "_libc", FakeLibc(unshare=0, error=error))
+    assert masks.lay_over([Path("ledger.sqlite3-wal")]) is done
 
 
 def test_no_worker_leaves_a_core_behind(server: Server) -> None:
