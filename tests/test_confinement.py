@@ -23,7 +23,7 @@ from media import limits
 from storage.premises import in_container
 from tests.burglars.burglar import FETCHED
 from tests.servers import Server
-from workers.runtime import landlock, masks
+from workers.runtime import landlock, masks, sockets
 
 SECRET = "what nobody may read"
 BURGLARS = Path(__file__).parent / "burglars"
@@ -129,6 +129,14 @@ def test_the_first_landlock_is_not_used(monkeypatch: pytest.MonkeyPatch, kernel:
     """It refuses to rename a file into another folder, which is how a voice is saved."""
     monkeypatch.setattr(landlock, "_libc", SimpleNamespace(syscall=lambda *_: kernel))
     assert landlock.version.__wrapped__() == used
+
+
+@on_linux
+def test_a_32_bit_python_is_given_no_filter_for_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would refuse each of its calls."""
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    monkeypatch.setattr(sockets, "_filter", None)
+    assert not sockets.restrict(network=False)
 
 
 class FakeLibc:
