@@ -17,13 +17,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from client import Client, OptivusError
 from media import limits
 from storage.premises import in_container
+from tests import drive
 from tests.burglars.burglar import FETCHED
 from tests.servers import Server
-from workers.runtime import landlock, masks, sockets
+from workers.runtime import confine, landlock, masks, sockets
 
 SECRET = "what nobody may read"
 BURGLARS = Path(__file__).parent / "burglars"
@@ -137,6 +139,16 @@ def test_a_32_bit_python_is_given_no_filter_for_64_bits(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
     monkeypatch.setattr(sockets, "_filter", None)
     assert not sockets.restrict(network=False)
+
+
+class Strange(BaseModel):
+    prompt: str = "x" * 300
+    home: str = "~nobody-of-this-name/model"
+    folder: Path
+
+
+def test_a_setting_that_is_no_path_opens_nothing(tmp_path: Path) -> None:
+    assert list(confine._named(Strange(folder=tmp_path), drive.folders(tmp_path))) == [(tmp_path, landlock.READ)]
 
 
 class FakeLibc:

@@ -138,10 +138,12 @@ def _media(folders: Folders, workers_path: tuple[Path, ...]) -> Grants:
 def _named(settings: Any, folders: Folders) -> Grants:
     """What the operator names in a setting, such as the folder of a model, with what links in it lead to."""
     named = (str(value) for value in settings.model_dump().values() if isinstance(value, str | Path) and str(value))
-    for path in (Path(name).expanduser() for name in named):
-        if path.exists():
-            yield path, READ
-            links = (part for part in path.iterdir() if part.is_symlink()) if path.is_dir() else ()
-            yield from ((link.resolve(), READ) for link in links)
+    for name in named:
+        with suppress(OSError, RuntimeError):  # it is too long for a path, or in the home of nobody
+            path = Path(name).expanduser()
+            if path.exists():
+                yield path, READ
+                links = (part for part in path.iterdir() if part.is_symlink()) if path.is_dir() else ()
+                yield from ((link.resolve(), READ) for link in links)
     if hasattr(settings, "model"):
         yield from ((cache, READ) for cache in hub.caches(folders))
