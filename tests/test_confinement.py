@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,6 +150,18 @@ class Strange(BaseModel):
 
 def test_a_setting_that_is_no_path_opens_nothing(tmp_path: Path) -> None:
     assert list(confine._named(Strange(folder=tmp_path), drive.folders(tmp_path))) == [(tmp_path, landlock.READ)]
+
+
+def test_what_a_worker_makes_beside_modules_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor would Landlock let a download be moved there."""
+    found = replace(drive.folders(tmp_path / "server" / "data"), downloads=tmp_path / "server" / "downloads")
+    for folder in (found.work, found.downloads):
+        folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "server")
+    (tmp_path / "cuda").mkdir()
+    monkeypatch.setenv("LD_LIBRARY_PATH", f":{tmp_path / 'cuda'}")
+    grants = {path: rights for path, rights in confine._system(found) if path.is_relative_to(tmp_path)}
+    assert grants == {found.downloads: landlock.READ, tmp_path / "cuda": landlock.READ}
 
 
 class FakeLibc:

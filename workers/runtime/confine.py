@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import shutil
 import site
 import subprocess
@@ -50,7 +51,8 @@ _ETC = (
     "protocols resolv.conf services ssl static timezone vulkan"
 )
 """What programs read of /etc, where keys of the system lie, too."""
-_DEVICES = "null zero full random urandom dri kfd dxg nvidia-caps"
+_DEVICES = "null zero full random urandom dri kfd dxg nvidia* nvmap nvhost* nvgpu*"
+"""The last are the Jetson's."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -102,12 +104,18 @@ def _mask(folders: Folders, granted: list[Path]) -> bool:
 
 
 def _system(folders: Folders) -> Grants:
-    """Programs, libraries, Python, and its modules, among them the server's own."""
+    """Programs, libraries, Python, and its modules, among them the server's own.
+
+    Modules are not run: what the server makes lies beside its own, and Landlock would let no file be renamed from
+    where none is run to where some are.
+    """
     yield from ((Path(path), RUN) for path in _SYSTEM.split())
     yield from ((Path(path), READ) for path in _FACTS.split())
     yield from ((Path("/etc") / name, READ) for name in _ETC.split())
-    modules = {*sys.path, sys.prefix, sys.base_prefix, sys.exec_prefix, site.getusersitepackages()} - {""}
-    yield from ((path, RUN) for name in sorted(modules) for path in _around(Path(name), folders.data))
+    programs = {sys.prefix, sys.base_prefix, sys.exec_prefix, site.getusersitepackages()}
+    modules = {*sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")} - {""}  # what is loaded is not run
+    for names, rights in ((programs, RUN), (modules, READ)):
+        yield from ((path, rights) for name in sorted(names) for path in _around(Path(name), folders.data))
     with suppress(RuntimeError):  # there is none
         yield Path(ffmpeg.binary()).resolve(), RUN
     if deno := shutil.which("deno"):
@@ -124,8 +132,7 @@ def _around(folder: Path, closed: Path) -> Iterator[Path]:
 
 
 def _devices() -> Grants:
-    yield from ((Path("/dev") / name, DEVICE) for name in _DEVICES.split())
-    yield from ((path, DEVICE) for path in Path("/dev").glob("nvidia*"))
+    yield from ((path, DEVICE) for name in _DEVICES.split() for path in Path("/dev").glob(name))
     yield _SHARED_MEMORY, WRITE
 
 
