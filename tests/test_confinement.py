@@ -164,6 +164,22 @@ def test_what_a_worker_makes_beside_modules_is_not_run(monkeypatch: pytest.Monke
     assert grants == {found.downloads: landlock.READ, tmp_path / "cuda": landlock.READ}
 
 
+@pytest.mark.skipif(Path("/dev/nvidia-uvm").exists(), reason="the GPUs are awake")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_all_gpus_are_woken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hangs: bool) -> None:
+    """Or none, and the worker says so and goes on."""
+    program = tmp_path / "nvidia-modprobe"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{"exec sleep 60" if hangs else "exit 1"}\n')
+    program.chmod(0o755)
+    for number in range(3):
+        (tmp_path / "gpus" / str(number)).mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(confine, "_GPUS", tmp_path / "gpus")
+    monkeypatch.setattr(confine, "_WAKING_SECONDS", 0.5 if hangs else 60.0)
+    confine._wake_gpus()
+    assert hangs or (tmp_path / "asked").read_text().splitlines() == ["-c 0 -u", "-c 1", "-c 2"]
+
+
 class FakeLibc:
     """A kernel that lets this process have no mount namespace of its own, or has each mount end with an error."""
 

@@ -53,6 +53,7 @@ _ETC = (
 """What programs read of /etc, where keys of the system lie, too."""
 _DEVICES = "null zero full random urandom dri kfd dxg nvidia* nvmap nvhost* nvgpu*"
 """The last are the Jetson's."""
+_GPUS, _WAKING_SECONDS = Path("/proc/driver/nvidia/gpus"), 60.0
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -85,8 +86,18 @@ def _wake_gpus() -> None:
     """The first program on a machine that asks for its GPUs has their devices made, by one that becomes root for it;
     from a confined process none does.
     """
-    if not Path("/dev/nvidia-uvm").exists() and (program := shutil.which("nvidia-modprobe")):
-        subprocess.run([program, "-c", "0", "-u"], check=False, capture_output=True)
+    if Path("/dev/nvidia-uvm").exists() or not (program := shutil.which("nvidia-modprobe")):
+        return
+    try:
+        _run(program, "-c", "0", "-u")  # from now on the driver knows how many there are
+        for minor in range(1, len(list(_GPUS.glob("*")))):
+            _run(program, "-c", str(minor))
+    except (OSError, subprocess.SubprocessError) as exc:
+        log.warning("gpus_not_woken", error=str(exc))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=False, capture_output=True, timeout=_WAKING_SECONDS)
 
 
 def _mask(folders: Folders, granted: list[Path]) -> bool:
