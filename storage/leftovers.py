@@ -1,6 +1,6 @@
 """What somebody left who was killed, found by the names that the server gives: a file of any other name is a user's.
 
-    at a start     what nobody has a row for in blobs/ and uploads/, and all attempts in work/: they are over
+    at a start     what nobody has a row for in blobs/ and uploads/, all attempts in work/, temporary/: they are over
     by the hour    the same of jobs that have ended, and half of a voice, a speech, a download or a model; once it has
                    been there, unchanged, for as long as anybody may still be at work on it
 
@@ -43,7 +43,8 @@ class Leftovers:
         known = await self._ledger.known()
         kept = await asyncio.to_thread(_kept, self._folders)
         attempts = await asyncio.to_thread(_attempts, self._folders)
-        await asyncio.to_thread(_delete, [*(path for path in kept if path.name not in known.names), *attempts])
+        nobodys = [path for path in kept if path.name not in known.names]
+        await asyncio.to_thread(_delete, [*nobodys, *attempts, *_in(self._folders.temporary)])
 
     async def clear(self, now: float | None = None) -> None:
         """Beside everybody who works. now: the monotonic clock."""

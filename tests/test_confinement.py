@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from media import limits
 from storage.premises import in_container
 from tests import drive
 from tests.burglars.burglar import FETCHED
+from tests.drills import gone
 from tests.servers import Server
 from workers.runtime import confine, landlock, masks, sockets
 
@@ -178,6 +180,19 @@ def test_all_gpus_are_woken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, han
     monkeypatch.setattr(confine, "_WAKING_SECONDS", 0.5 if hangs else 60.0)
     confine._wake_gpus()
     assert hangs or (tmp_path / "asked").read_text().splitlines() == ["-c 0 -u", "-c 1", "-c 2"]
+
+
+@has_landlock
+def test_a_workers_temporary_files_go_with_it(tmp_path: Path) -> None:
+    with Server(tmp_path, WORKERS_PATH=str(BURGLARS)) as server:
+        (made,) = tried(server, ("temporary", ""))
+        assert Path(made).exists()
+        killed = server.worker("burglar")
+        os.kill(killed, signal.SIGKILL)
+        gone(killed)
+        tried(server, ("temporary", ""))
+        server.stop()
+    assert not list((tmp_path / "data_dir" / "temporary").iterdir())
 
 
 class FakeLibc:

@@ -34,6 +34,7 @@ import structlog
 from contract.folders import Folders
 from contract.launch import Launch
 from media import ffmpeg
+from storage.workdirs import temporary_dir
 from workers.base import Confinement
 from workers.runtime import capabilities, hub, landlock, masks, sockets
 from workers.runtime.landlock import DEVICE, READ, RUN, WRITE
@@ -67,11 +68,13 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     sockets.restrict(network=allowed.network)
     if not landlock.version():
         return False
+    temporary = temporary_dir(os.getpid(), folders)
+    with suppress(OSError):
+        temporary.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     grants = [*_system(folders), *_devices(), *_media(folders, launch.workers_path), *_named(settings, folders)]
     grants += [(path, READ) for path in allowed.reads]
-    grants += [(path, WRITE) for path in (folders.work, folders.blobs, *allowed.writes)]
-    if Path(tempfile.gettempdir()) not in allowed.writes:
-        tempfile.tempdir = str(folders.work)
+    grants += [(path, WRITE) for path in (folders.work, folders.blobs, temporary, *allowed.writes)]
     closed = _mask(folders, [path for path, _ in grants])
     capabilities.give_up()
     try:
