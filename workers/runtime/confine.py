@@ -62,7 +62,7 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     """Give up for good whatever is not allowed. Whether files outside are closed now; where not, the log has why."""
     _wake_gpus()
     folders = launch.folders
-    for folder in (folders.uploads, folders.blobs, folders.work, *folders.made, folders.voices, *allowed.writes):
+    for folder in (folders.uploads, folders.blobs, folders.work, *folders.made, *allowed.writes):
         with suppress(OSError):  # one that cannot be made is missed where it is needed
             folder.mkdir(parents=True, exist_ok=True)
     sockets.restrict(network=allowed.network)
@@ -152,7 +152,7 @@ def _devices() -> Grants:
 
 def _media(folders: Folders, workers_path: tuple[Path, ...]) -> Grants:
     """What clients may name or have sent, and models."""
-    read = (*folders.roots, *folders.made, folders.voices, folders.uploads, folders.models, *workers_path)
+    read = (*folders.roots, *folders.made, folders.uploads, folders.models, *workers_path)
     yield from ((path, READ) for path in read)
 
 
