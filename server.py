@@ -243,7 +243,7 @@ def _tell_of_surroundings() -> None:
     if os.geteuid() == 0 and not in_container():
         log.warning("running_as_root", hint="Nothing here needs root: run it as a user who owns its folders.")
     if not landlock.version():
-        log.info("no_landlock", hint="Workers can reach what the server's user can: Linux 5.13 and later confine them.")
+        log.info("no_landlock", hint="Workers can reach what the server's user can: Linux 5.19 and later confine them.")
 
 
 def read_arguments(arguments: Sequence[str] | None, version: str) -> None:

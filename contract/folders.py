@@ -59,6 +59,11 @@ class Folders:
         return self.data / "work"
 
     @property
+    def temporary(self) -> Path:
+        """What libraries and programs write for a while, in a folder for each confined process."""
+        return self.data / "temporary"
+
+    @property
     def run(self) -> Path:
         """Where the server's processes find each other."""
         return self.data / "run"

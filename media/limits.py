@@ -26,4 +26,6 @@ def bound(pid: int, seconds: float, written: int = 0) -> None:
     )
     with suppress(ProcessLookupError):  # it has ended already
         for kind, most in limits:
-            resource.prlimit(pid, kind, (most, most))
+            _, hard = resource.prlimit(pid, kind)
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)  # it may be lowered only
+            resource.prlimit(pid, kind, (least, least))

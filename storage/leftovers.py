@@ -1,7 +1,7 @@
 """What somebody left who was killed, found by the names that the server gives: a file of any other name is a user's.
 
-    at a start     files in blobs/ and uploads/ that the ledger has no row for, and the folders of all attempts in
-                   work/, since no attempt outlives its server
+    at a start     files in blobs/ and uploads/ that the ledger has no row for, and what attempts and processes had in
+                   work/ and temporary/, since none outlives its server
     by the hour    the same of jobs that have ended, and the unfinished half of a voice, a speech or a download, once it
                    has been there, unchanged, for as long as anybody may still be at work on it; half of a model as soon
                    as nobody holds the lock that whoever fetches it holds
@@ -47,7 +47,8 @@ class Leftovers:
         known = await self._ledger.known()
         kept = await asyncio.to_thread(_kept, self._folders)
         attempts = await asyncio.to_thread(_attempts, self._folders)
-        await asyncio.to_thread(_delete, [*(path for path in kept if path.name not in known.names), *attempts])
+        nobodys = [path for path in kept if path.name not in known.names]
+        await asyncio.to_thread(_delete, [*nobodys, *attempts, *_in(self._folders.temporary)])
 
     async def clear(self, now: float | None = None) -> None:
         """Beside everybody who works. now: the monotonic clock."""

@@ -35,9 +35,20 @@ def warm_up_dir(pid: int, folders: Folders) -> Path:
     return folders.work / f"warm-up.{pid}"
 
 
+def temporary_dir(pid: int, folders: Folders) -> Path:
+    """Where a confined process, and what it starts, has its temporary files."""
+    return folders.temporary / str(pid)
+
+
 def clear_warm_up(pid: int, folders: Folders) -> None:
     """Delete what is left of a process's example."""
     shutil.rmtree(warm_up_dir(pid, folders), ignore_errors=True)
+
+
+def clear_process(pid: int, folders: Folders) -> None:
+    """Delete what is left of a process that is gone, but for its attempts."""
+    clear_warm_up(pid, folders)
+    shutil.rmtree(temporary_dir(pid, folders), ignore_errors=True)
 
 
 def half(folder: Path, key: str) -> Path:

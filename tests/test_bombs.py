@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 
 from contract.errors import TooLarge, UnsupportedMedia
 from contract.messages import FileRef
-from media import container, detector, frames, pictures
+from media import container, detector, frames, gifs, pictures
 from media.audio import SAMPLE_RATE, Gap, sound_of
 from media.container import probe
 from media.gifs import count_frames
@@ -139,6 +140,16 @@ def test_a_gap_in_a_recording_that_grows_is_one_read(tmp_path: Path) -> None:
     reader.close()
     assert [isinstance(part, Gap) for part in read] == [False, True, False, False]
     assert reader.position / SAMPLE_RATE == pytest.approx(3_011, abs=0.5)
+
+
+@pytest.mark.parametrize("blocks", [b"\x21\xfe" + b"\x01?" * 200, b"\x21\xfe\x00" * 200])
+def test_a_gif_of_endless_comments_is_left_at_some_point(monkeypatch: pytest.MonkeyPatch, blocks: bytes) -> None:
+    file = io.BytesIO(b"GIF89a" + bytes(7) + blocks + b"\x00\x3b")
+    assert count_frames(file, 9) == 0
+    monkeypatch.setattr(gifs, "_MOST_BLOCKS", 100)
+    file.seek(0)
+    assert count_frames(file, 9) == 9
+    assert file.tell() <= 13 + 3 * 100
 
 
 @pytest.mark.parametrize(("size", "count"), [((1_000, 1_000), 60), ((1, 1), 5_500)])

@@ -78,7 +78,8 @@ def abandoned(folders: Folders) -> list[Path]:
 
 async def test_a_start_deletes_what_is_nobodys_and_no_file_of_a_user(ledger: SqliteLedger, folders: Folders) -> None:
     attempt = folders.work / f"{OPEN}.drill..2"
-    over = [*lie(_blob(folders, 1), _upload(folders, 1)), *lie_in(attempt), *abandoned(folders)]
+    over = [*lie(_blob(folders, 1), _upload(folders, 1)), *lie_in(attempt, folders.temporary / "7")]
+    over += abandoned(folders)
     young = [*lie(half(folders.downloads, "key")), *lie_in(folders.voices / f".making-{'a' * 32}")]
     known = kept(folders)
     keeper = Retention(ledger, folders, 72)

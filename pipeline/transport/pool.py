@@ -24,7 +24,7 @@ from contract.messages import Event, Task
 from pipeline.transport.process import Incarnation
 from pipeline.transport.room import Room
 from pipeline.transport.work_queue import WorkQueue
-from storage.workdirs import clear_warm_up, clear_workdir
+from storage.workdirs import clear_process, clear_workdir
 
 log = structlog.get_logger()
 
@@ -224,8 +224,8 @@ class Pool:
         if process.info and not expected:
             self.restarts += 1
             log.warning("worker_gone", worker=self._launch.name, reason=reason, held=len(process.held))
-        if process.pid and not process.info:
-            self._loop.run_in_executor(None, clear_warm_up, process.pid, self._launch.folders)
+        if process.pid:
+            self._loop.run_in_executor(None, clear_process, process.pid, self._launch.folders)
         for task in process.held.values():
             self._loop.run_in_executor(None, clear_workdir, task, self._launch.folders)
             self._tell(Event.of(task, "lost", {"counted": process.own_end, "reason": reason}))

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ TRIES: dict[str, Callable[[str], Any]] = {
     "unix": lambda path: connect(socket.AF_UNIX, path),
     "udp": lambda port: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"?", ("127.0.0.1", int(port))),
     "signal": lambda pid: os.kill(int(pid), 0),
+    "temporary": lambda _: tempfile.mkstemp()[1],
     "core": lambda _: resource.getrlimit(resource.RLIMIT_CORE)[0],
 }
 

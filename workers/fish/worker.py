@@ -10,7 +10,7 @@ Each open task has one row of the loop, so texts of different requests share eve
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import os
 import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -73,9 +73,8 @@ class Fish(Worker):
 
     @classmethod
     def confinement(cls, settings: FishSettings, folders: Folders) -> Confinement:
-        """What compiles steps keeps them, and has its compiler write, where the system's temporary files are."""
-        temporary = [Path(tempfile.gettempdir())] if settings.acceleration == "compile" else []
-        return Confinement(writes=(folders.speech, folders.voices, *temporary))
+        compiled = [_compiled(folders)] if settings.acceleration == "compile" else []
+        return Confinement(writes=(folders.speech, folders.voices, *compiled))
 
     def load(self) -> dict[str, Any]:
         import torch
@@ -96,6 +95,8 @@ class Fish(Worker):
             model = checkpoint.load(found, self._device, dtype)
             self._codec = codec_files.load_codec(found.path, str(self._device))
             rows, kept = self.settings.batch, self.settings.voices_cache_mb
+            if acceleration == "compile":
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_compiled(self.folders))
             loop = Loop(model, rows, self.settings.length, acceleration, kept)
             graphs = capture_for("graphs" if on_cuda and acceleration != "none" else "none", self._device)
             decoder = RowDecoder(self._codec, rows, synthesis.CUDA_BLOCKS, graphs)
@@ -248,6 +249,11 @@ def _manner(params: FishTask, ctx: Context) -> Manner:
         seed = int.from_bytes(hashlib.sha256(ctx.key.encode()).digest()[:7])
     sampling = Sampling(params.temperature, params.top_p, params.repetition_penalty, seed)
     return Manner(sampling, params.max_new_tokens)
+
+
+def _compiled(folders: Folders) -> Path:
+    """Where compiled steps are kept from one process to the next."""
+    return folders.data / "compiled"
 
 
 def _chosen(setting: str, auto: str) -> str:

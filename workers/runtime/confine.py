@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import shutil
 import site
 import subprocess
@@ -33,6 +34,7 @@ import structlog
 from contract.folders import Folders
 from contract.launch import Launch
 from media import ffmpeg
+from storage.workdirs import temporary_dir
 from workers.base import Confinement
 from workers.runtime import capabilities, hub, landlock, masks, sockets
 from workers.runtime.landlock import DEVICE, READ, RUN, WRITE
@@ -50,7 +52,9 @@ _ETC = (
     "protocols resolv.conf services ssl static timezone vulkan"
 )
 """What programs read of /etc, where keys of the system lie, too."""
-_DEVICES = "null zero full random urandom dri kfd dxg nvidia-caps"
+_DEVICES = "null zero full random urandom dri kfd dxg nvidia* nvmap nvhost* nvgpu*"
+"""The last are the Jetson's."""
+_GPUS, _WAKING_SECONDS = Path("/proc/driver/nvidia/gpus"), 60.0
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -58,17 +62,19 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     """Give up for good whatever is not allowed. Whether files outside are closed now; where not, the log has why."""
     _wake_gpus()
     folders = launch.folders
-    for folder in (folders.uploads, folders.blobs, folders.work, *folders.made, folders.voices, *allowed.writes):
+    for folder in (folders.uploads, folders.blobs, folders.work, *folders.made, *allowed.writes):
         with suppress(OSError):  # one that cannot be made is missed where it is needed
             folder.mkdir(parents=True, exist_ok=True)
     sockets.restrict(network=allowed.network)
     if not landlock.version():
         return False
+    temporary = temporary_dir(os.getpid(), folders)
+    with suppress(OSError):
+        temporary.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     grants = [*_system(folders), *_devices(), *_media(folders, launch.workers_path), *_named(settings, folders)]
     grants += [(path, READ) for path in allowed.reads]
-    grants += [(path, WRITE) for path in (folders.work, folders.blobs, *allowed.writes)]
-    if Path(tempfile.gettempdir()) not in allowed.writes:
-        tempfile.tempdir = str(folders.work)
+    grants += [(path, WRITE) for path in (folders.work, folders.blobs, temporary, *allowed.writes)]
     closed = _mask(folders, [path for path, _ in grants])
     capabilities.give_up()
     try:
@@ -83,8 +89,18 @@ def _wake_gpus() -> None:
     """The first program on a machine that asks for its GPUs has their devices made, by one that becomes root for it;
     from a confined process none does.
     """
-    if not Path("/dev/nvidia-uvm").exists() and (program := shutil.which("nvidia-modprobe")):
-        subprocess.run([program, "-c", "0", "-u"], check=False, capture_output=True)
+    if Path("/dev/nvidia-uvm").exists() or not (program := shutil.which("nvidia-modprobe")):
+        return
+    try:
+        _run(program, "-c", "0", "-u")  # from now on the driver knows how many there are
+        for minor in range(1, len(list(_GPUS.glob("*")))):
+            _run(program, "-c", str(minor))
+    except (OSError, subprocess.SubprocessError) as exc:
+        log.warning("gpus_not_woken", error=str(exc))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=False, capture_output=True, timeout=_WAKING_SECONDS)
 
 
 def _mask(folders: Folders, granted: list[Path]) -> bool:
@@ -102,12 +118,18 @@ def _mask(folders: Folders, granted: list[Path]) -> bool:
 
 
 def _system(folders: Folders) -> Grants:
-    """Programs, libraries, Python, and its modules, among them the server's own."""
+    """Programs, libraries, Python, and its modules, among them the server's own.
+
+    Modules are not run: what the server makes lies beside its own, and Landlock would let no file be renamed from
+    where none is run to where some are.
+    """
     yield from ((Path(path), RUN) for path in _SYSTEM.split())
     yield from ((Path(path), READ) for path in _FACTS.split())
     yield from ((Path("/etc") / name, READ) for name in _ETC.split())
-    modules = {*sys.path, sys.prefix, sys.base_prefix, sys.exec_prefix, site.getusersitepackages()} - {""}
-    yield from ((path, RUN) for name in sorted(modules) for path in _around(Path(name), folders.data))
+    programs = {sys.prefix, sys.base_prefix, sys.exec_prefix, site.getusersitepackages()}
+    modules = {*sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")} - {""}  # what is loaded is not run
+    for names, rights in ((programs, RUN), (modules, READ)):
+        yield from ((path, rights) for name in sorted(names) for path in _around(Path(name), folders.data))
     with suppress(RuntimeError):  # there is none
         yield Path(ffmpeg.binary()).resolve(), RUN
     if deno := shutil.which("deno"):
@@ -124,24 +146,25 @@ def _around(folder: Path, closed: Path) -> Iterator[Path]:
 
 
 def _devices() -> Grants:
-    yield from ((Path("/dev") / name, DEVICE) for name in _DEVICES.split())
-    yield from ((path, DEVICE) for path in Path("/dev").glob("nvidia*"))
+    yield from ((path, DEVICE) for name in _DEVICES.split() for path in Path("/dev").glob(name))
     yield _SHARED_MEMORY, WRITE
 
 
 def _media(folders: Folders, workers_path: tuple[Path, ...]) -> Grants:
     """What clients may name or have sent, and models."""
-    read = (*folders.roots, *folders.made, folders.voices, folders.uploads, folders.models, *workers_path)
+    read = (*folders.roots, *folders.made, folders.uploads, folders.models, *workers_path)
     yield from ((path, READ) for path in read)
 
 
 def _named(settings: Any, folders: Folders) -> Grants:
     """What the operator names in a setting, such as the folder of a model, with what links in it lead to."""
     named = (str(value) for value in settings.model_dump().values() if isinstance(value, str | Path) and str(value))
-    for path in (Path(name).expanduser() for name in named):
-        if path.exists():
-            yield path, READ
-            links = (part for part in path.iterdir() if part.is_symlink()) if path.is_dir() else ()
-            yield from ((link.resolve(), READ) for link in links)
+    for name in named:
+        with suppress(OSError, RuntimeError):  # it is too long for a path, or in the home of nobody
+            path = Path(name).expanduser()
+            if path.exists():
+                yield path, READ
+                links = (part for part in path.iterdir() if part.is_symlink()) if path.is_dir() else ()
+                yield from ((link.resolve(), READ) for link in links)
     if hasattr(settings, "model"):
         yield from ((cache, READ) for cache in hub.caches(folders))

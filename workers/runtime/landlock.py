@@ -1,11 +1,12 @@
-"""Landlock (landlock(7), Linux 5.13): a process gives up rights for good, for itself and for all that it starts.
+"""Landlock (landlock(7), Linux 5.19): a process gives up rights for good, for itself and for all that it starts.
 
     handled rights ─ granted to folders and files ─▶ restrict() ─▶ whatever else is refused with EACCES
 
 It holds for the thread that asks and for those that it starts, so it is asked before there are others. Reading what an
 open descriptor leads to is never asked; opening it anew by its name (`/proc/self/fd/N`) is, by where the file lies.
 Beside files it keeps processes of the domain from tracing, and from reading `/proc/…/mem` or `/proc/…/fd` of, those
-outside; from signalling them; and from TCP.
+outside; from signalling them; and from TCP. Its first version, of Linux 5.13, lets no file be renamed from one folder
+into another, and is not used.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ DEVICE = READ | WRITE_FILE | IOCTL_DEV
 _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 """The rights that a rule for what is no folder may have."""
 
-_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
+_FIRST_USED = 2
+_RIGHTS = {2: 14, 3: 15, 5: 16}
 """How many of these rights a version knows; those between know as many as the one before."""
 _TCP, _TCP_SINCE = 0b11, 4
 _SCOPES, _SCOPES_SINCE = 0b11, 6
@@ -56,10 +58,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @functools.cache
 def version() -> int:
-    """The kernel's, from 1; 0 where it has none, or has it switched off."""
+    """The kernel's, from 2; 0 where it has none, has it switched off, or has the first."""
     if sys.platform != "linux":
         return 0
-    return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
+    found = int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION)))
+    return found if found >= _FIRST_USED else 0
 
 
 def restrict(grants: Iterable[tuple[Path, int]], *, network: bool) -> None:

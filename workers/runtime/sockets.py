@@ -42,7 +42,7 @@ def restrict(*, network: bool) -> bool:
     Whether that could be done.
     """
     known = _ARCHITECTURES.get(platform.machine())
-    if sys.platform != "linux" or known is None:
+    if sys.platform != "linux" or known is None or sys.maxsize < 1 << 32:  # a 32-bit Python has other numbers
         return False
     code = _filter(*known, network)
     program = _Program(len(code) // 8, code)
