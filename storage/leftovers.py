@@ -48,7 +48,8 @@ class Leftovers:
         kept = await asyncio.to_thread(_kept, self._folders)
         attempts = await asyncio.to_thread(_attempts, self._folders)
         nobodys = [path for path in kept if path.name not in known.names]
-        await asyncio.to_thread(_delete, [*nobodys, *attempts, *_in(self._folders.temporary)])
+        processes = [path for path in _in(self._folders.temporary) if path.name.isdecimal()]
+        await asyncio.to_thread(_delete, [*nobodys, *attempts, *processes])
 
     async def clear(self, now: float | None = None) -> None:
         """Beside everybody who works. now: the monotonic clock."""

@@ -69,7 +69,10 @@ def kept(folders: Folders) -> list[Path]:
     films = (folders.downloads / "film.part", folders.speech / ".notes.part", folders.voices / ".making-of")
     work = (folders.work / "novel.txt", folders.work / "job_of.mine.1")
     mine = (folders.blobs / "letter.json", folders.uploads / "file_thesis", *work, *models, *films)
-    return [*lie(_blob(folders, 0), _upload(folders, 0), *mine), *lie_in(folders.work / "drafts")]
+    return [
+        *lie(_blob(folders, 0), _upload(folders, 0), *mine),
+        *lie_in(folders.work / "drafts", folders.temporary / "a"),
+    ]
 
 
 def abandoned(folders: Folders) -> list[Path]:

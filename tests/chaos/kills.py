@@ -255,5 +255,5 @@ def judge(storm: Storm, unknown: int, hanging: int) -> None:
 
 def leftovers(server: DrillServer) -> list[Path]:
     """Of work that is over. The blobs and uploads of jobs stay until retention."""
-    folders = (server.data / "work", server.data / "run", Path(server.settings["TMPDIR"]))
-    return [path for folder in folders for path in folder.iterdir()]
+    folders = (*(server.data / name for name in ("work", "run", "temporary")), Path(server.settings["TMPDIR"]))
+    return [path for folder in folders if folder.exists() for path in folder.iterdir()]
