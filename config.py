@@ -246,6 +246,11 @@ def misspelt(crews: dict[str, Crew]) -> dict[str, list[str]]:
     return {name: meant for name, meant in suspects if meant}
 
 
+def library_folders() -> tuple[Path, ...]:
+    """Where this environment says that libraries lie."""
+    return tuple(Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder)
+
+
 _SECRET = re.compile(r"token(?!i)|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
 """In the names of variables whose values are secrets."""
 LEAST_TOKEN = 8

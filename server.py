@@ -32,6 +32,7 @@ from config import (
     Settings,
     SettingsError,
     Variable,
+    library_folders,
     load_workers,
     misspelt,
     secrets,
@@ -91,9 +92,8 @@ def version() -> str:
 async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     """Run until told to stop."""
     folders = settings.folders
-    transport = LocalTransport(
-        crew, serve_worker, Launch(folders, settings.workers_path, settings.log_level, secrets=secrets())
-    )
+    launch = Launch(folders, settings.workers_path, settings.log_level, libraries=library_folders(), secrets=secrets())
+    transport = LocalTransport(crew, serve_worker, launch)
     ledger = SqliteLedger(folders.ledger)
     plans = load_plans({name: worker for name, (worker, _) in crew.items()}, settings.max_items)
     off = {name: setting for name, (_, settings) in crew.items() if (setting := settings.switched_off(name))}
@@ -124,7 +124,11 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await retention.start()
     await transport.start()
     await road.start()
-    runner, site = await _listen(app, settings, connections)
+    try:
+        runner, site = await _listen(app, settings, connections)
+    except SettingsError:  # said when nothing is at work any more that could write a line after it
+        await _close(road, retention, ledger)
+        raise
     log.info(
         "listening",
         url=f"http://{_host(settings.host)}:{runner.addresses[0][1]}",
@@ -140,10 +144,14 @@ async def serve(settings: Settings, crew: dict[str, Crew]) -> None:
     await sockets.close()
     following.close()
     await runner.cleanup()
+    await _close(road, retention, ledger)
+    log.info("stopped", kept=road.open_jobs)
+
+
+async def _close(road: ResultQueue, retention: Retention, ledger: SqliteLedger) -> None:
     await road.close()
     await retention.close()
     await ledger.close()
-    log.info("stopped", kept=road.open_jobs)
 
 
 def _limits(settings: Settings) -> Limits:

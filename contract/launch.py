@@ -14,7 +14,7 @@ class Launch:
     """What a process is started with: names and plain values only.
 
     module, name: where the worker's class is, and what it is called. workers_path: further folders with workers.
-    secrets: what no log line may hold.
+    libraries: folders where the system is told to look for them. secrets: what no log line may hold.
     """
 
     folders: Folders
@@ -23,4 +23,5 @@ class Launch:
     module: str = ""
     name: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    libraries: tuple[Path, ...] = ()
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)

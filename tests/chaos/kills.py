@@ -249,7 +249,10 @@ def judge(storm: Storm, unknown: int, hanging: int) -> None:
     ground.count("P6", WHAT, "other jobs that failed", len(wrong))
     ground.count("P8", WHAT, "stops by SIGTERM with another status than 0", sum(storm.exits.values()) - storm.exits[0])
     ground.count("P11", WHAT, f"processes left after {LEFT_SECONDS:.0f} s", storm.left)
-    ground.count("P11", WHAT, "temporary files left", len(leftovers(server)))
+    left = leftovers(server)
+    if left:
+        say(f"  left: {', '.join(map(str, left))}")
+    ground.count("P11", WHAT, "temporary files left", len(left))
     ground.time("P4", WHAT, "longest pause until jobs ended again, s", storm.slowest, 15)
 
 

@@ -10,7 +10,6 @@ Each open task has one row of the loop, so texts of different requests share eve
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from contract import results
+from contract import environment, results
 from contract.errors import InvalidInput, TextTooLong
 from contract.folders import Folders
 from contract.messages import FileRef
@@ -96,7 +95,7 @@ class Fish(Worker):
             self._codec = codec_files.load_codec(found.path, str(self._device))
             rows, kept = self.settings.batch, self.settings.voices_cache_mb
             if acceleration == "compile":
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_compiled(self.folders))
+                environment.tell(TORCHINDUCTOR_CACHE_DIR=str(_compiled(self.folders)))
             loop = Loop(model, rows, self.settings.length, acceleration, kept)
             graphs = capture_for("graphs" if on_cuda and acceleration != "none" else "none", self._device)
             decoder = RowDecoder(self._codec, rows, synthesis.CUDA_BLOCKS, graphs)

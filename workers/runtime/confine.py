@@ -24,13 +24,14 @@ import site
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from contract import environment
 from contract.folders import Folders
 from contract.launch import Launch
 from media import ffmpeg
@@ -71,8 +72,10 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     temporary = temporary_dir(os.getpid(), folders)
     with suppress(OSError):
         temporary.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
-    grants = [*_system(folders), *_devices(), *_media(folders, launch.workers_path), *_named(settings, folders)]
+    tempfile.tempdir = str(temporary)
+    environment.tell(TMPDIR=str(temporary))
+    grants = [*_system(folders, launch.libraries), *_devices()]
+    grants += [*_media(folders, launch.workers_path), *_named(settings, folders)]
     grants += [(path, READ) for path in allowed.reads]
     grants += [(path, WRITE) for path in (folders.work, folders.blobs, temporary, *allowed.writes)]
     closed = _mask(folders, [path for path, _ in grants])
@@ -117,7 +120,7 @@ def _mask(folders: Folders, granted: list[Path]) -> bool:
     return False
 
 
-def _system(folders: Folders) -> Grants:
+def _system(folders: Folders, libraries: Iterable[Path]) -> Grants:
     """Programs, libraries, Python, and its modules, among them the server's own.
 
     Modules are not run: what the server makes lies beside its own, and Landlock would let no file be renamed from
@@ -127,7 +130,7 @@ def _system(folders: Folders) -> Grants:
     yield from ((Path(path), READ) for path in _FACTS.split())
     yield from ((Path("/etc") / name, READ) for name in _ETC.split())
     programs = {sys.prefix, sys.base_prefix, sys.exec_prefix, site.getusersitepackages()}
-    modules = {*sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")} - {""}  # what is loaded is not run
+    modules = {*sys.path, *map(str, libraries)} - {""}  # what is loaded is not run
     for names, rights in ((programs, RUN), (modules, READ)):
         yield from ((path, rights) for name in sorted(names) for path in _around(Path(name), folders.data))
     with suppress(RuntimeError):  # there is none
