@@ -12,7 +12,7 @@ Rules:
 - Landlock grants folders whole. Where DATA_DIR lies under one that is read whole, as it does by default, what lies
   directly in it, the key and the ledger, is masked (`runtime.masks`).
 - A folder is the one that is there now: one that is put into its place later, as a disk that is mounted again, is
-  closed until the process starts anew.
+  closed until the process starts anew. What mounts itself when it is asked for stays mounted as long.
 - The memory of the process itself is not bounded: CUDA reserves far more addresses than any limit could allow.
 """
 
@@ -78,7 +78,9 @@ def confine(allowed: Confinement, settings: Any, launch: Launch) -> bool:
     grants += [*_media(folders, launch.workers_path), *_named(settings, folders)]
     grants += [(path, READ) for path in allowed.reads]
     grants += [(path, WRITE) for path in (folders.work, folders.blobs, temporary, *allowed.writes)]
-    closed = _mask(folders, [path for path, _ in grants])
+    paths = [path for path, _ in grants]
+    _keep_mounted(paths)
+    closed = _mask(folders, paths)
     capabilities.give_up()
     try:
         landlock.restrict(grants, network=allowed.network)
@@ -104,6 +106,16 @@ def _wake_gpus() -> None:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=False, capture_output=True, timeout=_WAKING_SECONDS)
+
+
+def _keep_mounted(paths: list[Path]) -> None:
+    """Hold what is mounted when it is asked for (autofs(5)): idle it would go, and what comes again is closed."""
+    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - autofs " in line)
+    points = [mount[4].replace("\\040", " ") for mount in mounts]
+    for path in paths:
+        with suppress(OSError):
+            if path.is_dir() and any(path.resolve().is_relative_to(point) for point in points):
+                os.open(f"{path}/.", os.O_PATH | os.O_CLOEXEC)  # as long as the process lives
 
 
 def _mask(folders: Folders, granted: list[Path]) -> bool:

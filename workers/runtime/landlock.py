@@ -87,7 +87,8 @@ def restrict(grants: Iterable[tuple[Path, int]], *, network: bool) -> None:
 
 def _grant(ruleset: int, path: Path, rights: int) -> None:
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        inside = f"{path}/." if path.is_dir() else path  # so that what waits to be mounted there is
+        place = os.open(inside, os.O_PATH | os.O_CLOEXEC)
     except OSError:  # it is not there, or nobody could open it anyway
         return
     try:
