@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -192,9 +193,10 @@ async def torment(storm: Storm, faults: int) -> None:
 async def storm(ground: Ground) -> None:
     """Callers send jobs without a pause, and everything that can die does."""
     faults, jobs = ground.pick(len(DEEDS), 36 * len(DEEDS)), ground.pick(150, 6000)
-    temporary = ground.folder / "tmp"
+    short = tempfile.TemporaryDirectory(prefix="storm-")  # a longer path leaves no room for the name of a socket
+    temporary = Path(short.name) / "tmp"
     temporary.mkdir()
-    server = DrillServer(ground.folder, DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **MANY)
+    server = DrillServer(Path(short.name), DRILL_PRELOAD="1", SINGLE_PRELOAD="1", TMPDIR=str(temporary), **MANY)
     await asyncio.to_thread(server.start)
     raging = Storm(ground, server, jobs)
     lines = [asyncio.create_task(caller.run()) for caller in raging.callers]
@@ -219,6 +221,7 @@ async def storm(ground: Ground) -> None:
     raging.exits[await asyncio.to_thread(server.stop)] += 1
     raging.left += await asyncio.to_thread(still_there, processes, LEFT_SECONDS)
     judge(raging, unknown, hanging)
+    short.cleanup()
 
 
 def judge(storm: Storm, unknown: int, hanging: int) -> None:
