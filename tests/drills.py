@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from client import Client, Event, Final, Job, Partial, Progress
+from tests.processes import descendants, left
 from tests.servers import Server
 
 TESTS = Path(__file__).parent
@@ -103,28 +104,8 @@ def gates(folder: Path, *names: str) -> Iterator[list[Gate]]:
 
 def gone(*pids: int) -> None:
     """Wait until all these processes have ended."""
-    for pid in pids:
-        try:
-            process = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        ready, _, _ = select.select([process], [], [], PATIENCE)
-        os.close(process)
-        assert ready, f"process {pid} is still there"
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below one."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-    found = [pid]
-    for parent in found:
-        found += [child for child, its in parents.items() if its == parent]
-    return found[1:]
+    there = left(pids, PATIENCE)
+    assert not there, f"processes {there} are still there"
 
 
 def told(job: Job) -> Sequence[Event]:

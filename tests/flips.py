@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,6 +23,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs openat2 or 
 
 PUBLIC = b"public"
 SECRET = b"the secret"
+REFUSED = {"FILE_NOT_FOUND", "FILE_FORBIDDEN", "INVALID_INPUT"}
+"""Codes of what is refused at a path."""
+AT_ONCE = 4
 
 
 class Flipped:
@@ -103,3 +108,15 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     thread.join(seconds)
     assert not thread.is_alive(), "it hangs"
     return given[0]
+
+
+async def answers(times: int, ask: Callable[[], Awaitable[Any]]) -> Counter[Any]:
+    """So many, a few at once."""
+    found: Counter[Any] = Counter()
+
+    async def some() -> None:
+        for _ in range(times // AT_ONCE):
+            found[await ask()] += 1
+
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    return found

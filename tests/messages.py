@@ -1,7 +1,5 @@
 """A real server, its models played, and strangers who say what tests/strange.py makes: is each of them answered?
 
-    python -m tests.messages --messages 20000 --seed 1
-
 An event is answered by its acknowledgement, one that asked for none by a `message`, a request by a response, and an
 accepted job by its end; where the protocol closes a connection instead, it says why. Whatever packets a connection
 brings, it answers afterwards or is closed. Meanwhile another client asks on, and waits for nobody.
@@ -9,13 +7,10 @@ brings, it answers afterwards or is closed. Meanwhile another client asks on, an
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
 import re
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,11 +22,12 @@ from typing import Any
 import aiohttp
 import orjson
 
+from tests.processes import memory_mib
 from tests.servers import Server
 from tests.strange import CLIP, LIVE_JOB, OTHERS_JOB, OWN_FILE, OWN_JOB, Event, Http, Packets, Poll, Step, drawn
 
 BLOCK = 500
-"""Messages that are made, sent and settled at once."""
+"""Messages that are made, said and settled at once."""
 LANES = 16
 """Strangers at once."""
 PATIENCE = 10.0
@@ -54,23 +50,13 @@ class Figures:
     faults: list[tuple[str, Any]] = dataclasses.field(default_factory=list)
     slowest: float = 0.0
     """Seconds that the client beside them waited at most."""
-    seconds: float = 0.0
-    peak_mb: float = 0.0
-    after_mb: float = 0.0
+    peak_mib: float = 0.0
+    """Of the server."""
 
     def count(self, answer: str, step: Any) -> None:
         self.answers[answer] += 1
         if answer in FAULTS or answer.startswith(("unanswered", "reasonless", "hang")):
             self.faults.append((answer, step))
-
-    def __str__(self) -> str:
-        told = ", ".join(f"{count} {answer}" for answer, count in self.answers.most_common())
-        kinds = Counter(kind.partition(" ")[0] for kind, _ in self.faults)
-        return (
-            f"{self.messages} messages in {self.seconds:.0f} s: {told}; INTERNAL {kinds['INTERNAL']}, "
-            f"unanswered {kinds['unanswered']}, faults {len(self.faults)}; others waited {self.slowest:.2f} s at most; "
-            f"server's memory {self.peak_mb:.0f} MB at most, {self.after_mb:.0f} MB after"
-        )
 
 
 def played_server(folder: Path, **settings: str) -> Server:
@@ -422,16 +408,12 @@ async def _until_whole(reader: asyncio.StreamReader) -> bytes:
 
 async def attacked(server: Server, count: int, number: int) -> Figures:
     """What comes of so many messages; number: of them, the same each time."""
-    figures, began = Figures(), time.monotonic()
+    figures = Figures()
     async with Attack(server, figures).begun() as attack:
         for block, start in enumerate(range(0, count, BLOCK)):
             make = partial(drawn, min(BLOCK, count - start), number * 1000 + block)
             await attack.play(list(await asyncio.to_thread(make)))
-    figures.seconds = time.monotonic() - began
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    figures.peak_mb, figures.after_mb = (
-        int(re.findall(rf"{name}:\s+(\d+)", status)[0]) / 1024 for name in ("VmHWM", "VmRSS")
-    )
+    figures.peak_mib = memory_mib(server.pid, "VmHWM")
     return figures
 
 
@@ -444,23 +426,3 @@ def logged_faults(server: Server) -> list[str]:
         or "Traceback" in line
         or ('"level":"error"' in line and '"logger":"engineio.server"' not in line)  # which calls a client's fault one
     ]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.messages", description=__doc__, add_help=True)
-    parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, played_server(Path(folder)) as server:
-        figures = asyncio.run(attacked(server, given.messages, given.seed))
-        broken = logged_faults(server)
-    print(f"seed {given.seed}: {figures}; {len(broken)} lines of faults in the log")
-    for kind, step in figures.faults[:30]:
-        print(f"  {kind}: {repr(step)[:1500]}", file=sys.stderr)
-    for line in broken[:10]:
-        print(f"  {line[:3000]}", file=sys.stderr)
-    return 1 if figures.faults or broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -32,6 +32,23 @@ def late_index(clip: bytes, size: int) -> bytes:
     return boxed(clip[:start], size - (end - start)) + clip[start:]
 
 
+INNER = (
+    "/redirect?to={other}/clip.mp4",
+    "/redirect?to=http://[::1]:{port}/clip.mp4",
+    "/redirect?to=http://0x7f000001:{port}/clip.mp4",
+    "/redirect?to=http://2130706433:{port}/clip.mp4",
+    "/redirect?to=file:///etc/passwd",
+    "/redirect?to=ftp://127.0.0.1/clip.mp4",
+    "/turning?to={other}/clip.mp4",
+    "/embed.html?to={other}/clip.mp4",
+    "/embed.html?to=http://169.254.169.254/latest/meta-data.mp4",
+    "/leading.m3u8?to={other}/segment-0.ts",
+    "/leading.m3u8?to=/redirect?to={other}/segment-0.ts",
+    "/leading.m3u8?to=file:///etc/hostname",
+)
+"""Paths of a site that lead elsewhere: to another one on this machine, and to what no download may have."""
+
+
 class Site:
     """Serves the routes below on 127.0.0.1, and as a forward proxy for any host. `seen` counts the requested paths.
 

@@ -29,8 +29,6 @@ NAMES = (OWN_JOB, OTHERS_JOB, LIVE_JOB, OWN_FILE)
 CLIP = "clip.wav"
 """What lies in the media root."""
 PLANS = {name: plan for name, plan in load_plans(SHIPPED, 1000).items() if "." not in name}
-BLOCK = 500
-"""Messages that are made at once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from faster_whisper import decode_audio
 
 from client import Cancelled, Client, Final, OptivusError, Partial
 from pipeline.transport.process import CANCEL_SECONDS
-from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
+from tests.drills import DrillServer, Gate, gates, gone, indexes, resumed, steps, told
+from tests.processes import descendants
 from tests.recordings import EXAMPLE, write
 
 STEP_SECONDS = 0.3

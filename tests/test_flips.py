@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from storage import opening
 from storage.files import bind_path, opened
 from tests.drive import folders as folders_in
 from tests.flip_workers.reader import Reader, ReaderParams
-from tests.flips import PUBLIC, Flipped, on_linux, within
+from tests.flips import PUBLIC, REFUSED, Flipped, answers, on_linux, within
 from tests.inline import over_the_pipe
 from tests.peers import PATIENCE, Peer
 from tests.servers import Server
@@ -33,8 +33,6 @@ pytestmark = on_linux
 TIMES = 3000
 SECONDS = 60.0
 REQUESTS = 300
-AT_ONCE = 4
-REFUSED = {"FILE_NOT_FOUND", "FILE_FORBIDDEN", "INVALID_INPUT"}
 TWICE = (2 * PUBLIC).decode()
 
 Found = Counter[Any]
@@ -216,33 +214,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(folder, MEDIA_ROOTS=str(folder / "root"), **own) as server:
         yield server
     assert not [line for line in server.log if '"exception"' in line or "Traceback" in line]
-
-
-async def answers(times: int, ask: Callable[[], Awaitable[Any]]) -> Found:
-    """So many, a few at once."""
-    found: Found = Counter()
-
-    async def some() -> None:
-        for _ in range(times // AT_ONCE):
-            found[await ask()] += 1
-
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    return found
-
-
-async def test_every_request_for_a_flipped_file_is_answered(server: Server, tmp_path: Path) -> None:
-    flipped = Flipped(server.folder / "root" / "films" / "talk.wav", tmp_path / "outside" / "secret")
-    async with Peer(server.url) as peer:
-
-        async def ask() -> str:
-            said = await peer.ask({"type": "reader", "file": "films/talk.wav"})
-            final = await peer.final(said["job_id"]) if said["status"] == "accepted" else said
-            return str(final.get("error_code") or final["read"])
-
-        with flipped.flipping():
-            found = await answers(REQUESTS, ask)
-        assert found.keys() <= {TWICE, *REFUSED}
-        assert await ask() == TWICE
 
 
 async def test_every_download_of_a_flipped_file_is_answered(server: Server, tmp_path: Path) -> None:

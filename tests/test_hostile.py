@@ -13,8 +13,6 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.bad_paths import JFK, bad_paths
 from tests.peers import Peer, Raw
@@ -311,47 +309,3 @@ async def test_attachments_without_end_close_their_connection(url: str, peer: Pe
         with pytest.raises(ConnectionError):
             await raw.hear("never")
     assert (await outcome(peer, {"type": "contract_echo"}))["status"] == "success"
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.sampled_from(("$blob",)), inner)
-    ),
-    max_leaves=10,
-)
-
-
-async def test_any_json_is_answered(url: str, peer: Peer) -> None:
-    """Hypothesis makes the messages; one answer comes for each, whatever it is."""
-    messages: list[Any] = []
-
-    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(
-        json_values | st.dictionaries(st.sampled_from(("type", "id", "file", "data", "jobs", "v_conv")), json_values)
-    )
-    def collect(message: Any) -> None:
-        messages.append(message)
-
-    collect()
-    for start in range(0, len(messages), 50):
-        for answer in await asyncio.gather(*(peer.ask(message) for message in messages[start : start + 50])):
-            assert answer["status"] in ("accepted", "error", "success")
-            assert answer.get("error_code") != "INTERNAL"
-
-
-async def test_any_bytes_are_survived(url: str, peer: Peer) -> None:
-    packets: list[str] = []
-
-    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])) | st.text("0123456789-/,[]{}\"'\\message:"))
-    def collect(packet: str) -> None:
-        packets.append(packet)
-
-    collect()
-    async with Raw(url) as raw:
-        for packet in packets:
-            if not packet.startswith("1"):  # which asks to be disconnected
-                await raw.say(f"42{packet}")
-        assert await raw.is_alive()
-    await peer.settle()

@@ -1,4 +1,4 @@
-"""Whatever strangers say, each of them is answered, and nobody beside them notices (`python -m tests.messages`)."""
+"""Whatever strangers say, each of them is answered, and nobody beside them notices."""
 
 from __future__ import annotations
 

@@ -9,23 +9,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-import socketio
 
 from client import Client, Final, OptivusError, Partial
 from storage.database import Database
 from storage.retention import SWEEP_ROWS
-from tests.drills import DrillServer, Gate, descendants, gates, gone, indexes, resumed, steps, told
+from tests.drills import DrillServer, Gate, gates, gone, indexes, resumed, steps, told
+from tests.processes import descendants
 from tests.servers import ROOT
-
-KILLS = 8
-BURST = 30
 
 
 @pytest.fixture
@@ -43,75 +38,6 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace"
-
-
-class Raw:
-    """The protocol without our client: what was accepted, and every event as it arrives."""
-
-    def __init__(self) -> None:
-        self.accepted: list[str] = []
-        self.seqs: defaultdict[str, list[int]] = defaultdict(list)
-        self.finals: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.all_ended = asyncio.Event()
-        self.cut = asyncio.Event()
-        self._session: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._token: str | None = None
-
-    async def connect(self, url: str) -> socketio.AsyncClient:
-        self.cut.clear()
-        connection = socketio.AsyncClient(reconnection=False)
-        connection.on("message", self._take)
-        connection.on("partial", self._take)
-        connection.on("disconnect", self.cut.set)
-        connection.on("session", lambda session: None if self._session.done() else self._session.set_result(session))
-        await connection.connect(url, auth={"token": self._token} if self._token else None, transports=["websocket"])
-        self._token = (await self._session)["token"]
-        return connection
-
-    async def submit(self, connection: socketio.AsyncClient, kill_at: int, server: DrillServer) -> None:
-        """Send a job; the acknowledgement that is the `kill_at`-th kills the server."""
-        answered = asyncio.get_running_loop().create_future()
-        await connection.emit("message", {"type": "drill", "script": ["go", "go"]}, callback=answered.set_result)
-        answer = await answered
-        assert answer["status"] == "accepted"
-        self.accepted.append(answer["job_id"])
-        if len(self.accepted) == kill_at:
-            server.signal(signal.SIGKILL)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        if "seq" not in event:
-            return
-        self.seqs[event["job_id"]].append(event["seq"])
-        if "status" in event:
-            self.finals[event["job_id"]].append(event)
-            if set(self.accepted) <= self.finals.keys():
-                self.all_ended.set()
-
-
-async def test_server_killed_around_accepted_loses_nothing_that_it_accepted(tmp_path: Path) -> None:
-    server = DrillServer(tmp_path, MAX_OPEN_JOBS_PER_CLIENT="10000", MAX_OPEN_JOBS="10000")
-    raw = Raw()
-    for kill in range(KILLS):
-        await asyncio.to_thread(server.start)
-        connection = await raw.connect(server.url)
-        kill_at = len(raw.accepted) + 1 + kill * (BURST - 1) // KILLS
-        burst = [asyncio.ensure_future(raw.submit(connection, kill_at, server)) for _ in range(BURST)]
-        await raw.cut.wait()
-        for sending in burst:
-            sending.cancel()
-        await asyncio.to_thread(server.ended)
-    with server:
-        raw.seqs.clear()
-        raw.finals.clear()
-        connection = await raw.connect(server.url)
-        answer = await connection.call("message", {"type": "resume", "jobs": dict.fromkeys(raw.accepted, 0)})
-        assert answer["unknown"] == []
-        await raw.all_ended.wait()
-        await connection.disconnect()
-    for job in raw.accepted:  # live and replayed may both have come: known by `seq`
-        assert sorted(set(raw.seqs[job])) == list(range(1, max(raw.seqs[job]) + 1))
-        assert [(final["seq"], final["status"]) for final in raw.finals[job][:1]] == [(max(raw.seqs[job]), "success")]
-        assert all(final == raw.finals[job][0] for final in raw.finals[job])
 
 
 @pytest.mark.parametrize("whole_group", [False, True])

@@ -20,12 +20,13 @@ Body = dict[str, Any]
 
 class Caller:
     """url: asked again at every connection, since a server that starts again may have another port.
+    news: notified whenever a job has ended.
 
     accepted: the job of each key that was acknowledged. heard: the last `seq` of each job. gaps: how often a `seq` came
     before its predecessor. finals: each job's final answers; one that comes again as it was counts once.
     """
 
-    def __init__(self, url: Callable[[], str]) -> None:
+    def __init__(self, url: Callable[[], str], news: asyncio.Condition) -> None:
         self.accepted: dict[str, str] = {}
         self.changed = 0
         self.refused: dict[str, int] = defaultdict(int)
@@ -33,8 +34,8 @@ class Caller:
         self.gaps = 0
         self.again = 0
         self.finals: dict[str, list[Body]] = defaultdict(list)
-        self.news = asyncio.Condition()
         self._url = url
+        self._news = news
         self._token: str | None = None
         self._connection: socketio.AsyncClient | None = None
         self._connected = asyncio.Event()
@@ -112,8 +113,8 @@ class Caller:
             await asyncio.sleep(0.05)
 
     async def ended(self, job: str) -> None:
-        async with self.news:
-            await self.news.wait_for(lambda: job in self.finals)
+        async with self._news:
+            await self._news.wait_for(lambda: job in self.finals)
 
     async def unknown(self) -> int:
         """How many of its accepted jobs the server does not know. Every event is told again from the first."""
@@ -163,5 +164,5 @@ class Caller:
         if "status" in body:
             if body not in self.finals[job]:
                 self.finals[job].append(body)
-            async with self.news:
-                self.news.notify_all()
+            async with self._news:
+                self._news.notify_all()

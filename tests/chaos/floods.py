@@ -7,13 +7,13 @@ import contextlib
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 
 import aiohttp
 
 from bench import attack
 from tests.chaos.report import Ground
 from tests.peers import Raw
+from tests.processes import memory_mib
 from tests.servers import ROOT, Server
 
 MIB = 1 << 20
@@ -22,6 +22,8 @@ VICTIM_SECONDS = 5.0
 """In which others are answered, on a machine that the attacker shares."""
 SILENT = 1100
 CHUNK = bytes(64 * 1024)
+TURNS = 200
+"""In which a server that reads at all has taken a chunk."""
 
 Attack = Callable[[Ground, Server], Coroutine[None, None, None]]
 
@@ -68,10 +70,10 @@ async def _send(wire: asyncio.WriteTransport, head: bytes, megabytes: float) -> 
         if wire.is_closing():
             return
         wire.write(CHUNK)
-        for _ in range(200):
+        for _ in range(TURNS):
             if wire.get_write_buffer_size() < len(CHUNK):
                 break
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # a transport tells nobody but its protocol, which here is a library's
         else:
             return
 
@@ -152,15 +154,9 @@ async def _suffered(ground: Ground, server: Server, promise: str, what: str, hit
     await victim.call()
     await victim.client.disconnect()
     ground.tried(promise, what, "seconds", took)
-    ground.count(promise, what, "the server's peak memory, MiB", peak(server.pid), MOST_MIB)
+    ground.count(promise, what, "the server's peak memory, MiB", memory_mib(server.pid, "VmHWM"), MOST_MIB)
     worst = max(figures.answered, default=0.0) / 1e3
     ground.time(promise, what, "another client's longest wait, s", worst, VICTIM_SECONDS)
     uploads = server.folder / "data_dir" / "uploads"
     stored = sum(file.stat().st_size for file in uploads.iterdir()) if uploads.exists() else 0
     ground.count(promise, what, "bytes that stayed in uploads", stored)
-
-
-def peak(pid: int) -> float:
-    """MiB that a process has held at most."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

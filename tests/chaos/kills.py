@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from tests.chaos.caller import Caller
 from tests.chaos.report import Ground, say
-from tests.drills import MANY, PATIENCE, DrillServer, descendants
+from tests.drills import MANY, PATIENCE, DrillServer
+from tests.processes import descendants, left, parent
 
 CALLERS = 4
 AT_ONCE = 6
@@ -36,7 +37,8 @@ class Storm:
         self.ground = ground
         self.jobs = jobs
         self.server = server
-        self.callers = [Caller(lambda: server.url) for _ in range(CALLERS)]
+        self.news = asyncio.Condition()
+        self.callers = [Caller(lambda: server.url, self.news) for _ in range(CALLERS)]
         self.done: Counter[str] = Counter()
         self.exits: Counter[int] = Counter()
         self.left = 0
@@ -53,9 +55,15 @@ class Storm:
     async def more(self, count: int) -> None:
         """Wait until so many jobs more have ended, or all. Raises: TimeoutError when none goes on any more."""
         wanted = min(self.finals + count, self.jobs)
-        async with asyncio.timeout(PATIENCE):
-            while self.finals < wanted:
-                await asyncio.sleep(0.01)
+        await self._until(lambda: self.finals >= wanted)
+
+    async def all_of(self, jobs: set[str]) -> None:
+        """Wait until all of these have ended. Raises: TimeoutError."""
+        await self._until(lambda: not any(jobs & caller.open for caller in self.callers))
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE), self.news:
+            await self.news.wait_for(true)
 
     # What is done.
 
@@ -107,7 +115,7 @@ class Storm:
     async def _end(self, end: Callable[[], object]) -> None:
         processes = descendants(self.server.pid)
         await asyncio.to_thread(end)
-        self.left += await asyncio.to_thread(still_there, processes, LEFT_SECONDS)
+        self.left += len(await asyncio.to_thread(left, processes, LEFT_SECONDS))
         await asyncio.to_thread(self.server.start)
 
 
@@ -120,27 +128,6 @@ DEEDS: tuple[Deed, ...] = (
     *(Storm.kill_the_server, Storm.kill_all, Storm.stop_the_server),
     *(Storm.cut_a_caller, Storm.stop_a_worker_shortly),
 )
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def still_there(processes: list[int], seconds: float) -> int:
-    """How many of these have not ended after so long."""
-    until = time.monotonic() + seconds
-    there = processes
-    while there and time.monotonic() < until:
-        time.sleep(0.01)
-        there = [pid for pid in there if runs(pid)]
-    return len(there)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 class Job(NamedTuple):
@@ -176,16 +163,14 @@ async def torment(storm: Storm, faults: int) -> None:
         if number % len(DEEDS) == 0:
             turn = storm.ground.chance.sample(DEEDS, len(DEEDS))
         deed = turn[number % len(DEEDS)]
-        under_way = [(caller, caller.open) for caller in storm.callers]
+        under_way = {job for caller in storm.callers for job in caller.open}
         await deed(storm)
         storm.done[deed.__name__] += 1
         began = time.monotonic()
         await storm.more(pause)
         storm.slowest = max(storm.slowest, time.monotonic() - began)
         if deed in WORKERS:
-            async with asyncio.timeout(PATIENCE):
-                while any(open_jobs & caller.open for caller, open_jobs in under_way):
-                    await asyncio.sleep(0.01)
+            await storm.all_of(under_way)
         if number % 20 == 19:
             say(f"  {number + 1} of {faults} faults, {storm.finals} jobs ended")
 
@@ -219,7 +204,7 @@ async def storm(ground: Ground) -> None:
     await asyncio.gather(*lines)
     processes = descendants(server.pid)
     raging.exits[await asyncio.to_thread(server.stop)] += 1
-    raging.left += await asyncio.to_thread(still_there, processes, LEFT_SECONDS)
+    raging.left += len(await asyncio.to_thread(left, processes, LEFT_SECONDS))
     judge(raging, unknown, hanging)
     short.cleanup()
 
@@ -252,10 +237,10 @@ def judge(storm: Storm, unknown: int, hanging: int) -> None:
     ground.count("P6", WHAT, "other jobs that failed", len(wrong))
     ground.count("P8", WHAT, "stops by SIGTERM with another status than 0", sum(storm.exits.values()) - storm.exits[0])
     ground.count("P11", WHAT, f"processes left after {LEFT_SECONDS:.0f} s", storm.left)
-    left = leftovers(server)
-    if left:
-        say(f"  left: {', '.join(map(str, left))}")
-    ground.count("P11", WHAT, "temporary files left", len(left))
+    files = leftovers(server)
+    if files:
+        say(f"  left: {', '.join(map(str, files))}")
+    ground.count("P11", WHAT, "temporary files left", len(files))
     ground.time("P4", WHAT, "longest pause until jobs ended again, s", storm.slowest, 15)
 
 

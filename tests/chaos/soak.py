@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from tests.chaos.report import Ground, say
-from tests.drills import descendants
 from tests.films import film_server, furnish
 from tests.peers import Peer
+from tests.processes import descendants, memory_mib
 from tests.servers import ROOT, Server
 from tests.sites import Site
 
@@ -106,6 +106,4 @@ async def _sizes(server: Server) -> dict[str, Size]:
 
 
 def _size(pid: int) -> Size:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kib = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    return Size(round(kib / 1024, 1), len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return Size(round(memory_mib(pid), 1), len(list(Path(f"/proc/{pid}/fd").iterdir())))

@@ -110,8 +110,11 @@ def _run(*command: str) -> None:
 
 def _keep_mounted(paths: list[Path]) -> None:
     """Hold what is mounted when it is asked for (autofs(5)): idle it would go, and what comes again is closed."""
-    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - autofs " in line)
-    points = [mount[4].replace("\\040", " ") for mount in mounts]
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # without /proc nobody says what is mounted
+        return
+    points = [line.split()[4].replace("\\040", " ") for line in lines if " - autofs " in line]
     for path in paths:
         with suppress(OSError):
             if path.is_dir() and any(path.resolve().is_relative_to(point) for point in points):

@@ -48,7 +48,6 @@ class Lane:
         self._mean = 0.0
         self._busy: dict[int, float] = {}
         """When the slices in hand began, by their threads."""
-        self._reliefs = 0
         self._watched = False
         for number in range(threads):
             threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True).start()
@@ -82,28 +81,27 @@ class Lane:
             self._timed(work)
 
     def _serve(self) -> None:
-        """A slice that ends its thread ends the process, as it would in the main thread."""
+        while True:
+            with self._there:
+                self._there.wait_for(lambda: self._queue and self.apart)
+            self._do_next()
+
+    def _do_next(self) -> bool:
+        """Whether there was a slice for a thread. One that raises ends the process, as it would in the main thread."""
+        with self._there:
+            if not (self._queue and self.apart):
+                return False
+            _, _, work = heapq.heappop(self._queue)
+            self._busy[threading.get_ident()] = time.monotonic()
         try:
-            while True:
-                with self._there:
-                    self._there.wait_for(lambda: self._queue and self.apart)
-                    work = self._taken()
-                self._do(work)
-                del work
+            self._timed(work)
         except BaseException:
             log.exception("worker_broken")
             os._exit(1)
-
-    def _taken(self) -> Slice:
-        """The next slice, which is this thread's now. Call with the lock."""
-        self._busy[threading.get_ident()] = time.monotonic()
-        return heapq.heappop(self._queue)[2]
-
-    def _do(self, work: Slice) -> None:
-        self._timed(work)
         with self._there:
             del self._busy[threading.get_ident()]
         self._wake()  # there may be a unit now, or what waits has become the main thread's
+        return True
 
     def _watch(self) -> None:
         """Look in a while whether what waits still does. Call with the lock."""
@@ -115,28 +113,17 @@ class Lane:
 
     def _relieve(self) -> None:
         """Do what waits in this thread too, if every other has been stuck in one slice since the last look."""
-        try:
-            with self._there:
-                self._watched = False
-                if not self._queue:
-                    return
-                self._watch()
-                long_ago = time.monotonic() - STUCK_SECONDS
-                stuck = len(self._busy) >= self._threads and max(self._busy.values()) <= long_ago
-                if not stuck or self._reliefs >= MOST_RELIEFS:
-                    return
-                self._reliefs += 1
-                work = self._taken()
-            while True:
-                self._do(work)
-                with self._there:
-                    if not (self._queue and self.apart):
-                        self._reliefs -= 1
-                        return
-                    work = self._taken()
-        except BaseException:
-            log.exception("worker_broken")
-            os._exit(1)
+        with self._there:
+            self._watched = False
+            if not self._queue:
+                return
+            self._watch()
+            long_ago = time.monotonic() - STUCK_SECONDS
+            there_may_be_another = self._threads <= len(self._busy) < self._threads + MOST_RELIEFS
+            if not there_may_be_another or max(self._busy.values()) > long_ago:
+                return
+        while self._do_next():
+            continue
 
     def _timed(self, work: Slice) -> None:
         """What waits may become the threads' by this slice."""
