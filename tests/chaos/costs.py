@@ -41,7 +41,7 @@ PICTURES: dict[str, Make] = {
     "10 000 frames of 9 megapixels in a gif": lambda path: bombs.gif(path, (3000, 3000), 10_000),
     "a million frames in a gif": lambda path: bombs.gif(path, (1, 1), 1_000_000),
 }
-QUICK = ("100 000 tags in a mka", "a million frames in a gif")
+QUICK = ("a gap of six days in a mka", "a million frames in a gif")
 
 
 async def costs(ground: Ground, whisper: Path, florence: Path) -> None:

@@ -30,7 +30,7 @@ Attack = Callable[[Ground, Server], Coroutine[None, None, None]]
 
 async def flood(ground: Ground, server: Server) -> None:
     """Messages beyond what one client may have open."""
-    await attack.flood(server.url, server.folder, ground.pick(2000, 20_000))
+    await attack.flood(server.url, server.folder, ground.pick(500, 20_000))
 
 
 async def readers(ground: Ground, server: Server) -> None:
@@ -40,7 +40,7 @@ async def readers(ground: Ground, server: Server) -> None:
 
 async def unfinished_messages(ground: Ground, server: Server) -> None:
     """Almost the whole of a message of 16 MB on each of many connections."""
-    begun, megabytes = ground.pick(25, 100), 15.9
+    begun, megabytes = ground.pick(15, 100), 15.9
     head = b"\x81\xff" + int(megabytes * MIB + 1000).to_bytes(8, "big") + bytes(4)
     async with contextlib.AsyncExitStack() as stack:
         raws = [await stack.enter_async_context(Raw(server.url, read=False)) for _ in range(begun)]

@@ -34,7 +34,7 @@ class Size(NamedTuple):
 
 async def soak(ground: Ground, whisper: Path, florence: Path, fish: Path) -> None:
     """Jobs that do nothing, and real ones of every worker, each kind in two halves: the first one warms up."""
-    empty, real = ground.pick(200, 20_000), ground.pick(40, 512)
+    empty, real = ground.pick(200, 20_000), ground.pick(8, 512)
     furnish(ground.folder)
     server = film_server(ground.folder, whisper, florence)
     server.settings |= {"WORKERS_PATH": str(ROOT / "bench" / "workers"), "AI_FISH_MODEL": str(fish)}
