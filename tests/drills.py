@@ -76,8 +76,9 @@ class Gate:
 
     def reached(self) -> int:
         """Wait for a worker; its pid."""
-        ready, _, _ = select.select([self._here], [], [], PATIENCE)
-        assert ready, "no worker came to the gate"
+        waiting = select.poll()
+        waiting.register(self._here, select.POLLIN)
+        assert waiting.poll(PATIENCE * 1000), "no worker came to the gate"
         line = b""
         while not line.endswith(b"\n"):
             line += os.read(self._here, 1)
