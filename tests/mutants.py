@@ -99,7 +99,7 @@ def _written(path: Path, muxer: str, sound: str | None, picture: str | None) -> 
     """The file, or nothing where the muxer does not take these."""
     for rate, layout in SHAPES if sound else SHAPES[:1]:
         try:
-            with av.open(str(path), "w", format=muxer) as container:
+            with path.open("wb") as file, av.open(file, "w", format=muxer) as container:  # PyAV leaves its own open
                 tone = container.add_stream(sound, rate=rate, layout=layout) if sound else None
                 film = container.add_stream(picture, rate=25) if picture else None
                 _encode(container, tone, film, rate, layout)
